@@ -21,4 +21,17 @@ int poll_timeout_ms(Deadline deadline)
     return static_cast<int>(std::min<std::int64_t>((us + 999) / 1000, 3'600'000));
 }
 
+namespace {
+class SystemClock final : public Clock {
+public:
+    Time now() const override { return colo::now(); }
+};
+}  // namespace
+
+const Clock& system_clock()
+{
+    static const SystemClock clock;
+    return clock;
+}
+
 }  // namespace colo

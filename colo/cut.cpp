@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "colo/jobs.h"
+#include "core/failpoint.h"
+
+namespace colo {
+namespace {
+
+class Stopwatch {
+public:
+    explicit Stopwatch(const Clock& clock) : clock_(clock), start_(clock.now()), last_(start_) {}
+    Duration lap()
+    {
+        const Time t = clock_.now();
+        const Duration d = t - last_;
+        last_ = t;
+        return d;
+    }
+    Duration total() const { return clock_.now() - start_; }
+    Time deadline(Duration bound) const { return start_ + bound; }
+
+private:
+    const Clock& clock_;
+    Time start_, last_;
+};
+
+// The steps between stop and cont. The guest is stopped whenever this returns.
+Result<void> paused_part(replication::Guest& guest, replication::CaptureEngine& engine, PrimarySeal& proxy, Epoch epoch,
+                         bool first, Deadline deadline, CutOutput& out, Stopwatch& watch)
+{
+    const int pid = guest.device_model_pid();
+    if (auto r = failpoint::pass("p-after-stop", pid); !r) return r.error();
+    proxy.start_seal(epoch, first);
+    // The save runs in the device model meanwhile.
+    if (auto r = engine.capture_residue(false); !r) return with_context("copy dirty pages", r.error());
+    out.residue = watch.lap();
+    auto section = proxy.finish_seal(deadline);
+    if (!section) return with_context("seal", section.error());
+    out.proxy = std::move(*section);
+    out.seal = watch.lap();
+    if (auto r = failpoint::pass("p-after-seal", pid); !r) return r.error();
+    auto state = guest.cut_save(deadline);
+    if (!state) return with_context("save device state", state.error());
+    out.state = std::move(*state);
+    out.save = watch.lap();
+    if (auto r = failpoint::pass("p-after-save", pid); !r) return r.error();
+    // The save may itself write guest memory (ring indices, clocks).
+    if (auto r = engine.capture_residue(true); !r) return with_context("copy pages written by the save", r.error());
+    out.rescan = watch.lap();
+    return failpoint::pass("p-before-cont", pid);
+}
+
+}  // namespace
+
+Result<CutOutput> run_cut(replication::Guest& guest, replication::CaptureEngine& engine, PrimarySeal& proxy, Epoch epoch,
+                          bool first, Duration bound, const Clock& clock)
+{
+    if (auto r = failpoint::pass("p-before-stop", guest.device_model_pid()); !r) return r.error();
+    CutOutput out;
+    Stopwatch watch(clock);
+    const Deadline deadline = watch.deadline(bound);
+    if (auto r = guest.cut_begin(deadline); !r) {
+        // Nobody knows whether it stopped: make it run again or find out that it is gone.
+        if (auto again = guest.resume(clock.now() + bound); !again) return make_error(Errc::guest_died, again.error().text);
+        return with_context("stop", r.error());
+    }
+    out.stop = watch.lap();
+    const auto paused = paused_part(guest, engine, proxy, epoch, first, deadline, out, watch);
+    const bool over_bound = watch.total() > bound;
+    if (auto r = guest.resume(clock.now() + bound); !r) return make_error(Errc::guest_died, "cont: " + r.error().text);
+    out.resume = watch.lap();
+    out.pause = watch.total();
+    if (auto r = failpoint::pass("p-after-cont", guest.device_model_pid()); !r) return r.error();
+    if (!paused) return paused.error();
+    if (over_bound)
+        return make_error(Errc::timed_out, "pause took " + std::to_string(out.pause.count() / 1000) + " ms, the bound is " +
+                                               std::to_string(bound.count() / 1000) + " ms");
+    return out;
+}
+
+}  // namespace colo
