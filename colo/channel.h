@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+// TCP between two daemons, for dedicated threads: non-blocking sockets underneath, poll(2) with a deadline on top.
+// No call waits beyond its deadline. A socket whose call timed out half-way through a frame is out of step: close it.
+//
+// Threads: one reader and one writer thread per socket at a time. shutdown_socket() from any thread wakes both.
+
+#include "core/error.h"
+#include "core/types.h"
+
+#include <sys/uio.h>
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+#include <utility>
+
+namespace colo {
+
+// Owns a file descriptor.
+class Fd {
+public:
+    Fd() = default;
+    explicit Fd(int fd) : fd_(fd) {}
+    Fd(Fd&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
+    Fd& operator=(Fd&& other) noexcept
+    {
+        if (this != &other) {
+            reset();
+            fd_ = std::exchange(other.fd_, -1);
+        }
+        return *this;
+    }
+    ~Fd() { reset(); }
+    int get() const { return fd_; }
+    bool valid() const { return fd_ >= 0; }
+    int release() { return std::exchange(fd_, -1); }
+    void reset();
+
+private:
+    int fd_ = -1;
+};
+
+struct TcpUri {
+    std::string host;   // name or address, without brackets; "" and "*" mean any (listen only)
+    std::uint16_t port = 0;
+    bool operator==(const TcpUri&) const = default;
+};
+Result<TcpUri> parse_tcp_uri(std::string_view uri);   // "tcp:HOST:PORT", "tcp:[V6]:PORT"
+std::string to_string(const TcpUri& uri);
+
+struct SocketOptions {
+    int buffer_bytes = 4 << 20;                // send and receive, as far as the system allows
+    Duration user_timeout{5'000'000};          // TCP_USER_TIMEOUT: unacknowledged data
+    Duration keepalive{1'000'000};             // idle before the first probe, and between probes
+};
+
+// Name look-up included in the deadline. The socket is non-blocking, close-on-exec, TCP_NODELAY.
+Result<Fd> connect_tcp(std::string_view uri, Deadline deadline, const SocketOptions& options = {});
+Result<void> apply_socket_options(int fd, const SocketOptions& options);
+
+class Listener {
+public:
+    // Port 0 picks one; uri() has the real one.
+    static Result<Listener> open(std::string_view uri, const SocketOptions& options = {});
+    // Errc::timed_out at the deadline.
+    Result<Fd> accept(Deadline deadline, std::string* peer = nullptr);
+    int fd() const { return fd_.get(); }
+    const std::string& uri() const { return uri_; }
+
+private:
+    Listener(Fd fd, std::string uri, const SocketOptions& options) : fd_(std::move(fd)), uri_(std::move(uri)), options_(options) {}
+    Fd fd_;
+    std::string uri_;
+    SocketOptions options_;
+};
+
+// Everything or an error. Errc::closed: the peer is gone.
+Result<void> send_all(int fd, std::span<const iovec> parts, Deadline deadline);
+Result<void> send_all(int fd, ByteView data, Deadline deadline);
+// At least one byte. Errc::closed with text "closed by the peer" at a clean end.
+Result<std::size_t> recv_some(int fd, std::span<std::uint8_t> buffer, Deadline deadline);
+// Fills the buffer.
+Result<void> recv_all(int fd, std::span<std::uint8_t> buffer, Deadline deadline);
+// Wakes whoever waits on the socket, with Errc::closed. Any thread; the descriptor stays open.
+void shutdown_socket(int fd);
+
+}  // namespace colo
