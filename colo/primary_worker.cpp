@@ -1,0 +1,205 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "colo/primary_worker.h"
+
+#include "core/clock.h"
+#include "core/failpoint.h"
+
+#include <algorithm>
+
+namespace colo {
+namespace {
+
+constexpr std::uint64_t kSlicePages = 4096;        // 16 MiB: how long a cut may have to wait for pre-capture
+constexpr std::uint64_t kSmallResidue = 48;        // pages: copying them costs less than another scan
+constexpr int kShrinkRoundsMax = 8;
+constexpr std::uint64_t kConvergedPages = 1024;    // first copy: 4 MiB left
+constexpr std::uint32_t kSlowRoundsMax = 3;        // first copy: rounds that do not shrink
+
+}  // namespace
+
+PrimaryWorker::PrimaryWorker(Worker& worker, replication::Guest& guest, PrimarySeal& proxy, Callbacks callbacks)
+    : worker_(worker), guest_(guest), proxy_(proxy), callbacks_(std::move(callbacks))
+{
+}
+
+void PrimaryWorker::open(const replication::CaptureOptions& options, std::shared_ptr<PageSender> sender)
+{
+    worker_.post([this, options, sender = std::move(sender)]() mutable {
+        engine_ = replication::make_capture_engine(guest_, options);
+        sender_ = std::move(sender);
+        epoch_ = 0;
+    });
+    worker_.set_idle([this] { return idle(); });
+}
+
+void PrimaryWorker::set_options(const replication::CaptureOptions& options)
+{
+    worker_.post([this, options] {
+        if (engine_) engine_->set_options(options);
+    });
+}
+
+void PrimaryWorker::start_epoch(Epoch epoch, Epoch base, Time planned_cut)
+{
+    worker_.post([this, epoch, base, planned_cut] {
+        if (!engine_) return;
+        if (auto r = engine_->begin_epoch(epoch, base); !r) return callbacks_.failed(with_context("dirty log", r.error()));
+        epoch_ = epoch;
+        base_ = base;
+        first_ = base == 0;
+        converged_ = ahead_done_ = false;
+        planned_cut_ = planned_cut;
+        first_copy_sent_ = last_round_ = 0;
+        slow_rounds_ = 0;
+    });
+}
+
+void PrimaryWorker::start_cut(const action::StartCut& cut)
+{
+    worker_.post([this, cut] {
+        if (engine_ && epoch_ == cut.epoch) do_cut(cut);
+    });
+}
+
+void PrimaryWorker::send_epoch(Epoch epoch)
+{
+    worker_.post([this, epoch] {
+        if (engine_ && epoch_ == epoch) do_send(epoch);
+    });
+}
+
+void PrimaryWorker::abort_epoch(Epoch epoch)
+{
+    worker_.post([this, epoch] {
+        if (!engine_) return;
+        engine_->aborted(epoch);
+        if (epoch_ == epoch) epoch_ = 0;
+    });
+}
+
+void PrimaryWorker::staged(Epoch epoch)
+{
+    worker_.post([this, epoch] {
+        if (engine_) engine_->staged(epoch);
+        if (epoch_ == epoch) epoch_ = 0;
+    });
+}
+
+void PrimaryWorker::close()
+{
+    worker_.post([this] {
+        if (engine_) guest_.dirty_log().stop();
+        engine_.reset();
+        sender_.reset();
+        epoch_ = 0;
+    });
+}
+
+Result<std::uint64_t> PrimaryWorker::precapture(std::uint64_t max_pages)
+{
+    const auto sink = [this](ByteView chunk) { return sender_->send(epoch_, chunk); };
+    return engine_->precapture(sink, max_pages);
+}
+
+// Called on the guest thread while no job waits: pre-capture in slices, so that a cut never waits long.
+Time PrimaryWorker::idle()
+{
+    if (!engine_ || epoch_ == 0 || ahead_done_) return kNever;
+    if (first_) {
+        precapture_first_copy();
+        return converged_ || epoch_ == 0 ? kNever : now();
+    }
+    const Time begin = planned_cut_ == kNever ? kNever : planned_cut_ - lead_;
+    const Time t = now();
+    if (t < begin) return begin;
+    if (auto r = failpoint::pass("p-precapture", guest_.device_model_pid()); !r) callbacks_.failed(r.error());
+    const auto pages = precapture(kSlicePages);
+    if (!pages) {
+        epoch_ = 0;
+        callbacks_.failed(with_context("pre-capture", pages.error()));
+        return kNever;
+    }
+    if (engine_->backlog() > 0) return now();
+    // The lead follows what this epoch's pre-capture took, with room for the rounds that shrink the rest.
+    const Duration took = now() - t;
+    lead_ = std::clamp(Duration{took * 2 + Duration{10'000}}, Duration{10'000}, Duration{250'000});
+    ahead_done_ = true;
+    return kNever;
+}
+
+void PrimaryWorker::precapture_first_copy()
+{
+    const auto pages = precapture(kSlicePages);
+    if (!pages) {
+        epoch_ = 0;
+        callbacks_.failed(with_context("first copy", pages.error()));
+        return;
+    }
+    first_copy_sent_ += *pages;
+    const std::uint64_t left = engine_->backlog();
+    if (callbacks_.progress) callbacks_.progress(first_copy_sent_ * kPageSize, left * kPageSize);
+    if (left > 0) {
+        last_round_ += *pages;
+        return;
+    }
+    const std::uint64_t round = last_round_ + *pages;
+    const bool shrinking = slow_rounds_ == 0 && round > kSlicePages ? true : round * 10 < first_copy_sent_ * 9;
+    if (!shrinking) ++slow_rounds_;
+    last_round_ = 0;
+    if (round <= kConvergedPages || slow_rounds_ >= kSlowRoundsMax || engine_->stats().rounds > 64) {
+        converged_ = true;
+        callbacks_.initial_copy_converged(epoch_);
+    }
+}
+
+// Rounds while the guest runs, each shorter than the one before, until the rest is cheap to copy inside the pause.
+void PrimaryWorker::shrink_residue()
+{
+    std::uint64_t before = ~std::uint64_t{0};
+    for (int round = 0; round < kShrinkRoundsMax; ++round) {
+        const auto pages = precapture(0);
+        if (!pages || *pages <= kSmallResidue || *pages >= before / 4 * 3) return;
+        before = *pages;
+    }
+}
+
+void PrimaryWorker::do_cut(const action::StartCut& cut)
+{
+    record_ = {};
+    record_.epoch = cut.epoch;
+    record_.reason = cut.reason;
+    record_.mode = cut.mode;
+    record_.cut_begun = now();
+    shrink_residue();
+    auto out = run_cut(guest_, *engine_, proxy_, cut.epoch, first_, cut.pause_bound, system_clock());
+    if (!out) return callbacks_.cut_done(cut.epoch, out.error());
+    cut_ = std::move(*out);
+    record_.cut = cut_;
+    callbacks_.cut_done(cut.epoch, {});
+}
+
+void PrimaryWorker::do_send(Epoch epoch)
+{
+    const auto sink = [this](ByteView chunk) { return sender_->send(epoch_, chunk); };
+    if (auto r = failpoint::pass("p-mid-transfer", guest_.device_model_pid()); !r) return callbacks_.transfer_done(epoch, r.error());
+    if (auto r = engine_->flush_residue(sink); !r) return callbacks_.transfer_done(epoch, with_context("send pages", r.error()));
+    const auto totals = engine_->totals();
+    replication::Manifest manifest;
+    manifest.base = base_;
+    manifest.mode = record_.mode;
+    manifest.chunks_per_channel = sender_->chunks(epoch);
+    manifest.pages = totals.pages;
+    manifest.digest = totals.digest;
+    manifest.released = totals.released;
+    manifest.state = std::move(cut_.state);
+    manifest.proxy = std::move(cut_.proxy);
+    record_.capture = engine_->stats();
+    record_.sent = now();
+    record_.cut.state = {};
+    record_.cut.proxy = {};
+    callbacks_.captured(record_);
+    (void)failpoint::pass("p-before-end", guest_.device_model_pid());
+    callbacks_.transfer_done(epoch, std::move(manifest));
+}
+
+}  // namespace colo

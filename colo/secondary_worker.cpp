@@ -1,0 +1,174 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "colo/secondary_worker.h"
+
+#include "core/clock.h"
+#include "core/failpoint.h"
+#include "replication/wire.h"
+
+#include <chrono>
+
+namespace colo {
+namespace {
+
+// How long a chunk may wait for its Begin: both travel at once on two connections.
+constexpr std::chrono::seconds kBeginWait{10};
+
+}  // namespace
+
+SecondaryWorker::SecondaryWorker(Worker& worker, replication::Guest& guest, SecondarySeal& proxy, Callbacks callbacks)
+    : worker_(worker), guest_(guest), proxy_(proxy), callbacks_(std::move(callbacks))
+{
+}
+
+void SecondaryWorker::prepare_standby(bool created, Duration bound)
+{
+    worker_.post([this, created, bound] {
+        guest_.kill();
+        const Deadline deadline = now() + bound;
+        auto r = created ? guest_.recreate(deadline) : guest_.create(replication::StartMode::loadable, deadline);
+        log_started_ = false;
+        guest_fresh_ = true;
+        callbacks_.standby_ready(std::move(r));
+    });
+}
+
+void SecondaryWorker::open(const replication::StagerLimits& limits, std::size_t channels)
+{
+    auto stager = replication::make_stager(guest_.description(), limits);
+    if (!stager) return callbacks_.failed(with_context("reserve memory for the copy", stager.error()));
+    const std::lock_guard lock(mutex_);
+    stager_ = std::move(*stager);
+    channels_ = channels;
+    open_epoch_ = highest_begun_ = finishing_ = 0;
+    ++incarnation_;
+}
+
+void SecondaryWorker::stage_begin(Epoch epoch, Epoch base)
+{
+    std::unique_lock lock(mutex_);
+    if (!stager_) return;
+    if (auto r = stager_->begin(epoch, base, channels_); !r) {
+        lock.unlock();
+        return callbacks_.failed(with_context("begin staging", r.error()));
+    }
+    open_epoch_ = highest_begun_ = epoch;
+    begun_.notify_all();
+}
+
+void SecondaryWorker::stage_drop(Epoch epoch)
+{
+    const std::lock_guard lock(mutex_);
+    if (!stager_) return;
+    stager_->drop(epoch);
+    if (open_epoch_ == epoch) open_epoch_ = 0;
+    if (finishing_ == epoch) finishing_ = 0;
+}
+
+void SecondaryWorker::stage_finish(Epoch epoch, replication::Manifest manifest)
+{
+    std::unique_lock lock(mutex_);
+    if (!stager_ || open_epoch_ != epoch) return;
+    finishing_ = epoch;
+    manifest_ = std::move(manifest);
+    check_complete(lock);
+}
+
+Result<void> SecondaryWorker::chunk(std::size_t channel, ByteView bytes)
+{
+    if (auto r = failpoint::pass("s-mid-stage", guest_.device_model_pid()); !r) return r.error();
+    const auto header = replication::peek_chunk_header(bytes);
+    if (!header) return header.error();
+    std::unique_lock lock(mutex_);
+    const std::uint64_t incarnation = incarnation_;
+    const bool begun = begun_.wait_for(lock, kBeginWait, [&] {
+        return incarnation_ != incarnation || !stager_ || highest_begun_ >= header->epoch;
+    });
+    if (incarnation_ != incarnation || !stager_) return make_error(Errc::closed, "the session is over");
+    if (!begun) return make_error(Errc::timed_out, "pages of an epoch that was never begun");
+    if (auto r = stager_->add_chunk(channel, bytes); !r) return r.error();
+    check_complete(lock);
+    return {};
+}
+
+// Verifies and reports once every chunk of the manifest is there. Unlocks before it calls out.
+void SecondaryWorker::check_complete(std::unique_lock<std::mutex>& lock)
+{
+    if (finishing_ == 0 || !stager_->complete(manifest_)) return;
+    const Epoch epoch = finishing_;
+    finishing_ = 0;
+    Result<void> result = stager_->verify(epoch, manifest_);
+    if (result) result = guest_.verify(manifest_.state);
+    lock.unlock();
+    callbacks_.stage_complete(epoch, std::move(result));
+}
+
+void SecondaryWorker::commit(Epoch epoch)
+{
+    const std::lock_guard lock(mutex_);
+    if (!stager_) return;
+    stager_->commit(epoch);
+    committed_manifest_ = std::move(manifest_);
+    manifest_ = {};
+    open_epoch_ = 0;
+}
+
+void SecondaryWorker::apply(const action::Apply& apply, Duration bound)
+{
+    worker_.post([this, apply, bound] { do_apply(apply.epoch, apply.mode, apply.resume, false, bound); });
+}
+
+void SecondaryWorker::roll_forward(const action::RollForward& roll, Duration bound)
+{
+    worker_.post([this, roll, bound] { do_apply(roll.epoch, replication::Mode::lock_step, roll.resume, true, bound); });
+}
+
+void SecondaryWorker::do_apply(Epoch epoch, replication::Mode mode, bool resume, bool roll, Duration bound)
+{
+    std::unique_lock lock(mutex_);
+    if (!stager_ || stager_->committed() != epoch) return;
+    replication::Stager& stager = *stager_;
+    const replication::Manifest manifest = committed_manifest_;
+    // The next epoch's chunks may be staged meanwhile only between our steps: staging and shadow share the lock.
+    ApplyRequest request;
+    request.epoch = epoch;
+    request.manifest = &manifest;
+    request.load = mode == replication::Mode::lock_step;
+    request.resume = resume && request.load;
+    request.bound = bound;
+    Result<ApplyOutput> out = make_error(Errc::failed, "not run");
+    if (!roll) {
+        if (request.load && !log_started_) {
+            // Everything is written once; from then on the log tells what S's own guest wrote.
+            request.everything = true;
+            auto started = guest_.dirty_log().start();
+            replication::PageSet all;
+            if (started) started = guest_.dirty_log().fetch_and_clear(all, true);
+            if (!started) out = with_context("start dirty log", started.error());
+            log_started_ = static_cast<bool>(started);
+        }
+        if (!request.load || log_started_) out = run_apply(guest_, stager, proxy_, request, system_clock());
+    } else {
+        out = run_roll_forward(guest_, stager, proxy_, request, system_clock());
+        log_started_ = static_cast<bool>(out);
+    }
+    if (out && request.load) guest_fresh_ = false;
+    lock.unlock();
+    callbacks_.apply_done(epoch, out ? Result<void>{} : Result<void>{out.error()}, out ? *out : ApplyOutput{});
+}
+
+void SecondaryWorker::close()
+{
+    const std::lock_guard lock(mutex_);
+    ++incarnation_;
+    finishing_ = open_epoch_ = 0;
+    begun_.notify_all();
+    // The shadow stays: a take-over in buffered mode still needs it. open() replaces it.
+}
+
+double SecondaryWorker::staging_fill() const
+{
+    const std::lock_guard lock(mutex_);
+    return stager_ ? stager_->fill() : 0.0;
+}
+
+}  // namespace colo

@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+// What the secondary does with its guest and with arriving pages. Chunks come from the page-channel threads and are staged
+// under one lock; guest work runs on the guest thread.
+
+#include "colo/jobs.h"
+#include "colo/node.h"
+#include "colo/worker.h"
+#include "replication/engine.h"
+
+#include <condition_variable>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <optional>
+
+namespace colo {
+
+class SecondaryWorker {
+public:
+    struct Callbacks {   // from page-channel threads or the guest thread
+        std::function<void(Result<void>)> standby_ready;
+        std::function<void(Epoch, Result<void>)> stage_complete;
+        std::function<void(Epoch, Result<void>, ApplyOutput)> apply_done;
+        std::function<void(const Error&)> failed;   // staging broken: the session must end
+    };
+    SecondaryWorker(Worker& worker, replication::Guest& guest, SecondarySeal& proxy, Callbacks callbacks);
+
+    void prepare_standby(bool created, Duration bound);
+    void open(const replication::StagerLimits& limits, std::size_t channels);
+
+    // Control thread.
+    void stage_begin(Epoch epoch, Epoch base);
+    void stage_drop(Epoch epoch);
+    void stage_finish(Epoch epoch, replication::Manifest manifest);
+    void commit(Epoch epoch);
+    void apply(const action::Apply& apply, Duration bound);
+    void roll_forward(const action::RollForward& roll, Duration bound);
+    void close();
+
+    // A page-channel thread. Waits (bounded) for the Begin of the chunk's epoch, which travels on the control channel.
+    Result<void> chunk(std::size_t channel, ByteView bytes);
+
+    double staging_fill() const;
+
+private:
+    void check_complete(std::unique_lock<std::mutex>& lock);
+    void do_apply(Epoch epoch, replication::Mode mode, bool resume, bool roll, Duration bound);
+
+    Worker& worker_;
+    replication::Guest& guest_;
+    SecondarySeal& proxy_;
+    Callbacks callbacks_;
+
+    mutable std::mutex mutex_;            // everything below
+    std::condition_variable begun_;
+    std::unique_ptr<replication::Stager> stager_;
+    std::size_t channels_ = 0;
+    Epoch open_epoch_ = 0;                // Begin seen, chunks accepted
+    Epoch highest_begun_ = 0;
+    Epoch finishing_ = 0;                 // manifest seen, waiting for chunks
+    std::uint64_t incarnation_ = 0;       // rises with every session, so that a late chunk meets nothing
+    replication::Manifest manifest_;      // of finishing_ or of the committed epoch
+    replication::Manifest committed_manifest_;
+    // Guest thread only:
+    bool log_started_ = false;
+    bool guest_fresh_ = true;             // holds nothing of the shadow yet
+};
+
+}  // namespace colo
