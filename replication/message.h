@@ -90,7 +90,7 @@ struct Manifest {
     Mode mode = Mode::lock_step;
     std::vector<std::uint64_t> chunks_per_channel;   // chunks of this epoch on each page channel
     std::uint64_t pages = 0;                         // page records in them, superseded ones included
-    std::uint64_t digest = 0;                        // xor over all page records of xxh3(gfn, content after decoding)
+    std::uint64_t digest = 0;                        // xor over all page records of record_digest() (chunk.h)
     std::vector<Gfn> released;                       // frames P gave up (balloon)
     DeviceState state;                               // blob and CPU context travel inside End; CRC like every frame
     ProxySection proxy;
