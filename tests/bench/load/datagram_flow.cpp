@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: Apache-2.0
+// UDP echo (udp/7). The guest counts datagrams of each peer, so an answer is "<count> <payload>". Datagrams may be lost;
+// an answer may not be wrong: unknown payload, a count that no history of arrivals explains, or two counts for one payload.
+
+#include "tests/bench/load/flow.h"
+#include "tests/bench/load/services.h"
+
+#include <cerrno>
+#include <charconv>
+#include <cstring>
+#include <map>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+
+namespace colo::load {
+namespace {
+
+constexpr Microseconds kGiveUp = 2'000'000;
+constexpr std::size_t kRemembered = 4096;
+
+class DatagramFlow : public Flow {
+public:
+    DatagramFlow(const std::string& guest, const Settings& settings)
+        : Flow("udp", guest), interval_(static_cast<Microseconds>(number(settings, "interval_ms", 20) * 1000)),
+          payload_(static_cast<std::size_t>(std::min(number(settings, "bytes", 64), 1300.0)))
+    {}
+    void start(Microseconds now) override
+    {
+        if (open_datagram(kEchoPort, now)) next_ = now;
+    }
+    Microseconds deadline() const override { return next_; }
+    std::uint32_t wanted() const override { return EPOLLIN; }
+    void on_ready(std::uint32_t, Microseconds now) override
+    {
+        char buffer[2048];
+        for (int round = 0; round < 16 && active(); ++round) {
+            const ssize_t got = ::recv(descriptor_, buffer, sizeof buffer, 0);
+            // An ICMP error (guest just not there) is a loss like any other.
+            if (got < 0) return;
+            judge(std::string_view(buffer, static_cast<std::size_t>(got)), now);
+        }
+    }
+    void on_time(Microseconds now) override
+    {
+        if (stopping_ && (waiting_ == 0 || now > stop_at_ + kGiveUp)) return finish(now);
+        forget(now);
+        if (now < next_) return;
+        next_ = now + (stopping_ ? 10'000 : interval_);
+        if (stopping_) return;
+        const std::string text = request(sent_);
+        stats_.gap.expect(now);
+        if (::send(descriptor_, text.data(), text.size(), 0) >= 0) under_way_[sent_] = {now, std::nullopt}, ++waiting_;
+        else ++stats_.missing;
+        ++sent_;
+    }
+    void stop(Microseconds now) override
+    {
+        stopping_ = true;
+        stop_at_ = now;
+    }
+
+private:
+    struct Sent { Microseconds at; std::optional<std::uint64_t> count; };
+
+    std::string request(std::uint64_t sequence) const
+    {
+        std::string text = "u" + std::to_string(sequence) + " ";
+        Random random(sequence * 131 + 7);
+        while (text.size() < payload_) text.push_back(static_cast<char>('a' + random.next() % 26));
+        return text;
+    }
+    static bool take_number(std::string_view& text, std::uint64_t& value)
+    {
+        const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+        if (error != std::errc{} || end == text.data() + text.size() || *end != ' ') return false;
+        text.remove_prefix(static_cast<std::size_t>(end - text.data()) + 1);
+        return true;
+    }
+    void judge(std::string_view answer, Microseconds now)
+    {
+        const std::string_view whole = answer;
+        std::uint64_t count = 0, sequence = 0;
+        std::string_view digits;
+        bool good = take_number(answer, count) && answer.size() > 1 && answer[0] == 'u';
+        if (good) {
+            digits = answer.substr(1);
+            good = take_number(digits, sequence) && sequence < sent_ && answer == request(sequence) && count <= sequence;
+        }
+        if (!good) return bad(whole, "datagram nobody asked for or with an impossible count", now);
+        const auto found = under_way_.find(sequence);
+        if (found == under_way_.end()) return;   // long given up
+        if (found->second.count.has_value()) {
+            if (*found->second.count != count) bad(whole, "two counts for one datagram", now);
+            return;
+        }
+        // Counts follow the order of arrival: among answered datagrams a later one has the higher count unless the
+        // network reordered, which this lab's links never do.
+        if (highest_.has_value() && sequence > highest_->first && count <= highest_->second)
+            return bad(whole, "the guest's count went back", now);
+        if (!highest_.has_value() || sequence > highest_->first) highest_ = {sequence, count};
+        found->second.count = count;
+        --waiting_;
+        ++stats_.answers;
+        stats_.verified_bytes += whole.size();
+        stats_.moved_bytes += whole.size();
+        stats_.latency.add(now - found->second.at);
+        stats_.gap.progress(now);
+    }
+    void bad(std::string_view answer, const std::string& what, Microseconds now)
+    {
+        wrong(answer.size(), what + ": " + std::string(answer.substr(0, 60)));
+        lose(stats_.problem, now);
+    }
+    void forget(Microseconds now)
+    {
+        while (!under_way_.empty()) {
+            const auto& [sequence, sent] = *under_way_.begin();
+            if (now - sent.at < kGiveUp && under_way_.size() < kRemembered) break;
+            if (!sent.count.has_value()) ++stats_.missing, --waiting_;
+            under_way_.erase(under_way_.begin());
+        }
+    }
+
+    Microseconds interval_;
+    std::size_t payload_;
+    Microseconds next_ = 0, stop_at_ = 0;
+    bool stopping_ = false;
+    std::uint64_t sent_ = 0, waiting_ = 0;
+    std::map<std::uint64_t, Sent> under_way_;
+    std::optional<std::pair<std::uint64_t, std::uint64_t>> highest_;   // sequence and count
+};
+
+}  // namespace
+
+std::unique_ptr<Flow> make_datagram(const std::string& guest, const Settings& settings)
+{
+    return std::make_unique<DatagramFlow>(guest, settings);
+}
+
+}  // namespace colo::load
