@@ -47,7 +47,8 @@ const char* name_of(const Message& message)
 {
     static constexpr const char* kNames[] = {"hello",    "hello-ack", "refuse", "begin",          "cut",
                                              "end",      "abort",     "abort-ok", "staged",       "applied",
-                                             "resign",   "resign-request", "handover", "abdicate", "close"};
+                                             "resign",   "resign-request", "handover", "abdicate", "close",
+                                             "trigger-request"};
     static_assert(std::size(kNames) == std::variant_size_v<Message>);
     return kNames[message.index()];
 }

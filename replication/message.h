@@ -17,6 +17,7 @@
 //                    <-   Applied(n) S runs in n (lock-step) or keeps it ready (buffered)
 //   Abort(n)         ->              only before End(n) (R7)
 //                    <-   AbortOk(n)
+//                    <-   TriggerRequest
 //   either: Resign / Abdicate / Handover / Close
 
 #include "core/types.h"
@@ -107,9 +108,11 @@ struct ResignRequest {};                   // P: operator fails over on P, or pl
 struct Handover {};                        // S: operator fails over on S; P freezes and abdicates
 struct Abdicate { std::string cause; };    // P: guest is stopped for good, S may ask for the grant at once
 struct Close { std::string cause; };
+// S: a checkpoint is wanted; its guest did something that P cannot see in the output (power event, R9).
+struct TriggerRequest { TriggerReason reason = TriggerReason::power_event; };
 
 using Message = std::variant<Hello, HelloAck, Refuse, Begin, Cut, End, Abort, AbortOk, Staged, Applied, Resign,
-                             ResignRequest, Handover, Abdicate, Close>;
+                             ResignRequest, Handover, Abdicate, Close, TriggerRequest>;
 
 // Epoch the message is about, 0 if none.
 Epoch epoch_of(const Message& message);

@@ -79,6 +79,7 @@ const char* to_string(FrameType type)
     case FrameType::handover: return "handover";
     case FrameType::abdicate: return "abdicate";
     case FrameType::close: return "close";
+    case FrameType::trigger_request: return "trigger-request";
     case FrameType::channel_hello: return "channel-hello";
     case FrameType::page_chunk: return "page-chunk";
     case FrameType::input: return "input";
@@ -90,7 +91,7 @@ const char* to_string(FrameType type)
 
 FrameType type_of(const Message& message)
 {
-    static_assert(std::variant_size_v<Message> == static_cast<std::size_t>(FrameType::close));
+    static_assert(std::variant_size_v<Message> == static_cast<std::size_t>(FrameType::trigger_request));
     return static_cast<FrameType>(message.index() + 1);
 }
 
@@ -106,7 +107,8 @@ std::size_t max_payload(FrameType type)
     case FrameType::staged:
     case FrameType::applied:
     case FrameType::resign_request:
-    case FrameType::handover: return 64;
+    case FrameType::handover:
+    case FrameType::trigger_request: return 64;
     case FrameType::refuse:
     case FrameType::resign:
     case FrameType::abdicate:

@@ -29,10 +29,10 @@ inline constexpr std::size_t kFrameHeaderSize = 40;
 enum class ChannelKind : std::uint8_t { control = 1, page, proxy };
 const char* to_string(ChannelKind kind);
 
-// 1..15 are the alternatives of Message, in its order.
+// 1..16 are the alternatives of Message, in its order.
 enum class FrameType : std::uint8_t {
     hello = 1, hello_ack, refuse, begin, cut, end, abort, abort_ok, staged, applied, resign, resign_request, handover,
-    abdicate, close,
+    abdicate, close, trigger_request,
     channel_hello = 32,   // any channel, the first frame of every connection
     page_chunk = 33,      // page channels
     input = 48, output, journalled,   // proxy channel

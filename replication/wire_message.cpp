@@ -311,6 +311,13 @@ void get(ByteReader&, ResignRequest&) {}
 void put(ByteWriter&, const Handover&) {}
 void get(ByteReader&, Handover&) {}
 
+void put(ByteWriter& out, const TriggerRequest& m) { out.u8(static_cast<std::uint8_t>(m.reason)); }
+
+void get(ByteReader& in, TriggerRequest& m)
+{
+    m.reason = in.enumeration("reason", TriggerReason::first, TriggerReason::mode_change);
+}
+
 // ---- by type ----------------------------------------------------------------------------------------------------------
 
 template <std::size_t Index>
