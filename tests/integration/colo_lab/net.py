@@ -36,6 +36,10 @@ def address(host, purpose="repl"):
     return f"{SUBNETS[purpose]}.{NUMBERS[host]}"
 
 
+def device_of(purpose):
+    return {"wire": "wire0", "repl": "repl0"}.get(purpose, purpose)
+
+
 class Network:
     """Makes and removes the namespaces `<prefix>-{s,a,b,c}`."""
 
@@ -63,18 +67,14 @@ class Network:
                    + [f"link set dev br{p} up" for p in PURPOSES])
         for host in NUMBERS:
             for purpose in PURPOSES:
-                self._link(host, purpose, "wire0" if purpose == "wire" else self.device(purpose))
+                self._link(host, purpose, device_of(purpose))
         self._link("c", "wire", "eth0")
         for host in NUMBERS:
             self.batch(host, ["link set dev wire0 up arp off"])
             for purpose in SUBNETS:
-                device = self.device(purpose)
+                device = device_of(purpose)
                 self.batch(host, [f"address add {address(host, purpose)}/24 dev {device}", f"link set dev {device} up"])
         self.batch("c", [f"address add {CLIENT_IP}/24 dev eth0", "link set dev eth0 up"])
-
-    @staticmethod
-    def device(purpose):
-        return "repl0" if purpose == "repl" else purpose
 
     def _quiet(self, which):
         """No IPv6 autoconfiguration: nothing is on the wire that a test did not put there."""
@@ -108,11 +108,11 @@ class Network:
         """IP packets from sender to receiver vanish; the other direction works."""
         for purpose in purposes:
             self.batch(sender, [f"neigh replace {address(receiver, purpose)} lladdr 02:00:00:00:00:99 nud permanent "
-                                f"dev {self.device(purpose)}"])
+                                f"dev {device_of(purpose)}"])
 
     def undeafen(self, sender, receiver, purposes):
         for purpose in purposes:
-            self.batch(sender, [f"neigh del {address(receiver, purpose)} dev {self.device(purpose)}"])
+            self.batch(sender, [f"neigh del {address(receiver, purpose)} dev {device_of(purpose)}"])
 
     def offloads(self, which, device, on):
         run(*self.command(which, "ethtool", "-K", device, "tso", "on" if on else "off", "gso", "on" if on else "off",

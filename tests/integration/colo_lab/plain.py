@@ -4,13 +4,11 @@ import os
 import subprocess
 
 from . import guest
+from .config import APPEND
 from .errors import LabError
 from .net import GUEST_MAC, run
 from .processes import alive, die_with_parent, signal_all, wait_gone
 from .qmp import Qmp
-
-APPEND = ("console=ttyS0 quiet reboot=t panic=-1 mitigations=off tsc=reliable no_timer_check random.trust_cpu=on "
-          "colo.ip=10.77.0.2")
 
 
 class PlainGuest:
