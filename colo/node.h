@@ -11,6 +11,11 @@
 //    StopGuest, ...) runs one at a time, in the order of the actions.
 //  * Answers that come late (an epoch or session that is over) are allowed and ignored.
 //  * Persist: nothing after it in the same decision happens before persisted(); Node itself waits for it.
+//  * Send is in order and never blocks. CloseSession flushes what was sent before it for a short, bounded time.
+//  * A cut that is under way when the session ends may still seal the proxy: its late cut_done is answered by SetOutput.
+//  * fence_delay and link_penalty are part of the arbiter's call (arbiter.h); Node only waits for the lease.
+//  * start() may be called again when nothing runs here (outdated, abdicated, failed, idle): as a secondary, to be
+//    resynchronised.
 //
 // Primary session:  hello -> syncing(1) -> cutting(n) -> transferring(n) -> wait_staged(n) -> wait_applied(n) -> steady
 // Secondary:        hello -> staging(1) -> [persist eligible] -> STAGED -> applying(n) -> running -> staging(n+1) ...
@@ -92,6 +97,8 @@ struct NodeConfig {
     Duration mismatch_window{1'000'000};
     Duration calm_initial{5'000'000}, calm_max{60'000'000};
     bool allow_buffered = true;
+    bool always_buffered = false;                // from the first cut on
+    std::uint32_t abort_limit = 16;              // cuts aborted in a row; then the session is ended in an orderly way
 };
 
 enum class StartIntent : std::uint8_t {
@@ -110,7 +117,14 @@ struct OpenSession { SessionId session; Generation generation; };
 // P: engine.begin_epoch, pre-capture towards the cut. `planned_cut`: when the period will ask for it. In the first epoch
 // the driver answers initial_copy_converged once the backlog is small or stops shrinking.
 struct StartEpoch { Epoch epoch; Epoch base; Time planned_cut; };
-struct StartCut { Epoch epoch; Epoch base; replication::TriggerReason reason; replication::Mode mode; Duration pause_bound; };   // -> cut_done
+// `power`: goes into run_cut and Manifest.power (R9). base 0: first cut of the session (run_cut's `first`). -> cut_done
+struct StartCut {
+    Epoch epoch; Epoch base;
+    replication::TriggerReason reason;
+    replication::Mode mode;
+    Duration pause_bound;
+    replication::PowerState power = replication::PowerState::running;
+};
 struct SendEpoch { Epoch epoch; };                      // flush the residue to the channels -> transfer_done
 struct AbortEpoch { Epoch epoch; };                     // engine.aborted, proxy.aborted (the cut may have been sealed or not)
 struct ReleaseStaged { Epoch epoch; };                  // engine.staged, proxy.staged
@@ -126,11 +140,17 @@ struct RollForward { Epoch epoch; bool resume; };       // kill, recreate, every
 // -> session_closed(last time this side answered a beat of the session)
 struct CloseSession { std::string why; };
 struct SetOutput { std::uint8_t output; Generation generation; };   // proxy::PrimaryProxy::Output
-struct RequestGrant { Generation generation; };         // -> grant_result
+// -> grant_result. `peer_abdicated`: the peer has promised never to run again, no need for fence_delay.
+struct RequestGrant { Generation generation; bool client_link_down = false; bool peer_abdicated = false; };
 struct StopGuest { std::string why; };                  // freeze: guest stopped, kept
 struct ResumeGuest {};                                  // after accepted data loss on a stopped guest
 struct KillGuest { std::string why; };
-struct GoLive { Generation generation; bool finished_staged; };   // S: take-over, wire on, announce -> went_live
+// S: take-over, wire on, guest resumed if it is stopped and `power` is running, announce -> went_live
+struct GoLive {
+    Generation generation;
+    bool finished_staged;
+    replication::PowerState power = replication::PowerState::running;
+};
 struct Beat { Role role; Generation generation; SessionId session; bool closed; };   // what our beats say from now on
 struct Changed { Protection protection; std::string reason; };    // status, log, X_COLO_STATE_CHANGE
 struct ColoExit { Role mode; ColoExitReason reason; };
@@ -165,6 +185,7 @@ struct NodeStatus {
     std::string step;            // "cutting", "wait-staged", ... for people and for the simulator's coverage
     std::array<std::uint64_t, replication::kTriggerReasons> triggers{};
     std::uint64_t checkpoints = 0, aborts = 0;
+    replication::PowerState power = replication::PowerState::running;   // of the guest here, as far as known
 };
 
 class Node {
