@@ -52,21 +52,27 @@ Result<void> paused_part(replication::Guest& guest, replication::CaptureEngine& 
 }  // namespace
 
 Result<CutOutput> run_cut(replication::Guest& guest, replication::CaptureEngine& engine, PrimarySeal& proxy, Epoch epoch,
-                          bool first, Duration bound, const Clock& clock)
+                          bool first, Duration bound, const Clock& clock, replication::PowerState power)
 {
     if (auto r = failpoint::pass("p-before-stop", guest.device_model_pid()); !r) return r.error();
     CutOutput out;
     Stopwatch watch(clock);
     const Deadline deadline = watch.deadline(bound);
+    proxy.prepare();
     if (auto r = guest.cut_begin(deadline); !r) {
+        proxy.cancel();
         // Nobody knows whether it stopped: make it run again or find out that it is gone.
+        if (power != replication::PowerState::running) return with_context("stop", r.error());
         if (auto again = guest.resume(clock.now() + bound); !again) return make_error(Errc::guest_died, again.error().text);
         return with_context("stop", r.error());
     }
     out.stop = watch.lap();
     const auto paused = paused_part(guest, engine, proxy, epoch, first, deadline, out, watch);
+    if (!paused) proxy.cancel();
     const bool over_bound = watch.total() > bound;
-    if (auto r = guest.resume(clock.now() + bound); !r) return make_error(Errc::guest_died, "cont: " + r.error().text);
+    if (power == replication::PowerState::running)
+        if (power == replication::PowerState::running)
+        if (auto r = guest.resume(clock.now() + bound); !r) return make_error(Errc::guest_died, "cont: " + r.error().text);
     out.resume = watch.lap();
     out.pause = watch.total();
     if (auto r = failpoint::pass("p-after-cont", guest.device_model_pid()); !r) return r.error();

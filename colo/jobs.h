@@ -19,6 +19,10 @@ namespace colo {
 class PrimarySeal {
 public:
     virtual ~PrimarySeal() = default;
+    // Just before `stop`: clients' frames wait in the wire, so that few are left unread in the port.
+    virtual void prepare() {}
+    // The cut ended without a seal: input flows again.
+    virtual void cancel() {}
     virtual void start_seal(Epoch next, bool protect) = 0;
     virtual Result<replication::ProxySection> finish_seal(Deadline deadline) = 0;
 };
@@ -37,10 +41,11 @@ struct CutOutput {
     Duration stop{0}, residue{0}, seal{0}, save{0}, rescan{0}, resume{0};
 };
 
-// Whatever happens, the guest runs again on return unless Errc::guest_died. A cut that exceeds `bound` is Errc::timed_out
-// and must be aborted (R7, Inv12).
+// Whatever happens, the guest runs again on return unless Errc::guest_died or `power` says that it is off (R9). A cut that
+// exceeds `bound` is Errc::timed_out and must be aborted (R7, Inv12).
 Result<CutOutput> run_cut(replication::Guest& guest, replication::CaptureEngine& engine, PrimarySeal& proxy, Epoch epoch,
-                          bool first, Duration bound, const Clock& clock);
+                          bool first, Duration bound, const Clock& clock,
+                          replication::PowerState power = replication::PowerState::running);
 
 struct ApplyOutput {
     std::uint64_t own_dirty = 0, pages = 0, touched = 0;

@@ -169,9 +169,10 @@ void PrimaryWorker::do_cut(const action::StartCut& cut)
     record_.epoch = cut.epoch;
     record_.reason = cut.reason;
     record_.mode = cut.mode;
+    power_ = cut.power;
     record_.cut_begun = now();
     shrink_residue();
-    auto out = run_cut(guest_, *engine_, proxy_, cut.epoch, first_, cut.pause_bound, system_clock());
+    auto out = run_cut(guest_, *engine_, proxy_, cut.epoch, cut.base == 0, cut.pause_bound, system_clock(), cut.power);
     if (!out) return callbacks_.cut_done(cut.epoch, out.error());
     cut_ = std::move(*out);
     record_.cut = cut_;
@@ -187,6 +188,7 @@ void PrimaryWorker::do_send(Epoch epoch)
     replication::Manifest manifest;
     manifest.base = base_;
     manifest.mode = record_.mode;
+    manifest.power = power_;
     manifest.chunks_per_channel = sender_->chunks(epoch);
     manifest.pages = totals.pages;
     manifest.digest = totals.digest;

@@ -69,6 +69,7 @@ private:
     Duration lead_{20'000};
     CheckpointRecord record_;
     CutOutput cut_;
+    replication::PowerState power_ = replication::PowerState::running;
 };
 
 }  // namespace colo

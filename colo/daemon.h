@@ -1,0 +1,219 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+// The daemon of one domain: wires node, guest, proxy, heartbeat, channels and control interface together. It decides
+// nothing about protection: it carries out the node's actions and reports facts back (see node.h for the contract).
+//
+// Threads: everything here runs on the control thread (the io_context) unless a comment says otherwise. Other threads
+// reach it through post().
+
+#include "colo/arbiter.h"
+#include "colo/checkpoint_log.h"
+#include "colo/config.h"
+#include "colo/control_link.h"
+#include "colo/heartbeat_thread.h"
+#include "colo/node.h"
+#include "colo/observed_guest.h"
+#include "colo/page_receiver.h"
+#include "colo/page_sender.h"
+#include "colo/primary_worker.h"
+#include "colo/secondary_worker.h"
+#include "colo/service.h"
+#include "colo/session_setup.h"
+#include "colo/state_file.h"
+#include "colo/worker.h"
+#include "proxy/runtime.h"
+
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/post.hpp>
+#include <boost/asio/signal_set.hpp>
+#include <boost/asio/steady_timer.hpp>
+
+#include <atomic>
+#include <list>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace colo {
+
+class ControlInterface;   // colo/control_interface.h: QMP server and handlers around this Service
+
+struct DaemonOptions {
+    Config config;
+    StartIntent intent = StartIntent::primary;
+};
+
+class Daemon final : public Service, private proxy::RuntimeEvents {
+public:
+    explicit Daemon(DaemonOptions options);
+    ~Daemon() override;
+
+    // Start-up that can be refused with a reason: state directory, arbiter, ports, sockets. Then run() until quit.
+    Result<void> start();
+    int run();
+
+    // ---- Service
+    ServiceIdentity identity() const override;
+    schema::RunState run_state() const override;
+    void stop(Done done) override;
+    void cont(Done done) override;
+    void quit() override;
+    void migrate(const std::string& uri, Done done) override;
+    void migrate_incoming(const std::string& uri, Done done) override;
+    void migrate_cancel() override;
+    std::vector<schema::SocketAddress> listening() const override;
+    TransferFacts transfer() const override;
+    std::vector<std::string> blocked_reasons() const override;
+    StatusReport status() const override;
+    void lost_heartbeat(Done done) override;
+    void failover(bool accept_data_loss, Done done) override;
+    void unprotect(Done done) override;
+    void do_checkpoint(Done done) override;
+    void save_device_state(const std::string& file, bool live, Done done) override;
+    void load_device_state(const std::string& file, Done done) override;
+    void set_global_dirty_log(bool enable, Done done) override;
+
+    // Settings that QMP changes while running.
+    void set_checkpoint_interval(Duration interval);
+    void set_pause_bound(Duration bound);
+    void set_bandwidth(std::uint64_t bytes_per_second);
+    void set_compression(replication::Compression compression, int level);
+    void set_announce(const proxy::AnnounceSchedule& schedule);
+
+private:
+    // ---- set-up (daemon_start.cpp)
+    Result<void> open_state();
+    Result<void> make_runtime();
+    Result<void> make_guest();
+    Result<void> start_heartbeat();
+    Result<void> start_control();
+    void make_workers();
+    void watch_signals();
+
+    // ---- the node (daemon_actions.cpp)
+    template <class Event>
+    void feed(Event&& event)   // event(node), then its actions
+    {
+        event(*node_);
+        pump();
+    }
+    void post(std::function<void()> job);   // any thread
+    void pump();
+    void arm_timer();
+    void perform(const Action& action);
+    void on(const action::BootGuest& a);
+    void on(const action::PrepareStandby& a);
+    void on(const action::Send& a);
+    void on(const action::Persist& a);
+    void on(const action::OpenSession& a);
+    void on(const action::StartEpoch& a);
+    void on(const action::StartCut& a);
+    void on(const action::SendEpoch& a);
+    void on(const action::AbortEpoch& a);
+    void on(const action::ReleaseStaged& a);
+    void on(const action::OpenComparer& a);
+    void on(const action::StageBegin& a);
+    void on(const action::StageDrop& a);
+    void on(const action::StageFinish& a);
+    void on(const action::Commit& a);
+    void on(const action::Apply& a);
+    void on(const action::RollForward& a);
+    void on(const action::CloseSession& a);
+    void on(const action::SetOutput& a);
+    void on(const action::RequestGrant& a);
+    void on(const action::StopGuest& a);
+    void on(const action::ResumeGuest& a);
+    void on(const action::KillGuest& a);
+    void on(const action::GoLive& a);
+    void on(const action::Beat& a);
+    void on(const action::Changed& a);
+    void on(const action::ColoExit& a);
+    void on(const action::ColoEntered& a);
+    void on(const action::SessionFailed& a);
+    void on(const action::OperatorDone& a);
+    void on(const action::ModeChanged& a);
+
+    // ---- sessions (daemon_session.cpp)
+    void dial(const std::string& uri, SessionId session);
+    void dialled(Result<SessionChannels> channels, SessionId session);
+    void arrived(SessionChannels channels);
+    void adopt_channels(SessionChannels channels);
+    void drop_channels(Duration flush);
+    void message(replication::Message message);
+    PrimaryWorker::Callbacks primary_callbacks();
+    SecondaryWorker::Callbacks secondary_callbacks();
+    replication::CaptureOptions capture_options() const;
+    void beat_progress();
+
+    // ---- proxy::RuntimeEvents (proxy thread)
+    void trigger(replication::TriggerReason reason, const std::string& detail) override;
+    void channel_lost(SessionId session, const Error& why) override;
+    void own_mac_seen(std::uint8_t nic) override;
+    void port_failed(std::uint8_t nic, bool wire, const Error& why) override;
+
+    // ---- answers to the operator
+    void answer_operator(Result<void> result);
+    void with_guest(std::function<Result<void>(replication::Guest&, Deadline)> work, Duration bound, Done done);
+
+    DaemonOptions options_;
+    const Config& config_;
+    boost::asio::io_context io_;
+    boost::asio::steady_timer node_timer_, progress_timer_;
+    boost::asio::signal_set signals_;
+
+    std::unique_ptr<StateDirectory> state_directory_;
+    PersistentState stored_;
+    std::unique_ptr<Arbiter> arbiter_;
+    std::unique_ptr<Node> node_;
+    std::unique_ptr<proxy::ProxyRuntime> runtime_;
+    std::unique_ptr<ObservedGuest> guest_;
+    std::unique_ptr<PrimarySeal> primary_seal_;
+    std::unique_ptr<SecondarySeal> secondary_seal_;
+    std::unique_ptr<Worker> guest_worker_, storage_worker_, arbiter_worker_, dial_worker_;
+    std::unique_ptr<PrimaryWorker> primary_;
+    std::unique_ptr<SecondaryWorker> secondary_;
+    std::unique_ptr<HeartbeatThread> heartbeat_;
+    std::unique_ptr<SessionListener> listener_;
+    std::unique_ptr<ControlInterface> control_;
+
+    // One session at a time.
+    SessionChannels channels_;              // until OpenSession takes them
+    std::unique_ptr<ControlLink> link_;
+    std::shared_ptr<PageSender> page_sender_;
+    std::unique_ptr<PageReceiver> page_receiver_;
+    Fd proxy_duplicate_;                    // to cut the proxy channel at CloseSession whatever the proxy thread does
+    SessionId session_ = 0;
+    std::atomic<SessionId> page_session_{0};   // whose chunks are still wanted; read by page-channel threads
+    std::string peer_;
+
+    bool guest_created_ = false;
+    bool guest_running_ = false;            // as told to the observer
+    bool powered_off_ = false;
+    bool pumping_ = false;
+    bool quitting_ = false;
+    int exit_status_ = 0;
+    std::uint64_t last_proxy_progress_ = 0;
+    Time last_guest_progress_{};
+
+    // Facts for people.
+    CheckpointLog checkpoints_;
+    Protection protection_ = Protection::idle;
+    Time protection_since_{};
+    std::string protection_reason_;
+    std::vector<std::string> warnings_;
+    std::string mode_reason_;
+    Time session_begun_{}, setup_done_{}, session_ended_{}, loss_noticed_{};
+    std::uint64_t first_copy_sent_ = 0, first_copy_left_ = 0;
+    std::optional<schema::FailoverReport> last_failover_;
+    std::string last_peer_text_;
+    replication::Compression compression_ = replication::Compression::none;
+    int compression_level_ = 1;
+    std::uint64_t bandwidth_ = 0;
+    std::list<Done> operator_waiting_;
+    std::list<std::pair<Epoch, Done>> checkpoint_waiting_;   // STAGED of at least this epoch
+};
+
+}  // namespace colo

@@ -1,0 +1,342 @@
+// SPDX-License-Identifier: Apache-2.0
+// Carries out the node's actions, in order, and feeds the answers back.
+#include "colo/control_interface.h"
+#include "colo/daemon.h"
+#include "core/clock.h"
+#include "core/failpoint.h"
+#include "core/log.h"
+
+#include <chrono>
+
+namespace colo {
+namespace {
+
+constexpr Duration kRuntimeCall{300'000};      // a call to the proxy thread; below progress_timeout
+constexpr Duration kBoot{60'000'000};
+constexpr Duration kGuestCall{2'000'000};
+constexpr Duration kCloseFlush{20'000};
+
+}  // namespace
+
+void Daemon::post(std::function<void()> job)
+{
+    boost::asio::post(io_, std::move(job));
+}
+
+// Actions may make the node produce more (an action that fails at once); only the outermost call loops.
+void Daemon::pump()
+{
+    if (pumping_) return;
+    pumping_ = true;
+    for (auto actions = node_->take_actions(); !actions.empty(); actions = node_->take_actions())
+        for (const Action& action : actions) perform(action);
+    pumping_ = false;
+    arm_timer();
+}
+
+void Daemon::arm_timer()
+{
+    const Time next = node_->next_deadline();
+    if (next == kNever) {
+        node_timer_.cancel();
+        return;
+    }
+    const Duration wait = std::max(next - now(), Duration{0});
+    node_timer_.expires_after(std::chrono::microseconds(wait.count()));
+    node_timer_.async_wait([this](const boost::system::error_code& error) {
+        if (!error) feed([](Node& node) { node.tick(now()); });
+    });
+}
+
+void Daemon::perform(const Action& action)
+{
+    std::visit([this](const auto& a) { on(a); }, action);
+}
+
+void Daemon::on(const action::BootGuest&)
+{
+    guest_worker_->post([this] {
+        Result<void> result = runtime_->become_primary(now() + kRuntimeCall);
+        if (result) runtime_->set_output(proxy::PrimaryProxy::Output::flow, 0);
+        if (result) result = guest_->create(replication::StartMode::boot, now() + kBoot);
+        post([this, result] {
+            guest_created_ = true;
+            feed([&](Node& node) { node.guest_booted(result, now()); });
+        });
+    });
+}
+
+void Daemon::on(const action::PrepareStandby&)
+{
+    drop_channels(Duration{0});
+    if (secondary_) secondary_->close();
+    const bool created = guest_created_;
+    guest_created_ = true;
+    guest_worker_->post([this] {
+        if (auto r = runtime_->stand_down(now() + kRuntimeCall); !r) spdlog::error("proxy does not stand down: {}", r.error().text);
+    });
+    secondary_->prepare_standby(created, kBoot);
+}
+
+void Daemon::on(const action::Send& a)
+{
+    if (std::holds_alternative<replication::Staged>(a.message)) (void)failpoint::pass("s-before-staged", guest_->device_model_pid());
+    if (link_)
+        if (auto r = link_->send(a.message); !r)
+            post([this, text = r.error().text] { feed([&](Node& node) { node.channel_lost(text, now()); }); });
+    if (std::holds_alternative<replication::Staged>(a.message)) (void)failpoint::pass("s-after-staged", guest_->device_model_pid());
+    if (std::holds_alternative<replication::Applied>(a.message)) (void)failpoint::pass("s-after-applied", guest_->device_model_pid());
+    if (std::holds_alternative<replication::End>(a.message)) (void)failpoint::pass("p-after-end", guest_->device_model_pid());
+}
+
+void Daemon::on(const action::Persist& a)
+{
+    stored_ = a.state;
+    storage_worker_->post([this, state = a.state, token = a.token] {
+        const auto result = state_directory_->store(state);
+        post([this, token, result] { feed([&](Node& node) { node.persisted(token, result, now()); }); });
+    });
+}
+
+void Daemon::on(const action::OpenSession& a)
+{
+    session_ = a.session;
+    checkpoints_.clear();
+    session_begun_ = now();
+    setup_done_ = now();
+    log::set_peer(peer_);
+    adopt_channels(std::move(channels_));
+}
+
+void Daemon::on(const action::StartEpoch& a) { primary_->start_epoch(a.epoch, a.base, a.planned_cut); }
+void Daemon::on(const action::StartCut& a) { primary_->start_cut(a); }
+void Daemon::on(const action::SendEpoch& a) { primary_->send_epoch(a.epoch); }
+
+void Daemon::on(const action::AbortEpoch& a)
+{
+    checkpoints_.aborted();
+    runtime_->aborted(a.epoch);
+    primary_->abort_epoch(a.epoch);
+}
+
+void Daemon::on(const action::ReleaseStaged& a)
+{
+    (void)failpoint::pass("p-before-release", guest_->device_model_pid());
+    runtime_->staged(a.epoch);
+    primary_->staged(a.epoch);
+    checkpoints_.staged(a.epoch, now());
+    (void)failpoint::pass("p-after-release", guest_->device_model_pid());
+    heartbeat_->set_epoch(a.epoch);
+    log::set_epoch(a.epoch);
+    for (auto it = checkpoint_waiting_.begin(); it != checkpoint_waiting_.end();) {
+        if (it->first > a.epoch) {
+            ++it;
+            continue;
+        }
+        it->second({});
+        it = checkpoint_waiting_.erase(it);
+    }
+}
+
+void Daemon::on(const action::OpenComparer& a)
+{
+    runtime_->set_mode(a.mode);
+    runtime_->applied(a.epoch);
+    checkpoints_.applied(a.epoch, now());
+    if (const CheckpointRecord* last = checkpoints_.last(); last != nullptr && last->epoch == a.epoch)
+        spdlog::debug("checkpoint {} ({}): pause {} us, {} pages, {} bytes, staged after {} us, applied after {} us", a.epoch,
+                      replication::to_string(last->reason), last->cut.pause.count(), last->capture.fetched,
+                      last->capture.sent_bytes, (last->staged - last->cut_begun).count(), (last->applied - last->cut_begun).count());
+}
+
+void Daemon::on(const action::StageBegin& a) { secondary_->stage_begin(a.epoch, a.base); }
+
+void Daemon::on(const action::StageDrop& a)
+{
+    secondary_->stage_drop(a.epoch);
+    runtime_->aborted(a.epoch);
+}
+
+void Daemon::on(const action::StageFinish& a) { secondary_->stage_finish(a.epoch, a.manifest); }
+
+void Daemon::on(const action::Commit& a)
+{
+    secondary_->commit(a.epoch);
+    heartbeat_->set_epoch(a.epoch);
+    log::set_epoch(a.epoch);
+}
+
+void Daemon::on(const action::Apply& a) { secondary_->apply(a, Duration{static_cast<std::int64_t>(config_.replication.apply_deadline_ms) * 1000}); }
+void Daemon::on(const action::RollForward& a)
+{
+    spdlog::warn("the device model did not take epoch {}: rolling forward on a new one", a.epoch);
+    secondary_->roll_forward(a, kBoot);
+}
+
+void Daemon::on(const action::CloseSession& a)
+{
+    spdlog::info("session closed: {}", a.why);
+    loss_noticed_ = now();
+    session_ended_ = now();
+    const Time last_answer = heartbeat_->close_session();
+    drop_channels(kCloseFlush);
+    runtime_->end_session();
+    if (primary_) primary_->close();
+    for (auto& [epoch, done] : checkpoint_waiting_) done(make_error(Errc::closed, "the session ended: " + a.why));
+    checkpoint_waiting_.clear();
+    post([this, last_answer] { feed([&](Node& node) { node.session_closed(last_answer, now()); }); });
+}
+
+void Daemon::on(const action::SetOutput& a)
+{
+    const auto output = static_cast<proxy::PrimaryProxy::Output>(a.output);
+    if (output == proxy::PrimaryProxy::Output::frozen) runtime_->freeze();
+    runtime_->set_output(output, a.generation);
+    if (output != proxy::PrimaryProxy::Output::flow || a.generation == 0 || loss_noticed_.us == 0) return;
+    schema::FailoverReport report;
+    report.time_ms = std::chrono::duration_cast<std::chrono::milliseconds>(std::chrono::system_clock::now().time_since_epoch()).count();
+    report.cause = protection_reason_;
+    report.generation = a.generation;
+    report.duration_us = static_cast<std::uint64_t>((now() - loss_noticed_).count());
+    last_failover_ = report;
+    loss_noticed_ = {};
+}
+
+void Daemon::on(const action::RequestGrant& a)
+{
+    const Role role = node_->status().role;
+    arbiter_worker_->post([this, generation = a.generation, role, down = a.client_link_down, abdicated = a.peer_abdicated] {
+        (void)failpoint::pass("s-before-grant", guest_->device_model_pid());
+        GrantRequest request;
+        request.generation = generation;
+        request.role = role;
+        request.peer = config_.peer.address;
+        request.client_link_down = down;
+        request.peer_abdicated = abdicated;
+        const Deadline deadline = now() + Duration{static_cast<std::int64_t>(config_.arbiter.timeout_ms) * 1000};
+        const GrantResult result = arbiter_->request(request, deadline);
+        post([this, generation, result] {
+            feed([&](Node& node) { node.grant_result(generation, result.outcome, result.reason, now()); });
+        });
+    });
+}
+
+void Daemon::on(const action::StopGuest& a)
+{
+    spdlog::warn("guest stopped: {}", a.why);
+    guest_worker_->post([this] {
+        if (auto r = guest_->stop(now() + kGuestCall); !r) {
+            spdlog::error("guest does not stop ({}): killed", r.error().text);
+            guest_->kill();
+        }
+    });
+}
+
+void Daemon::on(const action::ResumeGuest&)
+{
+    guest_worker_->post([this] {
+        if (auto r = guest_->resume(now() + kGuestCall); !r) spdlog::error("guest does not resume: {}", r.error().text);
+    });
+}
+
+void Daemon::on(const action::KillGuest& a)
+{
+    spdlog::warn("guest killed: {}", a.why);
+    guest_->kill();
+}
+
+void Daemon::on(const action::GoLive& a)
+{
+    guest_worker_->post([this, generation = a.generation, power = a.power] {
+        (void)failpoint::pass("s-before-live", guest_->device_model_pid());
+        Result<void> result = runtime_->go_live(generation, now() + kGuestCall);
+        if (result && power == replication::PowerState::running && !guest_->running()) result = guest_->resume(now() + kGuestCall);
+        if (result) (void)failpoint::pass("s-after-live", guest_->device_model_pid());
+        post([this, result, generation] {
+            if (result && loss_noticed_.us != 0) {
+                schema::FailoverReport report;
+                report.time_ms = std::chrono::duration_cast<std::chrono::milliseconds>(std::chrono::system_clock::now().time_since_epoch()).count();
+                report.cause = protection_reason_;
+                report.generation = generation;
+                report.duration_us = static_cast<std::uint64_t>((now() - loss_noticed_).count());
+                last_failover_ = report;
+                spdlog::info("live {} us after the loss was noticed, generation {}", report.duration_us, generation);
+                loss_noticed_ = {};
+            }
+            feed([&](Node& node) { node.went_live(result, now()); });
+        });
+    });
+}
+
+void Daemon::on(const action::Beat& a)
+{
+    HeartbeatIdentity identity;
+    identity.role = a.role;
+    identity.generation = a.generation;
+    identity.session = a.session;
+    identity.closed = a.closed;
+    heartbeat_->become(identity);
+}
+
+void Daemon::on(const action::Changed& a)
+{
+    const NodeStatus status = node_->status();
+    log::set_role(to_string(status.role));
+    if (a.protection != protection_) protection_since_ = now();
+    protection_ = a.protection;
+    protection_reason_ = a.reason;
+    const auto level = a.protection == Protection::outdated || a.protection == Protection::failed ? spdlog::level::err
+                       : a.protection == Protection::deciding || a.protection == Protection::abdicated ? spdlog::level::warn
+                                                                                                       : spdlog::level::info;
+    spdlog::log(level, "{}{}{}", to_string(a.protection), a.reason.empty() ? "" : ": ", a.reason);
+    if (!control_) return;
+    if (a.protection == Protection::syncing) {
+        if (status.role == Role::primary)
+            control_->observer().outgoing(TransferPhase::active);
+        else
+            control_->observer().incoming(TransferPhase::active);
+    }
+    control_->observer().state_changed();
+}
+
+void Daemon::on(const action::ColoExit& a)
+{
+    (void)a.mode;
+    if (!control_) return;
+    if (a.reason == ColoExitReason::error)
+        control_->observer().colo_peer_lost();
+    else
+        control_->observer().colo_left(true);
+}
+
+void Daemon::on(const action::ColoEntered& a)
+{
+    if (control_)
+        control_->observer().colo_entered(a.mode == Role::primary ? schema::COLOMode::primary : schema::COLOMode::secondary);
+}
+
+void Daemon::on(const action::SessionFailed& a)
+{
+    if (!control_) return;
+    if (node_->status().role == Role::primary)
+        control_->observer().outgoing(TransferPhase::failed, a.reason);
+    else
+        control_->observer().incoming(TransferPhase::failed, a.reason);
+}
+
+void Daemon::on(const action::OperatorDone& a) { answer_operator(a.result); }
+
+void Daemon::on(const action::ModeChanged& a)
+{
+    mode_reason_ = a.reason;
+    spdlog::info("mode {}: {}", replication::to_string(a.mode), a.reason);
+    if (control_) control_->observer().state_changed();
+}
+
+void Daemon::answer_operator(Result<void> result)
+{
+    auto waiting = std::exchange(operator_waiting_, {});
+    for (Done& done : waiting) done(result);
+}
+
+}  // namespace colo

@@ -1,0 +1,229 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the control interface asks for.
+#include "colo/control_interface.h"
+#include "colo/daemon.h"
+#include "core/clock.h"
+
+#include <algorithm>
+#include <csignal>
+
+namespace colo {
+namespace {
+
+constexpr Duration kGuestCall{2'000'000};
+constexpr Duration kDeviceState{10'000'000};
+constexpr std::size_t kWaitingMax = 64;
+
+}  // namespace
+
+ServiceIdentity Daemon::identity() const
+{
+    ServiceIdentity identity;
+    identity.version = COLO_VERSION;
+    identity.domain = config_.domain.name;
+    identity.uuid = config_.domain.uuid;
+    identity.kvm_present = ::access("/dev/kvm", F_OK) == 0;
+    identity.kvm_enabled = guest_created_ && guest_->description().accelerator == "kvm";
+    return identity;
+}
+
+schema::RunState Daemon::run_state() const
+{
+    if (powered_off_) return schema::RunState::shutdown;
+    const NodeStatus status = node_->status();
+    switch (status.protection) {
+    case Protection::idle: return schema::RunState::prelaunch;
+    case Protection::standby:
+    case Protection::connecting:
+    case Protection::syncing:
+        if (status.role == Role::secondary) return schema::RunState::inmigrate;
+        break;
+    case Protection::failed: return schema::RunState::internal_error;
+    case Protection::outdated:
+    case Protection::abdicated: return guest_running_ ? schema::RunState::running : schema::RunState::paused;
+    default: break;
+    }
+    if (guest_running_) return schema::RunState::running;
+    return session_ != 0 || status.protection == Protection::deciding ? schema::RunState::colo : schema::RunState::paused;
+}
+
+// Guest work for one command: on the guest thread, behind whatever checkpoint is under way there.
+void Daemon::with_guest(std::function<Result<void>(replication::Guest&, Deadline)> work, Duration bound, Done done)
+{
+    auto shared = std::make_shared<Done>(std::move(done));
+    guest_worker_->post([this, work = std::move(work), bound, shared] {
+        const auto result = work(*guest_, now() + bound);
+        post([shared, result] { (*shared)(result); });
+    });
+}
+
+void Daemon::stop(Done done)
+{
+    if (session_ != 0) return done(make_error(Errc::refused, "The domain is protected; end protection with x-colo-unprotect before stopping it"));
+    with_guest([](replication::Guest& guest, Deadline deadline) { return guest.stop(deadline); }, kGuestCall, std::move(done));
+}
+
+void Daemon::cont(Done done)
+{
+    const NodeStatus status = node_->status();
+    if (status.role != Role::primary || status.outdated || status.protection == Protection::abdicated)
+        return done(make_error(Errc::refused, std::string("This side may not run the guest: it is ") + to_string(status.protection) +
+                                                  (status.reason.empty() ? "" : " (" + status.reason + ")")));
+    with_guest([](replication::Guest& guest, Deadline deadline) { return guest.resume(deadline); }, kGuestCall, std::move(done));
+}
+
+void Daemon::quit()
+{
+    if (quitting_) return;
+    quitting_ = true;
+    // The answer has to leave first.
+    post([this] { post([this] { io_.stop(); }); });
+}
+
+void Daemon::migrate_incoming(const std::string& uri, Done done)
+{
+    if (listener_) return done(make_error(Errc::refused, "The incoming migration has already been started"));
+    auto listener = SessionListener::open(uri, [this](SessionChannels channels) {
+        auto shared = std::make_shared<SessionChannels>(std::move(channels));
+        post([this, shared] { arrived(std::move(*shared)); });
+    });
+    if (!listener) return done(listener.error());
+    listener_ = std::move(*listener);
+    done({});
+}
+
+void Daemon::migrate_cancel()
+{
+    const NodeStatus status = node_->status();
+    if (status.protection == Protection::in_sync || status.role != Role::primary) return;
+    if (session_ == 0) return;
+    if (!link_) session_ = 0;   // still dialling: dialled() drops what comes
+    feed([](Node& node) { node.cancel_session("cancelled by the operator", now()); });
+    if (control_) control_->observer().outgoing(TransferPhase::cancelled);
+}
+
+std::vector<schema::SocketAddress> Daemon::listening() const
+{
+    if (!listener_) return {};
+    const auto uri = parse_tcp_uri(listener_->uri());
+    if (!uri) return {};
+    schema::SocketAddressInet inet;
+    inet.host = uri->host;
+    inet.port = std::to_string(uri->port);
+    return {schema::SocketAddress{inet}};
+}
+
+std::vector<std::string> Daemon::blocked_reasons() const
+{
+    const NodeStatus status = node_->status();
+    if (status.protection == Protection::outdated || status.protection == Protection::abdicated ||
+        status.protection == Protection::failed)
+        return {std::string("this side is ") + to_string(status.protection) + ": " + status.reason};
+    if (powered_off_) return {"the guest is powered off"};
+    return {};
+}
+
+TransferFacts Daemon::transfer() const
+{
+    TransferFacts facts;
+    const auto as_int = [](std::uint64_t v) { return static_cast<std::int64_t>(std::min<std::uint64_t>(v, INT64_MAX)); };
+    const std::uint64_t sent = page_sender_ ? page_sender_->bytes_sent() : checkpoints_.sent_bytes();
+    facts.ram.page_size = static_cast<std::int64_t>(kPageSize);
+    facts.ram.total = as_int(config_.guest.memory_mib << 20);
+    facts.ram.transferred = as_int(sent);
+    facts.ram.remaining = as_int(first_copy_left_);
+    facts.ram.duplicate = as_int(checkpoints_.zero_pages());
+    facts.ram.normal = as_int(checkpoints_.pages() - std::min(checkpoints_.pages(), checkpoints_.zero_pages()));
+    facts.ram.normal_bytes = facts.ram.normal * facts.ram.page_size;
+    facts.ram.precopy_bytes = sent;
+    facts.ram.multifd_bytes = sent;
+    facts.ram.dirty_sync_count = as_int(std::max<std::uint64_t>(checkpoints_.count(), 1));
+    const Time end = session_ != 0 ? now() : session_ended_;
+    const Duration total = session_begun_.us != 0 && end > session_begun_ ? end - session_begun_ : Duration{0};
+    facts.total_time_ms = total.count() / 1000;
+    facts.setup_time_ms = setup_done_ > session_begun_ ? (setup_done_ - session_begun_).count() / 1000 : 0;
+    if (total.count() > 0) {
+        facts.ram.mbps = static_cast<double>(sent) * 8.0 / static_cast<double>(total.count());
+        facts.ram.pages_per_second = checkpoints_.pages() * 1'000'000 / static_cast<std::uint64_t>(total.count());
+    }
+    if (const CheckpointRecord* last = checkpoints_.last()) facts.downtime_ms = last->cut.pause.count() / 1000;
+    facts.expected_downtime_ms = facts.downtime_ms;
+    return facts;
+}
+
+void Daemon::lost_heartbeat(Done done)
+{
+    if (operator_waiting_.size() >= kWaitingMax) return done(make_error(Errc::limit, "too many commands wait for the same decision"));
+    Result<void> accepted;
+    feed([&](Node& node) { accepted = node.lost_heartbeat(now()); });
+    if (accepted && control_) control_->observer().colo_failover_started();
+    done(accepted);
+}
+
+void Daemon::failover(bool accept_data_loss, Done done)
+{
+    Result<void> accepted;
+    feed([&](Node& node) { accepted = node.failover(accept_data_loss, now()); });
+    if (!accepted) return done(accepted);
+    if (control_) control_->observer().colo_failover_started();
+    done({});
+}
+
+void Daemon::unprotect(Done done)
+{
+    if (operator_waiting_.size() >= kWaitingMax) return done(make_error(Errc::limit, "too many commands wait for the same decision"));
+    Result<void> accepted;
+    operator_waiting_.push_back(done);
+    const auto mine = std::prev(operator_waiting_.end());
+    feed([&](Node& node) { accepted = node.unprotect(now()); });
+    if (accepted) return;
+    operator_waiting_.erase(mine);
+    done(accepted);
+}
+
+void Daemon::do_checkpoint(Done done)
+{
+    const NodeStatus status = node_->status();
+    if (status.role != Role::primary || status.protection != Protection::in_sync) return done({});
+    if (checkpoint_waiting_.size() >= kWaitingMax) return done(make_error(Errc::limit, "too many checkpoints are waited for"));
+    checkpoint_waiting_.emplace_back(std::max(status.epoch, status.staged) + 1, std::move(done));
+    feed([](Node& node) { node.trigger(replication::TriggerReason::operator_request, now()); });
+}
+
+void Daemon::save_device_state(const std::string& file, bool live, Done done)
+{
+    with_guest([file, live](replication::Guest& g, Deadline d) { return g.save_device_state(file, live, d); }, kDeviceState, std::move(done));
+}
+
+void Daemon::load_device_state(const std::string& file, Done done)
+{
+    if (session_ != 0) return done(make_error(Errc::refused, "The domain is protected; its device state belongs to the session"));
+    with_guest([file](replication::Guest& g, Deadline d) { return g.load_device_state(file, d); }, kDeviceState, std::move(done));
+}
+
+void Daemon::set_global_dirty_log(bool enable, Done done)
+{
+    with_guest([enable](replication::Guest& g, Deadline d) { return g.set_global_dirty_log(enable, d); }, kGuestCall, std::move(done));
+}
+
+void Daemon::set_checkpoint_interval(Duration interval)
+{
+    feed([&](Node& node) { node.set_checkpoint_interval(interval, now()); });
+}
+
+void Daemon::set_pause_bound(Duration bound) { node_->set_pause_bound(bound); }
+
+void Daemon::set_bandwidth(std::uint64_t bytes_per_second)
+{
+    bandwidth_ = bytes_per_second;
+    if (page_sender_) page_sender_->set_bandwidth(bytes_per_second);
+}
+
+void Daemon::set_compression(replication::Compression compression, int level)
+{
+    compression_ = compression;
+    compression_level_ = level;
+    primary_->set_options(capture_options());
+}
+
+}  // namespace colo

@@ -1,0 +1,296 @@
+// SPDX-License-Identifier: Apache-2.0
+// Sessions: dialling, arriving, the channels' life, and what arrives on them.
+#include "colo/control_interface.h"
+#include "colo/daemon.h"
+#include "core/clock.h"
+#include "core/log.h"
+
+#include <random>
+
+namespace colo {
+namespace {
+
+constexpr Duration kDial{5'000'000};
+constexpr Duration kRuntimeCall{300'000};
+constexpr Duration kPageStall{5'000'000};
+constexpr std::uint64_t kPageQueueBytes = 8u << 20;
+
+SessionId random_session()
+{
+    std::random_device device;
+    SessionId id = 0;
+    while (id == 0) id = (static_cast<SessionId>(device()) << 32) | device();
+    return id;
+}
+
+}  // namespace
+
+void Daemon::migrate(const std::string& uri, Done done)
+{
+    const std::string address = uri.empty() ? config_.peer.address : uri;
+    if (address.empty()) return done(make_error(Errc::invalid, "no peer given and [peer] address is not configured"));
+    if (auto parsed = parse_tcp_uri(address); !parsed) return done(parsed.error());
+    const NodeStatus status = node_->status();
+    if (status.role != Role::primary || status.protection != Protection::unprotected)
+        return done(make_error(Errc::refused, std::string("this side is ") + to_string(status.protection) +
+                                                  (protection_reason_.empty() ? "" : ": " + protection_reason_)));
+    if (session_ != 0) return done(make_error(Errc::refused, "a session is being set up already"));
+    peer_ = address;
+    session_ = random_session();
+    session_begun_ = now();
+    dial(address, session_);
+    done({});
+}
+
+void Daemon::dial(const std::string& uri, SessionId session)
+{
+    const auto count = static_cast<std::uint8_t>(config_.replication.page_channels);
+    dial_worker_->post([this, uri, session, count] {
+        auto channels = std::make_shared<Result<SessionChannels>>(dial_session(uri, session, count, now() + kDial));
+        post([this, channels, session] { dialled(std::move(*channels), session); });
+    });
+}
+
+void Daemon::dialled(Result<SessionChannels> channels, SessionId session)
+{
+    if (session_ != session) return;   // cancelled meanwhile
+    if (!channels) {
+        session_ = 0;
+        spdlog::warn("cannot reach the secondary: {}", channels.error().text);
+        control_->observer().outgoing(TransferPhase::failed, channels.error().text);
+        return;
+    }
+    channels_ = std::move(*channels);
+    // The control channel speaks before the session is open: Hello goes over it.
+    link_ = std::make_unique<ControlLink>(
+        channels_.control.release(), session,
+        ControlLink::Callbacks{
+            [this](replication::Message m) { post([this, m = std::move(m)]() mutable { message(std::move(m)); }); },
+            [this](const Error& e) { post([this, e] { feed([&](Node& node) { node.channel_lost(e.text, now()); }); }); },
+            [this](const Error& e) { post([this, e] { feed([&](Node& node) { node.protocol_error(e, now()); }); }); }});
+    feed([&](Node& node) { node.open_primary_session(session, guest_->description(), now()); });
+}
+
+void Daemon::arrived(SessionChannels channels)
+{
+    const NodeStatus status = node_->status();
+    const bool free = status.protection == Protection::standby && session_ == 0;
+    if (!free) {
+        // Say why before hanging up: the other operator sees this text.
+        const std::string why = session_ != 0 ? "this secondary already has a session"
+                                              : std::string("this side is ") + to_string(status.protection) + " and takes no session";
+        spdlog::warn("session from {} refused: {}", channels.peer, why);
+        ControlLink link(channels.control.release(), channels.session, {[](replication::Message) {}, [](const Error&) {}, [](const Error&) {}});
+        (void)link.send(replication::Refuse{why});
+        link.shut_down(now() + Duration{50'000});
+        return;
+    }
+    session_ = channels.session;
+    peer_ = channels.peer;
+    session_begun_ = now();
+    channels_ = std::move(channels);
+    feed([&](Node& node) { node.open_secondary_session(guest_->description(), now()); });
+    link_ = std::make_unique<ControlLink>(
+        channels_.control.release(), session_,
+        ControlLink::Callbacks{
+            [this](replication::Message m) { post([this, m = std::move(m)]() mutable { message(std::move(m)); }); },
+            [this](const Error& e) { post([this, e] { feed([&](Node& node) { node.channel_lost(e.text, now()); }); }); },
+            [this](const Error& e) { post([this, e] { feed([&](Node& node) { node.protocol_error(e, now()); }); }); }});
+}
+
+void Daemon::message(replication::Message message)
+{
+    if (const auto* cut = std::get_if<replication::Cut>(&message)) runtime_->peer_cut(cut->epoch);
+    if (const auto* resign = std::get_if<replication::Resign>(&message)) last_peer_text_ = "resigned: " + resign->cause;
+    if (const auto* abdicate = std::get_if<replication::Abdicate>(&message)) last_peer_text_ = "abdicated: " + abdicate->cause;
+    feed([&](Node& node) { node.message(message, now()); });
+}
+
+// OpenSession: both sides agreed. Pages, proxy and workers take the connections over.
+void Daemon::adopt_channels(SessionChannels channels)
+{
+    std::vector<int> pages;
+    for (Fd& fd : channels.pages) pages.push_back(fd.release());
+    proxy_duplicate_ = Fd(::dup(channels.proxy.get()));
+    const int proxy = channels.proxy.release();
+    const SessionId session = session_;
+    const auto fail = [this](const Error& e) {
+        post([this, e] { feed([&](Node& node) { node.channel_lost(e.text, now()); }); });
+    };
+    if (node_->status().role == Role::primary) {
+        page_sender_ = std::make_shared<PageSender>(std::move(pages), session, kPageQueueBytes, kPageStall);
+        page_sender_->set_bandwidth(bandwidth_);
+        primary_->open(capture_options(), page_sender_);
+        if (auto r = runtime_->begin_session(session, proxy, now() + kRuntimeCall); !r) fail(with_context("proxy", r.error()));
+        return;
+    }
+    replication::StagerLimits limits;
+    limits.staging_bytes = config_.replication.staging_limit_mib << 20;
+    secondary_->open(limits, pages.size());
+    if (auto r = runtime_->become_secondary(session, proxy, now() + kRuntimeCall); !r) fail(with_context("proxy", r.error()));
+    page_session_ = session;
+    page_receiver_ = std::make_unique<PageReceiver>(
+        std::move(pages), session,
+        [this, session](std::size_t channel, ByteView bytes) -> Result<void> {
+            if (page_session_.load() != session) return make_error(Errc::closed, "the session is over");
+            return secondary_->chunk(channel, bytes);
+        },
+        [this, session](const Error& e) {
+            post([this, e, session] {
+                if (session_ != session) return;
+                const bool rubbish = e.code == Errc::corrupt || e.code == Errc::limit;
+                feed([&](Node& node) { rubbish ? node.protocol_error(e, now()) : node.channel_lost(e.text, now()); });
+            });
+        });
+}
+
+void Daemon::drop_channels(Duration flush)
+{
+    if (link_) link_->shut_down(now() + flush);
+    link_.reset();
+    if (proxy_duplicate_.valid()) shutdown_socket(proxy_duplicate_.get());
+    proxy_duplicate_.reset();
+    if (page_sender_) page_sender_->shut_down();
+    page_sender_.reset();
+    page_session_ = 0;
+    if (secondary_) secondary_->close();   // wakes a page channel that waits for its epoch
+    // A page thread may wait for the guest thread's apply: joining it is not the control thread's business.
+    if (page_receiver_) {
+        page_receiver_->shut_down();
+        dial_worker_->post([old = std::shared_ptr<PageReceiver>(std::move(page_receiver_))]() mutable { old.reset(); });
+    }
+    channels_ = {};
+    session_ = 0;
+    log::set_peer("");
+}
+
+replication::CaptureOptions Daemon::capture_options() const
+{
+    replication::CaptureOptions options;
+    options.compression = compression_;
+    options.level = compression_level_;
+    options.delta_cache_bytes = config_.replication.delta_cache_mib << 20;
+    return options;
+}
+
+PrimaryWorker::Callbacks Daemon::primary_callbacks()
+{
+    PrimaryWorker::Callbacks callbacks;
+    callbacks.initial_copy_converged = [this](Epoch epoch) {
+        post([this, epoch] { feed([&](Node& node) { node.initial_copy_converged(epoch, now()); }); });
+    };
+    callbacks.cut_done = [this](Epoch epoch, Result<void> result) {
+        post([this, epoch, result] {
+            if (!result) spdlog::warn("cut {} failed: {}", epoch, result.error().text);
+            feed([&](Node& node) { node.cut_done(epoch, result, now()); });
+        });
+    };
+    callbacks.transfer_done = [this](Epoch epoch, Result<replication::Manifest> manifest) {
+        auto shared = std::make_shared<Result<replication::Manifest>>(std::move(manifest));
+        post([this, epoch, shared] { feed([&](Node& node) { node.transfer_done(epoch, std::move(*shared), now()); }); });
+    };
+    callbacks.captured = [this](CheckpointRecord record) {
+        post([this, record = std::move(record)]() mutable { checkpoints_.captured(std::move(record)); });
+    };
+    callbacks.failed = [this](const Error& e) {
+        post([this, e] { feed([&](Node& node) { node.channel_lost(e.text, now()); }); });
+    };
+    callbacks.progress = [this](std::uint64_t sent, std::uint64_t left) {
+        post([this, sent, left] {
+            first_copy_sent_ = sent;
+            first_copy_left_ = left;
+        });
+    };
+    return callbacks;
+}
+
+SecondaryWorker::Callbacks Daemon::secondary_callbacks()
+{
+    SecondaryWorker::Callbacks callbacks;
+    callbacks.standby_ready = [this](Result<void> result) {
+        post([this, result] { feed([&](Node& node) { node.standby_ready(result, now()); }); });
+    };
+    callbacks.stage_complete = [this](Epoch epoch, Result<void> result) {
+        post([this, epoch, result] {
+            if (!result) spdlog::error("epoch {} does not verify: {}", epoch, result.error().text);
+            feed([&](Node& node) { node.stage_complete(epoch, result, now()); });
+        });
+    };
+    callbacks.apply_done = [this](Epoch epoch, Result<void> result, const ApplyOutput& out) {
+        post([this, epoch, result, out] {
+            if (!result) spdlog::error("epoch {} does not apply: {}", epoch, result.error().text);
+            else spdlog::debug("epoch {} applied in {} us: {} pages, {} own, write {} load {} us", epoch, out.total.count(),
+                               out.pages, out.own_dirty, out.write.count(), out.load.count());
+            feed([&](Node& node) {
+                node.apply_done(epoch, result, out.total, static_cast<std::uint32_t>(out.own_dirty), now());
+            });
+        });
+    };
+    callbacks.failed = [this](const Error& e) {
+        post([this, e] { feed([&](Node& node) { node.protocol_error(e, now()); }); });
+    };
+    return callbacks;
+}
+
+void Daemon::beat_progress()
+{
+    heartbeat_->progressed(ProgressCounter::control);
+    if (const std::uint64_t p = runtime_->progress(); p != last_proxy_progress_) {
+        last_proxy_progress_ = p;
+        heartbeat_->progressed(ProgressCounter::proxy);
+    }
+    const bool guest_matters = guest_->device_model_pid() != 0 && !powered_off_;
+    if (!guest_matters) {
+        heartbeat_->not_judged(ProgressCounter::guest);
+    } else {
+        if (const Time t = guest_->last_progress(); t != last_guest_progress_) {
+            last_guest_progress_ = t;
+            heartbeat_->progressed(ProgressCounter::guest);
+        }
+        guest_->probe();
+    }
+    progress_timer_.expires_after(std::chrono::milliseconds(50));
+    progress_timer_.async_wait([this](const boost::system::error_code& error) {
+        if (!error) beat_progress();
+    });
+}
+
+void Daemon::trigger(replication::TriggerReason reason, const std::string& detail)
+{
+    post([this, reason, detail] {
+        spdlog::debug("checkpoint wanted ({}): {}", replication::to_string(reason), detail);
+        feed([&](Node& node) { node.trigger(reason, now()); });
+    });
+}
+
+void Daemon::channel_lost(SessionId session, const Error& why)
+{
+    post([this, session, why] {
+        if (session != session_) return;
+        const bool rubbish = why.code == Errc::corrupt || why.code == Errc::limit;
+        feed([&](Node& node) {
+            rubbish ? node.protocol_error(why, now()) : node.channel_lost("proxy channel: " + why.text, now());
+        });
+    });
+}
+
+void Daemon::own_mac_seen(std::uint8_t nic)
+{
+    post([this, nic] {
+        const std::string text = "an old primary still talks: our guest's address is used outside on NIC " + std::to_string(nic);
+        spdlog::error("{}", text);
+        if (warnings_.size() < 8 && (warnings_.empty() || warnings_.back() != text)) warnings_.push_back(text);
+        runtime_->announce(stored_.generation);
+    });
+}
+
+void Daemon::port_failed(std::uint8_t nic, bool wire, const Error& why)
+{
+    post([this, nic, wire, why] {
+        spdlog::error("NIC {}: {} is unusable: {}", nic, wire ? "wire" : "guest port", why.text);
+        warnings_.push_back("NIC " + std::to_string(nic) + ": " + why.text);
+        if (warnings_.size() > 8) warnings_.erase(warnings_.begin());
+    });
+}
+
+}  // namespace colo

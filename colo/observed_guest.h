@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+// A guest that tells when it really stops and runs (STOP and RESUME, checkpoints included), and whose network ports are
+// connected whenever its device model is new. Everything else is passed through.
+
+#include "replication/guest.h"
+
+#include <functional>
+#include <memory>
+#include <utility>
+
+namespace colo {
+
+class ObservedGuest final : public replication::Guest {
+public:
+    struct Hooks {   // called on the guest thread
+        std::function<void(bool running)> execution;
+        std::function<Result<void>(Deadline)> started;   // the device model (re)started
+    };
+    ObservedGuest(std::unique_ptr<replication::Guest> inner, Hooks hooks) : inner_(std::move(inner)), hooks_(std::move(hooks)) {}
+
+    const replication::GuestDescription& description() const override { return inner_->description(); }
+    replication::GuestMemory& memory() override { return inner_->memory(); }
+    replication::DirtyLog& dirty_log() override { return inner_->dirty_log(); }
+
+    Result<void> create(replication::StartMode mode, Deadline deadline) override
+    {
+        if (auto r = inner_->create(mode, deadline); !r) return r;
+        if (auto r = hooks_.started(deadline); !r) return r;
+        if (mode == replication::StartMode::boot) tell(true);
+        return {};
+    }
+    Result<void> recreate(Deadline deadline) override
+    {
+        tell(false);
+        if (auto r = inner_->recreate(deadline); !r) return r;
+        return hooks_.started(deadline);
+    }
+    Result<void> cut_begin(Deadline deadline) override
+    {
+        auto r = inner_->cut_begin(deadline);
+        if (r) tell(false);
+        return r;
+    }
+    Result<replication::DeviceState> cut_save(Deadline deadline) override { return inner_->cut_save(deadline); }
+    Result<void> resume(Deadline deadline) override
+    {
+        auto r = inner_->resume(deadline);
+        if (r) tell(true);
+        return r;
+    }
+    replication::CutTimes last_cut_times() const override { return inner_->last_cut_times(); }
+    Result<void> stop(Deadline deadline) override
+    {
+        auto r = inner_->stop(deadline);
+        if (r) tell(false);
+        return r;
+    }
+    Result<void> load(const replication::DeviceState& state, Deadline deadline) override { return inner_->load(state, deadline); }
+    Result<void> verify(const replication::DeviceState& state) const override { return inner_->verify(state); }
+    void kill() noexcept override { inner_->kill(); }
+    Time last_progress() const override { return inner_->last_progress(); }
+    void probe() override { inner_->probe(); }
+    int device_model_pid() const override { return inner_->device_model_pid(); }
+    bool running() const override { return inner_->running(); }
+    void set_event_handler(std::function<void(replication::GuestEvent)> handler) override
+    {
+        inner_->set_event_handler(std::move(handler));
+    }
+    Result<void> save_device_state(const std::string& file, bool live, Deadline deadline) override
+    {
+        return inner_->save_device_state(file, live, deadline);
+    }
+    Result<void> load_device_state(const std::string& file, Deadline deadline) override
+    {
+        return inner_->load_device_state(file, deadline);
+    }
+    Result<void> set_global_dirty_log(bool enable, Deadline deadline) override
+    {
+        return inner_->set_global_dirty_log(enable, deadline);
+    }
+
+private:
+    void tell(bool running)
+    {
+        if (running == told_) return;
+        told_ = running;
+        hooks_.execution(running);
+    }
+    std::unique_ptr<replication::Guest> inner_;
+    Hooks hooks_;
+    bool told_ = false;
+};
+
+}  // namespace colo
