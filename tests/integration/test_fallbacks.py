@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The fallbacks, forced: dirty tracking, frame port, device-state load, modes, compression."""
+
+from scenario import CALM, expect, finish, guest_is_sound, lose_primary, scenario
+from colo_lab import LabError, Skip
+
+
+def run_with(lab_factory, say, settings, what, loads=CALM, dirty="dirty 20 32"):
+    with lab_factory(settings=settings) as lab:
+        lab.boot()
+        lab.control(dirty)
+        lab.protect(lab.a, timeout=90)
+        load = lab.load(*loads)
+        lab.settle(load, 1.5)
+        say(f"{what}: {lose_primary(lab, lab.a, load)}")
+        guest_is_sound(lab)
+        finish(lab, load, say)
+
+
+@scenario(100)
+def fallback_dirty_log_compare(lab_factory, say):
+    run_with(lab_factory, say, {"guest": {"dirty_log": "compare"}}, "full compare")
+
+
+@scenario(100)
+def fallback_dirty_log_soft_dirty(lab_factory, say):
+    """Where the kernel lacks soft-dirty it silently reports nothing: then the daemon must refuse it, not believe it."""
+    if kernel_has_soft_dirty():
+        run_with(lab_factory, say, {"guest": {"dirty_log": "soft-dirty"}}, "soft-dirty")
+        return
+    with lab_factory(settings={"guest": {"dirty_log": "soft-dirty"}}) as lab:
+        try:
+            lab.boot()
+            lab.protect(lab.a, timeout=20)
+        except LabError:
+            text = lab.a.log()
+            expect("soft-dirty" in text, f"refused without naming soft-dirty:\n{lab.a.log_tail()}")
+            say("this kernel has no soft-dirty bits, and forcing them is refused; tracking with them: skipped")
+            raise Skip("the kernel was built without CONFIG_MEM_SOFT_DIRTY; the refusal was checked") from None
+        raise LabError("soft-dirty was accepted on a kernel that does not have it")
+
+
+def kernel_has_soft_dirty():
+    import ctypes
+    import mmap
+    import struct
+    page = mmap.mmap(-1, mmap.PAGESIZE)
+    page[0] = 1
+    where = ctypes.addressof(ctypes.c_char.from_buffer(page))
+    with open("/proc/self/clear_refs", "w", encoding="utf-8") as file:
+        file.write("4")
+    page[1] = 1
+    with open("/proc/self/pagemap", "rb") as file:
+        file.seek(where // mmap.PAGESIZE * 8)
+        return bool(struct.unpack("<Q", file.read(8))[0] >> 55 & 1)
+
+
+@scenario(100)
+def fallback_frame_port_stream(lab_factory, say):
+    run_with(lab_factory, say, {"nic": {"frame_port": "stream"}}, "frame port stream",
+             loads=(*CALM, "upload mb_per_s=1", "download mb_per_s=1"))
+
+
+@scenario(60)
+def fallback_device_load_xen(lab_factory, say):
+    """xen-load-devices-state aborts a stock QEMU: forcing it must be refused before a guest is touched."""
+    with lab_factory(settings={"guest": {"device_load": "xen-load"}}) as lab:
+        try:
+            lab.boot()
+            lab.b.start("secondary")
+            lab.a.coloctl("protect")
+            lab.wait_protected(lab.a, 10)
+        except LabError:
+            text = lab.a.log() + lab.b.log()
+            expect("xen-load" in text or "device_load" in text, f"refused without naming it:\n{lab.b.log_tail()}")
+            if lab.a.running():
+                expect(lab.a.status()["run-state"] == "running", "the primary's guest was touched")
+            say("forcing xen-load is refused")
+            return
+        # A device model that survives it is fine too: then it must really work.
+        load = lab.load(*CALM)
+        say(f"this QEMU survives xen-load: {lose_primary(lab, lab.a, load)}")
+        finish(lab, load, say)
+
+
+@scenario(100)
+def forced_buffered_mode(lab_factory, say):
+    run_with(lab_factory, say, {"replication": {"mode": "buffered"}}, "buffered mode",
+             loads=(*CALM, "differing interval_ms=5", "upload mb_per_s=1"))
+
+
+@scenario(100)
+def forced_lock_step_mode(lab_factory, say):
+    run_with(lab_factory, say, {"replication": {"mode": "lock-step"}}, "lock-step mode",
+             loads=(*CALM, "differing interval_ms=100"))
+
+
+@scenario(100)
+def compression_zstd(lab_factory, say):
+    run_with(lab_factory, say, {"replication": {"compression": "zstd", "compression_level": 3, "page_channels": 4}}, "zstd, 4 channels")
+
+
+@scenario(100, tier="soak")
+def compression_zlib(lab_factory, say):
+    run_with(lab_factory, say, {"replication": {"compression": "zlib", "page_channels": 1}}, "zlib, 1 channel")
+
+
+@scenario(40)
+def tap_wire(lab_factory, say):
+    """The operator's bridge instead of a packet socket: the wire is a tap that colod joins to a bridge."""
+    with lab_factory(settings={"nic": {"wire": "tap:colowire@brhost"}}) as lab:
+        for host in ("a", "b"):
+            lab.network.batch(host, ["link add name brhost type bridge forward_delay 0", "link set dev brhost up",
+                                     "link set dev wire0 master brhost"])
+        lab.boot()
+        lab.protect(lab.a)
+        load = lab.load(*CALM, "upload mb_per_s=2")
+        lab.settle(load, 1)
+        say(f"wire is a tap on a bridge: {lose_primary(lab, lab.a, load)}")
+        finish(lab, load, say)

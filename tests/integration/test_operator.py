@@ -1,0 +1,187 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the operator types: planned failover, x-colo-lost-heartbeat, the arbiters, refusals."""
+import json
+import os
+import time
+
+from scenario import CALM, expect, finish, lose_primary, scenario, wait_flowing
+from colo_lab import LabError
+from colo_lab.qmp import QmpError
+
+
+def refused(host, command, arguments=None):
+    try:
+        host.qmp.execute(command, arguments)
+    except QmpError as error:
+        return error.description
+    raise LabError(f"host {host.name}: {command} was accepted")
+
+
+@scenario(90)
+def planned_failover(lab_factory, say):
+    """Negotiated with both sides alive: on the secondary the primary hands over, on the primary the secondary resigns."""
+    with lab_factory() as lab:
+        lab.boot()
+        lab.protect(lab.a)
+        load = lab.load(*CALM)
+        lab.settle(load, 1)
+        load.mark()
+        moment = time.monotonic()
+        lab.b.coloctl("failover")
+        lab.wait_alone(lab.b)
+        report = wait_flowing(load, moment)
+        expect(lab.a.status()["run-state"] != "running", "both sides run after a handover")
+        say(f"failover asked of the secondary: longest gap {report['sums']['longest_gap_ms']:.0f} ms")
+        lab.a.stop()
+        lab.protect(lab.b)
+        load.mark()
+        moment = time.monotonic()
+        lab.b.coloctl("failover")
+        lab.wait_alone(lab.b)
+        report = wait_flowing(load, moment)
+        expect(lab.a.status()["run-state"] != "running", "the secondary runs after it resigned")
+        say(f"failover asked of the primary: longest gap {report['sums']['longest_gap_ms']:.0f} ms")
+        lab.a.stop()
+        lab.protect(lab.b)
+        lab.b.qmp.execute("x-colo-unprotect")
+        lab.wait_alone(lab.b)
+        finish(lab, load, say)
+
+
+@scenario(120)
+def lost_heartbeat_command(lab_factory, say):
+    """x-colo-lost-heartbeat with a live peer on either side, and with arbiter manual after a real loss."""
+    with lab_factory(settings={"arbiter": {"kind": "manual", "directory": None}}) as lab:
+        lab.boot()
+        say(f"without a session: {refused(lab.a, 'x-colo-lost-heartbeat')}")
+        lab.protect(lab.a)
+        load = lab.load(*CALM)
+        lab.settle(load, 1)
+        lab.a.die()
+        lab.b.wait_status(lambda s: s["state"] == "peer-lost", "peer lost, waiting for the operator", 10)
+        time.sleep(1.5)
+        status = lab.b.status()
+        expect(status["state"] == "peer-lost" and status["run-state"] != "running" or status["role"] == "secondary",
+               f"arbiter manual, but it went on by itself: {status['state']}")
+        expect(not status["healthy"] and status.get("advice"), f"no advice for the operator: {status}")
+        say(f"arbiter manual waits and advises: {status['advice']}")
+        moment = time.monotonic()
+        lab.b.qmp.execute("x-colo-lost-heartbeat")
+        lab.wait_alone(lab.b)
+        answer = lab.b.qmp.execute("query-colo-status")
+        expect(answer["last-mode"] == "secondary" and answer["reason"] == "request", f"query-colo-status: {answer}")
+        lab.b.qmp.wait_event("COLO_EXIT", 5)
+        wait_flowing(load, moment)
+        say(f"a second call: {refused(lab.b, 'x-colo-lost-heartbeat')}")
+        lab.revive(lab.a)
+        lab.protect(lab.b)
+        lab.a.die()
+        lab.b.wait_status(lambda s: s["state"] == "peer-lost", "standby lost, waiting for the operator", 10)
+        lab.b.qmp.execute("x-colo-lost-heartbeat")
+        lab.wait_alone(lab.b)
+        wait_flowing(load, time.monotonic())
+        say("on the primary after the loss of the standby: went on")
+        finish(lab, load, say)
+
+
+@scenario(120)
+def arbiter_command(lab_factory, say):
+    """The fence command is called with the facts, its exit status decides, and a failing one never grants."""
+    with lab_factory() as lab:
+        script = os.path.join(lab.directory, "fence")
+        record = os.path.join(lab.directory, "fence.log")
+        verdict = os.path.join(lab.directory, "fence.verdict")
+        with open(script, "w", encoding="utf-8") as file:
+            file.write("#!/bin/sh\n"
+                       f"echo \"$COLO_DOMAIN $COLO_ROLE $COLO_GENERATION $COLO_PEER\" >> {record}\nexit $(cat {verdict})\n")
+        os.chmod(script, 0o755)
+        with open(verdict, "w", encoding="utf-8") as file:
+            file.write("1")
+        lab.settings = {"arbiter": {"kind": "command", "directory": None, "command": script, "fence_delay_ms": 300}}
+        lab.boot()
+        lab.protect(lab.a)
+        load = lab.load(*CALM)
+        lab.settle(load, 1)
+        load.mark()
+        moment = lab.a.die()
+        lab.b.wait_status(lambda s: s["state"] == "peer-lost", "peer lost", 10)
+        time.sleep(2)
+        expect(lab.b.status()["state"] == "peer-lost", "went on although the fence command failed")
+        with open(verdict, "w", encoding="utf-8") as file:
+            file.write("0")
+        lab.wait_alone(lab.b, 15)
+        wait_flowing(load, moment)
+        with open(record, encoding="utf-8") as file:
+            calls = file.read().splitlines()
+        expect(len(calls) >= 2 and calls[0].split()[1] == "secondary", f"calls of the fence command: {calls}")
+        say(f"{len(calls)} calls of the fence command, first '{calls[0]}'; granted only by exit status 0")
+        finish(lab, load, say)
+
+
+@scenario(90)
+def arbiter_lock_unreachable(lab_factory, say):
+    """The lock directory is away: unknown is not granted, output is held; when it is back the decision falls."""
+    with lab_factory() as lab:
+        lab.boot()
+        lab.protect(lab.a)
+        load = lab.load(*CALM)
+        lab.settle(load, 1)
+        away = lab.lock_directory + ".away"
+        os.rename(lab.lock_directory, away)
+        moment = lab.a.die()
+        lab.b.wait_status(lambda s: s["state"] == "peer-lost", "peer lost", 10)
+        time.sleep(2)
+        status = lab.b.status()
+        expect(status["state"] == "peer-lost", f"no arbiter, but state {status['state']}")
+        say(f"lock directory away: '{status['reason']}'")
+        os.rename(away, lab.lock_directory)
+        lab.wait_alone(lab.b, 15)
+        wait_flowing(load, moment)
+        say("lock directory back: went on")
+        finish(lab, load, say)
+
+
+@scenario(60)
+def returning_primary_does_not_boot(lab_factory, say):
+    """The old primary's daemon is started again as primary, as a careless unit would: it must not run the guest."""
+    with lab_factory() as lab:
+        lab.boot()
+        lab.protect(lab.a)
+        load = lab.load(*CALM)
+        lab.settle(load, 1)
+        lose_primary(lab, lab.a, load)
+        lab.revive(lab.a)
+        try:
+            lab.a.start("primary")
+            time.sleep(3)
+            status = lab.a.status()
+            expect(status["run-state"] != "running", f"it runs: {status['state']}")
+            say(f"old primary, started again: {status['state']} ('{status['reason']}')")
+            lab.a.stop()
+        except LabError as error:
+            expect("ended with status" in str(error), str(error))
+            say("old primary, started again: refuses to start")
+        lab.protect(lab.b)
+        finish(lab, load, say)
+
+
+@scenario(60)
+def coloctl_speaks(lab_factory, say):
+    """What scripts and people read: status of both ends in text and JSON, events, exit statuses."""
+    with lab_factory() as lab:
+        lab.boot()
+        lab.protect(lab.a)
+        text = lab.a.coloctl("status").stdout
+        expect("demo" in text and "protected" in text, f"coloctl status: {text}")
+        data = json.loads(lab.a.coloctl("status", "-o", "json").stdout)
+        expect(data, "coloctl status -o json is empty")
+        answer = json.loads(lab.a.coloctl("qmp", "query-status").stdout)
+        expect("running" in json.dumps(answer), f"coloctl qmp query-status: {answer}")
+        bad = lab.a.coloctl("qmp", "no-such-command", check=False)
+        expect(bad.returncode != 0, "coloctl qmp no-such-command: exit status 0")
+        gone = lab.a.coloctl("--socket", "/nonexistent/socket", "status", check=False)
+        expect(gone.returncode != 0, "coloctl status without a daemon: exit status 0")
+        say(text.strip().splitlines()[-1])
+        expect(lab.b.stop() == 0, "SIGTERM of the secondary: exit status not 0")
+        lab.wait_alone(lab.a)
+        expect(lab.a.stop() == 0, "SIGTERM of the primary: exit status not 0")

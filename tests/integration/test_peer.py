@@ -1,0 +1,338 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A peer that is lost, hangs, lies or cannot be reached, and device models that die."""
+import os
+import signal
+import socket
+import struct
+import threading
+import time
+
+from scenario import BUSY, CALM, expect, finish, gaps_after, guest_is_sound, scenario, wait_flowing
+from colo_lab import LabError
+from colo_lab.config import REPLICATION_PORT
+from colo_lab.net import address
+from colo_lab.processes import socket_in, state_of
+from colo_lab.qmp import QmpError
+from colo_lab.sniffer import Sniffer
+
+
+def standby_loss(lab, load, say, what, strike):
+    """Something happens to the secondary b; the primary a must serve on and say that it is unprotected."""
+    load.mark()
+    moment = strike()
+    status = lab.wait_alone(lab.a, 10)
+    report = wait_flowing(load, moment)
+    expect(not status["healthy"] and status["reason"], f"{what}: unprotected without saying so: {status}")
+    say(f"{what}: answers after {gaps_after(report, moment)[0]:.0f}..{gaps_after(report, moment)[1]:.0f} ms; "
+        f"status says '{status['reason']}'")
+
+
+@scenario(120)
+def standby_lost_and_hung(lab_factory, say):
+    """Standby killed with its links, killed with links up, frozen whole, only its daemon frozen."""
+    with lab_factory() as lab:
+        lab.boot()
+        load = lab.load(*CALM)
+        lab.protect(lab.a)
+        lab.settle(load, 1)
+        standby_loss(lab, load, say, "standby lost", lab.b.die)
+        lab.revive(lab.b)
+        lab.protect(lab.a)
+        standby_loss(lab, load, say, "standby killed, links up", lab.b.kill)
+        lab.protect(lab.a)
+        standby_loss(lab, load, say, "standby frozen (SIGSTOP)", lab.b.freeze)
+        lab.b.thaw()
+        time.sleep(1.0)
+        expect(lab.b.status()["run-state"] != "running", "the woken standby runs the guest")
+        expect(lab.a.status()["state"] == "unprotected", "the primary did not stay unprotected")
+        lab.b.stop()
+        lab.protect(lab.a)
+
+        def freeze_daemon():
+            moment = time.monotonic()
+            os.kill(lab.b.pid, signal.SIGSTOP)
+            return moment
+        standby_loss(lab, load, say, "standby's daemon frozen, its device model runs", freeze_daemon)
+        lab.b.kill()
+        finish(lab, load, say)
+
+
+@scenario(120)
+def device_model_killed(lab_factory, say):
+    """QEMU dies under either daemon: the primary abdicates at once; the secondary rolls forward or resigns."""
+    with lab_factory() as lab:
+        lab.boot()
+        lab.protect(lab.a)
+        load = lab.load(*CALM)
+        lab.settle(load, 1)
+        load.mark()
+        moment = time.monotonic()
+        os.kill(lab.b.qemu_pid(), signal.SIGKILL)
+        report = wait_flowing(load, moment)
+        time.sleep(1)
+        status = lab.a.status()
+        say(f"secondary's QEMU killed: answers after {gaps_after(report, moment)[1]:.0f} ms, primary is {status['state']} "
+            f"('{status['reason']}')")
+        if status["state"] != "protected":
+            lab.wait_alone(lab.a)
+            lab.b.stop()
+            lab.protect(lab.a)
+        lab.wait_protected(lab.a)
+        load.mark()
+        moment = time.monotonic()
+        os.kill(lab.a.qemu_pid(), signal.SIGKILL)
+        lab.wait_alone(lab.b, 10)
+        report = wait_flowing(load, moment)
+        say(f"primary's QEMU killed: next answer after {gaps_after(report, moment)[0]:.0f} ms")
+        expect(lab.a.running(), "the daemon died with its device model")
+        expect(lab.a.status()["run-state"] != "running", "the old primary says that it runs")
+        lab.a.stop()
+        lab.protect(lab.b)
+        finish(lab, load, say)
+
+
+@scenario(120)
+def device_model_hung(lab_factory, say):
+    """QEMU stops answering (SIGSTOP of QEMU alone) on the primary: it is killed, and the other side takes over."""
+    with lab_factory() as lab:
+        lab.boot()
+        lab.protect(lab.a)
+        load = lab.load(*CALM)
+        lab.settle(load, 1)
+        load.mark()
+        moment = time.monotonic()
+        os.kill(lab.a.qemu_pid(), signal.SIGSTOP)
+        lab.wait_alone(lab.b, 15)
+        report = wait_flowing(load, moment)
+        say(f"primary's QEMU hung: next answer after {gaps_after(report, moment)[0]:.0f} ms")
+        finish(lab, load, say)
+
+
+def never_again(lab, sniffer, since, host, say, what):
+    """The host that was granted away must not emit in the guest's name nor run, now that it can again."""
+    time.sleep(3)
+    frames = sniffer.count(since)
+    expect(frames == 0, f"{what}: {frames} frames of the guest from host {host.name}: {sniffer.last_frames()}")
+    if host.running():
+        status = host.status()
+        expect(status["run-state"] != "running", f"{what}: host {host.name} says that it runs: {status['state']}")
+        expect(status["outdated"], f"{what}: host {host.name} does not know that it is outdated: {status['state']}")
+        for pid in host.qemu_pids():
+            before = cpu_ticks(pid)
+            time.sleep(0.5)
+            expect(cpu_ticks(pid) - before < 10, f"{what}: the old guest still uses CPU")
+        try:
+            host.qmp.execute("x-colo-lost-heartbeat")
+            raise LabError(f"{what}: an outdated host accepts x-colo-lost-heartbeat")
+        except QmpError as error:
+            say(f"{what}: old primary emitted nothing, is {status['state']} and refuses to run: {error.description}")
+
+
+def cpu_ticks(pid):
+    with open(f"/proc/{pid}/stat", encoding="utf-8") as file:
+        fields = file.read().rpartition(")")[2].split()
+    return int(fields[11]) + int(fields[12])
+
+
+@scenario(100)
+def host_frozen_and_woken(lab_factory, say):
+    """Both processes of the primary's host stop (SIGSTOP); the secondary is granted; then they wake up."""
+    with lab_factory() as lab:
+        lab.boot()
+        lab.protect(lab.a)
+        load = lab.load(*BUSY)
+        lab.settle(load, 1.5)
+        sniffer = Sniffer(lab.network, "a-wire")
+        load.mark()
+        moment = lab.a.freeze()
+        expect(state_of(lab.a.pid) in ("T", "R", "S", "D"), "the daemon is gone instead of stopped")
+        lab.wait_alone(lab.b, 10)
+        granted = time.monotonic()
+        report = wait_flowing(load, moment)
+        say(f"host frozen: next answer after {gaps_after(report, moment)[0]:.0f} ms")
+        lab.a.thaw()
+        never_again(lab, sniffer, granted, lab.a, say, "frozen host woken")
+        sniffer.close()
+        lab.a.stop()
+        lab.protect(lab.b)
+        lab.wait_protected(lab.b)
+        guest_is_sound(lab)
+        finish(lab, load, say)
+
+
+@scenario(100)
+def host_black_holed(lab_factory, say):
+    """Every link of the primary's host swallows frames, carrier on; the secondary takes over; the links come back."""
+    with lab_factory() as lab:
+        lab.boot()
+        lab.protect(lab.a)
+        load = lab.load(*CALM)
+        lab.settle(load, 1)
+        sniffer = Sniffer(lab.network, "a-wire")
+        load.mark()
+        moment = time.monotonic()
+        lab.network.black_hole("a", ("wire", "repl", "beat0", "beat1"))
+        lab.wait_alone(lab.b, 10)
+        granted = time.monotonic()
+        report = wait_flowing(load, moment)
+        say(f"links black-holed: next answer after {gaps_after(report, moment)[0]:.0f} ms")
+        lab.network.restore("a")
+        never_again(lab, sniffer, granted, lab.a, say, "links are back")
+        sniffer.close()
+        finish(lab, load, say)
+
+
+@scenario(120)
+def link_between_hosts_black_holed(lab_factory, say):
+    """Clients reach both hosts, the hosts not each other: the arbiter decides, exactly one side serves, none resets."""
+    with lab_factory() as lab:
+        lab.boot()
+        lab.protect(lab.a)
+        load = lab.load(*CALM)
+        lab.settle(load, 1)
+        load.mark()
+        moment = time.monotonic()
+        lab.network.black_hole("a", ("repl", "beat0", "beat1"))
+        deadline = time.monotonic() + 10
+        alone = []
+        while time.monotonic() < deadline and not alone:
+            alone = [host for host in (lab.a, lab.b) if host.status()["state"] == "unprotected"]
+            time.sleep(0.05)
+        report = wait_flowing(load, moment)
+        time.sleep(2)
+        running = [host.name for host in (lab.a, lab.b) if host.status()["run-state"] == "running"]
+        expect(len(running) == 1, f"hosts that run the guest: {running}")
+        winner = lab.hosts[running[0]]
+        loser = lab.other(winner)
+        expect(loser.status()["outdated"], f"the loser {loser.name} is not outdated: {loser.status()['state']}")
+        say(f"{winner.name} went on, {loser.name} is outdated; answers after {gaps_after(report, moment)[0]:.0f} ms")
+        lab.network.restore("a")
+        time.sleep(1)
+        expect(loser.status()["run-state"] != "running", "the loser runs again after the links came back")
+        loser.stop()
+        lab.protect(winner)
+        finish(lab, load, say)
+
+
+@scenario(150)
+def one_path_of_many(lab_factory, say):
+    """Losing one heartbeat path changes nothing; one direction of all of them ends the session on exactly one side."""
+    with lab_factory() as lab:
+        lab.boot()
+        lab.protect(lab.a)
+        load = lab.load(*CALM)
+        generation = lab.a.status()["generation"]
+        lab.network.black_hole("a", ("beat0",))
+        time.sleep(2)
+        status = lab.a.status()
+        expect(status["state"] == "protected" and status["generation"] == generation, f"one path lost: {status['state']}")
+        dead = [path["local"] for path in status["heartbeat"] if not path["alive"]]
+        expect(len(dead) == 1, f"paths shown as dead: {dead}")
+        say(f"one heartbeat path lost: still protected, status shows {dead[0]} as dead")
+        lab.network.restore("a", ("beat0",))
+        time.sleep(0.5)
+        moment = time.monotonic()
+        lab.network.deafen("a", "b", ("repl", "beat0", "beat1"))
+        deadline = time.monotonic() + 10
+        while time.monotonic() < deadline:
+            states = [host.status() for host in (lab.a, lab.b)]
+            if any(s["state"] == "unprotected" for s in states):
+                break
+            time.sleep(0.05)
+        wait_flowing(load, moment)
+        time.sleep(1.5)
+        running = [host.name for host in (lab.a, lab.b) if host.status()["run-state"] == "running"]
+        expect(len(running) == 1, f"one direction lost: hosts that run the guest: {running}")
+        say(f"a to b lost, b to a works: {running[0]} serves")
+        lab.network.undeafen("a", "b", ("repl", "beat0", "beat1"))
+        finish(lab, load, say)
+
+
+def fake_peer(lab, behaviour):
+    """A listener in b's namespace that accepts connections and misbehaves. Returns (close, accepted connections)."""
+    listener = socket_in(lab.network.namespace("b"))
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.bind((address("b"), REPLICATION_PORT + 1))
+    listener.listen(8)
+    accepted = []
+
+    def serve():
+        while True:
+            try:
+                connection, _ = listener.accept()
+            except OSError:
+                return
+            accepted.append(connection)
+            threading.Thread(target=behaviour, args=(connection,), daemon=True).start()
+    threading.Thread(target=serve, daemon=True).start()
+    return listener.close, accepted
+
+
+def half_an_answer(connection):
+    head = connection.recv(24)
+    connection.sendall(head[:13])
+    connection.close()
+
+
+def garbage(connection):
+    connection.sendall(os.urandom(4096))
+
+
+def silence(connection):
+    while connection.recv(65536):
+        pass
+
+
+@scenario(120)
+def peer_misbehaves(lab_factory, say):
+    """What listens at the peer's address closes mid-frame, talks garbage, or says nothing; then callers do the same to a
+    waiting secondary. Neither daemon may crash, hang or touch its guest, and a real session works afterwards."""
+    with lab_factory() as lab:
+        lab.boot()
+        load = lab.load(*CALM)
+        for behaviour in (half_an_answer, garbage, silence):
+            close, accepted = fake_peer(lab, behaviour)
+            lab.a.coloctl("protect", f"tcp:{address('b')}:{REPLICATION_PORT + 1}", check=False)
+            status = lab.a.wait_status(lambda s: s["state"] == "unprotected" and s["run-state"] == "running",
+                                       f"unprotected again after {behaviour.__name__}", 20)
+            expect(accepted, f"{behaviour.__name__}: the primary never connected")
+            say(f"peer does {behaviour.__name__}: '{status['reason']}'")
+            close()
+        lab.b.start("secondary")
+        frames = (b"", b"C", os.urandom(3), os.urandom(20), os.urandom(70000), struct.pack("<I", 0xffffffff) * 64,
+                  b"\x00" * 100)
+        for data in frames:
+            with socket_in(lab.network.namespace("a")) as connection:
+                connection.settimeout(5)
+                connection.connect((address("b"), REPLICATION_PORT))
+                try:
+                    connection.sendall(data)
+                except OSError:
+                    pass
+        time.sleep(0.5)
+        expect(lab.b.running(), f"the secondary died\n{lab.b.log_tail()}")
+        lab.b.stop()
+        lab.protect(lab.a)
+        say(f"secondary survived {len(frames)} broken callers")
+        finish(lab, load, say)
+
+
+@scenario(100)
+def peer_closes_mid_frame(lab_factory, say):
+    """The replication link is cut while a transfer is under way, from either side, with the heartbeat alive."""
+    with lab_factory() as lab:
+        lab.boot(fault="p-mid-transfer#6=kill")
+        load = lab.load(*CALM)
+        lab.control("dirty 100 96")
+        lab.b.start("secondary")
+        lab.a.coloctl("protect")
+        lab.a.wait_end(30)
+        lab.wait_alone(lab.b, 20)
+        report = lab.settle(load, 1)
+        say(f"primary's connection broke in mid-transfer: longest gap {report['sums']['longest_gap_ms']:.0f} ms")
+        lab.protect(lab.b, fault="s-mid-stage#4=kill", checkpoints=0)
+        lab.a.wait_end(30)
+        lab.wait_alone(lab.b, 20)
+        lab.settle(load, 1)
+        guest_is_sound(lab)
+        finish(lab, load, say)

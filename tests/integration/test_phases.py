@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A fault at every point of a checkpoint. Each daemon is started with the fault that it will meet in its role."""
+import time
+
+from scenario import CALM, expect, finish, gaps_after, guest_is_sound, scenario, wait_flowing
+from colo_lab import LabError
+
+# The points that core/failpoint.h names; tests/unit/tidy checks that none is forgotten here.
+PRIMARY_POINTS = ("p-precapture", "p-before-stop", "p-after-stop", "p-after-save", "p-after-seal", "p-before-cont",
+                  "p-after-cont", "p-mid-transfer", "p-before-end", "p-after-end", "p-before-release", "p-after-release")
+SECONDARY_POINTS = ("s-mid-stage", "s-before-staged", "s-after-staged", "s-after-stop", "s-mid-apply", "s-before-load",
+                    "s-after-load", "s-before-cont", "s-after-applied")
+TAKEOVER_POINTS = ("s-before-grant", "s-before-live", "s-after-live")
+
+
+def primaries_fail(lab_factory, say, points, action):
+    """Host k fails at point k while it is the primary; the next one takes over, is given a fresh secondary, fails."""
+    with lab_factory() as lab:
+        primary = lab.boot(fault=f"{points[0]}#6={action}")
+        load = lab.load(*CALM)
+        lab.settle(load, 1)
+        for number, point in enumerate(points):
+            fault = f"{points[number + 1]}#6={action}" if number + 1 < len(points) else None
+            load.mark()
+            secondary = lab.other(primary)
+            secondary.start("secondary", fault=fault)
+            primary.coloctl("protect")
+            if action == "kill":
+                primary.wait_end(30)
+                lab.network.drop(primary.name)
+            status = lab.wait_alone(secondary, 40)
+            report = wait_flowing(load, time.monotonic())
+            gap = max(flow["gap_ms"] for flow in report["flows"] if flow["kind"] == "echo")
+            say(f"{point}={action}: host {primary.name} lost, {secondary.name} serves, generation {status['generation']}, "
+                f"longest gap {gap:.0f} ms")
+            if primary.running():
+                expect(primary.status()["run-state"] != "running", f"{point}={action}: the old primary runs on")
+                primary.kill()
+            lab.revive(primary)
+            primary = secondary
+        guest_is_sound(lab)
+        finish(lab, load, say)
+
+
+def secondaries_fail(lab_factory, say, points, action):
+    """Fresh secondaries fail one after the other; the primary serves on and is protected again."""
+    with lab_factory() as lab:
+        primary = lab.boot()
+        load = lab.load(*CALM)
+        lab.settle(load, 1)
+        secondary = lab.other(primary)
+        for point in points:
+            load.mark()
+            secondary.start("secondary", fault=f"{point}#3={action}")
+            primary.coloctl("protect")
+            if action == "kill":
+                secondary.wait_end(30)
+            status = lab.wait_alone(primary, 40)
+            report = wait_flowing(load, time.monotonic())
+            gap = max(flow["gap_ms"] for flow in report["flows"] if flow["kind"] == "echo")
+            say(f"{point}={action}: {primary.name} serves alone ('{status['reason']}'), longest gap {gap:.0f} ms")
+            if secondary.running():
+                secondary.kill()
+        lab.protect(primary)
+        finish(lab, load, say)
+
+
+@scenario(240)
+def phase_primary_killed(lab_factory, say):
+    primaries_fail(lab_factory, say, PRIMARY_POINTS, "kill")
+
+
+@scenario(240)
+def phase_secondary_killed(lab_factory, say):
+    secondaries_fail(lab_factory, say, SECONDARY_POINTS, "kill")
+
+
+@scenario(240, tier="soak")
+def phase_primary_stopped(lab_factory, say):
+    primaries_fail(lab_factory, say, PRIMARY_POINTS, "stop")
+
+
+@scenario(240, tier="soak")
+def phase_secondary_stopped(lab_factory, say):
+    secondaries_fail(lab_factory, say, SECONDARY_POINTS, "stop")
+
+
+@scenario(180, tier="soak")
+def phase_secondary_hangs(lab_factory, say):
+    secondaries_fail(lab_factory, say, SECONDARY_POINTS, "hang")
+
+
+@scenario(150)
+def phase_step_fails(lab_factory, say):
+    """The step itself fails: the epoch is aborted or the session ends, and nothing is lost."""
+    points = ("p-precapture", "p-after-stop", "p-after-save", "p-mid-transfer", "s-mid-stage", "s-before-load", "s-mid-apply")
+    with lab_factory() as lab:
+        primary = lab.boot(fault="p-after-save#4=error")
+        load = lab.load(*CALM)
+        lab.settle(load, 1)
+        for point in (p for p in points if p.startswith("s-")):
+            secondary = lab.other(primary)
+            secondary.start("secondary", fault=f"{point}#3=error")
+            primary.coloctl("protect")
+            deadline = time.monotonic() + 10
+            while time.monotonic() < deadline and "injected fault" not in secondary.log():
+                time.sleep(0.1)
+            expect("injected fault" in secondary.log(), f"{point} was never passed")
+            report = wait_flowing(load, time.monotonic())
+            state = primary.status()
+            expect(state["role"] == "primary" and state["run-state"] == "running", f"{point}=error: {state['state']}")
+            gap = max(flow["gap_ms"] for flow in report["flows"] if flow["kind"] == "echo")
+            say(f"{point}=error: primary is {state['state']} ('{state['reason']}'), longest gap {gap:.0f} ms")
+            secondary.stop()
+            lab.wait_alone(primary)
+        expect("injected fault at p-after-save" in primary.log(), "p-after-save was never passed")
+        finish(lab, load, say)
+
+
+@scenario(150)
+def phase_takeover(lab_factory, say):
+    """The secondary fails while it takes over: before the grant and before it is live nothing may run twice."""
+    for point in TAKEOVER_POINTS:
+        with lab_factory() as lab:
+            lab.boot()
+            lab.protect(lab.a, fault=f"{point}=delay:300")
+            load = lab.load(*CALM)
+            lab.settle(load, 1)
+            load.mark()
+            moment = lab.a.die()
+            lab.wait_alone(lab.b, 15)
+            report = wait_flowing(load, moment)
+            say(f"{point}=delay:300: next answer after {gaps_after(report, moment)[0]:.0f} ms")
+            finish(lab, load, say)
+
+
+@scenario(90)
+def phase_takeover_killed(lab_factory, say):
+    """Primary lost and the secondary dies while it takes over: nobody serves, and a restart of either does not guess."""
+    with lab_factory() as lab:
+        lab.boot()
+        lab.protect(lab.a, fault="s-before-live=kill")
+        lab.a.die()
+        lab.b.wait_end(20)
+        lab.revive(lab.a)
+        refused = []
+        for host in (lab.a, lab.b):
+            try:
+                host.start("primary")
+                time.sleep(3)
+                status = host.status()
+                if status["run-state"] == "running":
+                    raise LabError(f"host {host.name} runs the guest although it cannot know that it may: {status}")
+                refused.append(f"{host.name}: {status['state']} ('{status['reason']}')")
+                host.stop()
+            except LabError as error:
+                expect("ended with status" in str(error), str(error))
+                refused.append(f"{host.name}: refused to start")
+        say("; ".join(refused))

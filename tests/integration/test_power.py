@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Power events are outputs of the guest: both copies follow them in order, nobody takes them for a crash."""
+import time
+
+from scenario import expect, scenario
+from colo_lab import guest
+
+
+@scenario(60)
+def guest_power_off(lab_factory, say):
+    with lab_factory() as lab:
+        lab.boot()
+        lab.protect(lab.a)
+        generation = lab.a.status()["generation"]
+        lab.control("poweroff", answer=False)
+        lab.a.qmp.wait_event("SHUTDOWN", 15)
+        time.sleep(3)
+        for host in (lab.a, lab.b):
+            if not host.running():
+                continue
+            status = host.status()
+            expect(status["run-state"] != "running", f"host {host.name} runs a guest that was powered off")
+            expect(status["generation"] == generation, f"host {host.name} failed over because of a power-off")
+        expect(not lab.guest_answers(1.0), "the guest answers although it was powered off")
+        say(f"both sides stopped; a is {lab.a.status()['state'] if lab.a.running() else 'ended'}, "
+            f"b is {lab.b.status()['state'] if lab.b.running() else 'ended'}; no failover")
+
+
+@scenario(100)
+def guest_reboot(lab_factory, say):
+    with lab_factory() as lab:
+        lab.boot()
+        lab.protect(lab.a)
+        generation = lab.a.status()["generation"]
+        start = time.monotonic()
+        lab.control("reboot", answer=False)
+        time.sleep(1.5)
+        guest.wait_answering(lab.network, 60, lab.a.running)
+        say(f"the guest answers again {time.monotonic() - start:.1f} s after its reboot")
+        lab.wait_protected(lab.a)
+        expect(lab.a.status()["generation"] == generation, "a reboot caused a failover")
+        load = lab.load("echo count=4 interval_ms=10")
+        lab.settle(load, 1)
+        lab.a.die()
+        lab.wait_alone(lab.b)
+        lab.settle(load, 1, "traffic after a failover that followed a reboot")
+        load.stop()
+        say("still protected after the reboot: a failover keeps the new connections")
+
+
+@scenario(60)
+def guest_panic(lab_factory, say):
+    """A panicked guest is the same on both sides: taking over would only show the same panic."""
+    with lab_factory() as lab:
+        lab.boot()
+        lab.protect(lab.a)
+        generation = lab.a.status()["generation"]
+        lab.control("panic", answer=False)
+        time.sleep(5)
+        status = lab.a.status()
+        expect(status["generation"] == generation, f"a panic caused a failover: {status}")
+        say(f"primary after the panic: {status['state']}, {status['run-state']} ('{status['reason']}')")
