@@ -92,6 +92,8 @@ private:
     Result<void> start_control();
     void make_workers();
     void watch_signals();
+    void end_in_order();
+    void guest_event(const replication::GuestEvent& event);
 
     // ---- the node (daemon_actions.cpp)
     template <class Event>

@@ -1,0 +1,274 @@
+// SPDX-License-Identifier: Apache-2.0
+// Start-up and the end of the daemon.
+#include "colo/control_interface.h"
+#include "colo/daemon.h"
+#include "colo/seals.h"
+#include "core/clock.h"
+#include "core/failpoint.h"
+#include "core/log.h"
+#include "qemu/embedded_guest.h"
+
+#include <csignal>
+#include <filesystem>
+
+namespace colo {
+namespace {
+
+constexpr Duration kEnd{10'000'000};
+constexpr Duration kDigest{5'000'000};
+
+Duration ms(std::uint32_t value) { return Duration{static_cast<std::int64_t>(value) * 1000}; }
+
+replication::Compression compression_of(CompressionSetting setting)
+{
+    switch (setting) {
+    case CompressionSetting::zlib: return replication::Compression::zlib;
+    case CompressionSetting::zstd: return replication::Compression::zstd;
+    case CompressionSetting::none: break;
+    }
+    return replication::Compression::none;
+}
+
+std::string guest_directory(const Config& config) { return config.state.directory + "/guest"; }
+
+}  // namespace
+
+Daemon::Daemon(DaemonOptions options)
+    : options_(std::move(options)), config_(options_.config), node_timer_(io_), progress_timer_(io_), signals_(io_)
+{
+}
+
+Daemon::~Daemon()
+{
+    // Nothing may call back from here on: stop the sources first, then what they used.
+    listener_.reset();
+    heartbeat_.reset();
+    if (guest_) guest_->kill();
+    for (Worker* worker : {guest_worker_.get(), dial_worker_.get(), storage_worker_.get(), arbiter_worker_.get()})
+        if (worker != nullptr && !worker->stop(now() + kEnd)) spdlog::error("a worker thread hangs and is abandoned");
+    drop_channels(Duration{0});
+    runtime_.reset();
+}
+
+Result<void> Daemon::start()
+{
+    make_workers();
+    if (auto r = open_state(); !r) return r;
+    if (auto r = make_runtime(); !r) return r;
+    if (auto r = make_guest(); !r) return r;
+    if (auto r = start_heartbeat(); !r) return r;
+    if (auto r = start_control(); !r) return r;
+    if (options_.intent == StartIntent::secondary && !config_.replication.listen.empty()) {
+        Result<void> listening;
+        migrate_incoming(config_.replication.listen, [&](Result<void> r) { listening = r; });
+        if (!listening) return with_context("[replication] listen", listening.error());
+    }
+    watch_signals();
+    protection_since_ = now();
+    feed([&](Node& node) { node.start(stored_, options_.intent, now()); });
+    beat_progress();
+    return {};
+}
+
+int Daemon::run()
+{
+    // An exception here is a bug of ours or memory running out: die at once, the other copy goes on.
+    io_.run();
+    spdlog::info("ended");
+    return exit_status_;
+}
+
+void Daemon::make_workers()
+{
+    guest_worker_ = std::make_unique<Worker>("guest");
+    storage_worker_ = std::make_unique<Worker>("storage");
+    arbiter_worker_ = std::make_unique<Worker>("arbiter");
+    dial_worker_ = std::make_unique<Worker>("dial");
+}
+
+Result<void> Daemon::open_state()
+{
+    auto directory = StateDirectory::open(config_.state.directory, config_.domain.uuid);
+    if (!directory) return with_context("state directory", directory.error());
+    state_directory_ = std::move(*directory);
+    auto state = state_directory_->load();
+    if (!state) return with_context("state directory", state.error());
+    stored_ = std::move(*state);
+
+    ArbiterSettings settings;
+    settings.kind = config_.arbiter.kind;
+    settings.directory = config_.arbiter.directory;
+    settings.command = config_.arbiter.command;
+    settings.fence_delay = ms(config_.arbiter.fence_delay_ms);
+    settings.timeout = ms(config_.arbiter.timeout_ms);
+    settings.link_penalty = ms(config_.arbiter.link_penalty_ms);
+    settings.domain_name = config_.domain.name;
+    settings.domain_uuid = config_.domain.uuid;
+    settings.host_id = state_directory_->host_id();
+    auto arbiter = make_arbiter(settings);
+    if (!arbiter) return with_context("arbiter", arbiter.error());
+    arbiter_ = std::move(*arbiter);
+
+    NodeConfig node = node_config(config_);
+    auto digest = arbiter_->settings_digest(now() + kDigest);
+    if (!digest) return with_context("arbiter", digest.error());
+    node.arbiter_digest = *digest;
+    node_ = make_node(node);
+    return {};
+}
+
+Result<void> Daemon::make_runtime()
+{
+    proxy::RuntimeOptions options;
+    auto& p = options.proxy;
+    p.hold_bytes_max = config_.proxy.hold_limit_mib << 20;
+    p.compare_bytes_max = config_.proxy.compare_limit_mib << 20;
+    p.journal_bytes_max = config_.proxy.journal_limit_mib << 20;
+    p.replay_bytes_max = config_.proxy.replay_limit_mib << 20;
+    p.flows_max = config_.proxy.flows_max;
+    p.hold_deadline_min = ms(config_.proxy.hold_min_ms);
+    p.hold_deadline_max = ms(config_.proxy.hold_max_ms);
+    std::error_code ignored;
+    std::filesystem::create_directories(guest_directory(config_), ignored);
+    std::vector<proxy::RuntimeNic> nics;
+    for (std::size_t i = 0; i < config_.nics.size(); ++i) {
+        const NicConfig& nic = config_.nics[i];
+        const auto index = static_cast<std::uint8_t>(i);
+        proxy::RuntimeNic made;
+        auto port = nic.frame_port == FramePortSetting::tap
+                        ? proxy::make_tap_port("colo" + std::to_string(i), index)
+                        : proxy::make_stream_port(guest_directory(config_) + "/" + nic.id + ".sock", index);
+        if (!port) return with_context("NIC " + nic.id + ": frame port", port.error());
+        made.port = std::move(*port);
+        auto wire = proxy::make_wire(nic.wire);
+        if (!wire) return with_context("NIC " + nic.id + ": wire " + nic.wire, wire.error());
+        made.wire = std::move(*wire);
+        nics.push_back(std::move(made));
+        p.nics.push_back(nic.mac);
+    }
+    auto runtime = proxy::make_proxy_runtime(std::move(options), std::move(nics), *this);
+    if (!runtime) return with_context("proxy", runtime.error());
+    runtime_ = std::move(*runtime);
+    primary_seal_ = std::make_unique<RuntimePrimarySeal>(*runtime_);
+    secondary_seal_ = std::make_unique<RuntimeSecondarySeal>(*runtime_);
+    return {};
+}
+
+Result<void> Daemon::make_guest()
+{
+    qemu::EmbeddedGuestOptions options;
+    const GuestConfig& g = config_.guest;
+    options.name = config_.domain.name;
+    options.run_directory = guest_directory(config_);
+    options.qemu_binary = g.qemu_binary;
+    options.machine = g.machine;
+    options.cpu_model = g.cpu;
+    options.memory_mib = static_cast<std::uint32_t>(g.memory_mib);
+    options.vcpus = g.vcpus;
+    options.kernel = g.kernel;
+    options.initrd = g.initrd;
+    options.append = g.append;
+    static constexpr const char* kAccelerator[] = {"auto", "tcg", "kvm"};
+    static constexpr const char* kDirty[] = {"auto", "uffd-wp", "soft-dirty", "compare"};
+    static constexpr const char* kLoad[] = {"auto", "snapshot", "xen-load"};
+    options.accelerator = kAccelerator[static_cast<int>(g.accelerator)];
+    options.dirty_log = kDirty[static_cast<int>(g.dirty_log)];
+    options.device_load = kLoad[static_cast<int>(g.device_load)];
+    for (std::size_t i = 0; i < config_.nics.size(); ++i) {
+        qemu::EmbeddedNic nic;
+        nic.id = config_.nics[i].id;
+        nic.mac = config_.nics[i].mac;
+        nic.fd = runtime_->guest_fd(static_cast<std::uint8_t>(i));
+        nic.netdev_argument = [this, i](int fd) { return runtime_->netdev_argument(static_cast<std::uint8_t>(i), fd); };
+        options.nics.push_back(std::move(nic));
+    }
+    auto guest = qemu::make_embedded_guest(options);
+    if (!guest) return with_context("guest", guest.error());
+    ObservedGuest::Hooks hooks;
+    hooks.started = [this](Deadline deadline) { return runtime_->attach_guest(deadline); };
+    hooks.execution = [this](bool running) {
+        post([this, running] {
+            guest_running_ = running;
+            if (!control_) return;
+            running ? control_->observer().guest_resumed() : control_->observer().guest_stopped();
+        });
+    };
+    guest_ = std::make_unique<ObservedGuest>(std::move(*guest), std::move(hooks));
+    guest_->set_event_handler([this](replication::GuestEvent event) {
+        post([this, event] { guest_event(event); });
+    });
+    primary_ = std::make_unique<PrimaryWorker>(*guest_worker_, *guest_, *primary_seal_, primary_callbacks());
+    secondary_ = std::make_unique<SecondaryWorker>(*guest_worker_, *guest_, *secondary_seal_, secondary_callbacks());
+    compression_ = compression_of(config_.replication.compression);
+    compression_level_ = static_cast<int>(config_.replication.compression_level);
+    return {};
+}
+
+void Daemon::guest_event(const replication::GuestEvent& event)
+{
+    using Kind = replication::GuestEventKind;
+    spdlog::info("guest: {}", event.detail);
+    feed([&](Node& node) { node.guest_event(event, now()); });
+    const bool primary = node_->status().role == Role::primary;
+    if (event.kind == Kind::power_off && primary) {
+        powered_off_ = true;
+        if (control_) control_->observer().shutdown(true, schema::ShutdownCause::guest_shutdown);
+    }
+    if (event.kind == Kind::panicked && primary && control_) control_->observer().shutdown(true, schema::ShutdownCause::guest_panic);
+}
+
+Result<void> Daemon::start_heartbeat()
+{
+    HeartbeatSetup setup;
+    for (const auto& path : config_.heartbeat.paths) setup.paths.push_back({path.local, path.peer});
+    setup.times.interval = ms(config_.heartbeat.interval_ms);
+    setup.times.loss = ms(config_.heartbeat.loss_ms);
+    setup.times.lease = ms(config_.heartbeat.lease_ms);
+    setup.times.progress_timeout = ms(config_.heartbeat.progress_timeout_ms);
+    setup.domain_uuid = config_.domain.uuid;
+    setup.peer_lost = [this](const PeerLost& lost) {
+        post([this, text = lost.text()] { feed([&](Node& node) { node.peer_lost(text, now()); }); });
+    };
+    setup.higher_generation = [this](Generation generation) {
+        // Freeze first, think afterwards.
+        runtime_->freeze();
+        post([this, generation] { feed([&](Node& node) { node.higher_generation(generation, now()); }); });
+    };
+    setup.lease = [this](Time until) { runtime_->set_lease(until); };
+    auto heartbeat = HeartbeatThread::start(std::move(setup));
+    if (!heartbeat) return with_context("heartbeat", heartbeat.error());
+    heartbeat_ = std::move(*heartbeat);
+    return {};
+}
+
+Result<void> Daemon::start_control()
+{
+    auto control = ControlInterface::start(io_, config_, *this);
+    if (!control) return with_context("control socket", control.error());
+    control_ = std::move(*control);
+    return {};
+}
+
+void Daemon::watch_signals()
+{
+    signals_.add(SIGTERM);
+    signals_.add(SIGINT);
+    signals_.async_wait([this](const boost::system::error_code& error, int number) {
+        if (error) return;
+        spdlog::info("signal {}: ending", number);
+        if (control_) control_->observer().shutdown(false, schema::ShutdownCause::host_signal);
+        end_in_order();
+    });
+}
+
+// A primary with a working copy ends protection first, so that the secondary does not mistake an end for a death; the
+// guest itself ends with its daemon.
+void Daemon::end_in_order()
+{
+    if (session_ == 0) return io_.stop();
+    unprotect([this](const Result<void>&) { io_.stop(); });
+    progress_timer_.expires_after(std::chrono::seconds(2));
+    progress_timer_.async_wait([this](const boost::system::error_code&) { io_.stop(); });
+}
+
+}  // namespace colo
