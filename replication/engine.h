@@ -5,6 +5,12 @@
 // pages, keeps the shadow, and writes the guest. Both are passive (no thread, no socket, no clock) and not thread-safe:
 // the owner serialises calls. Rules kept here: R6 (dirty bits belong to the epoch in which they were fetched; clear
 // before copy; pre-captured pages name their base; P's cache advances at STAGED only) and the page part of R1.
+//
+// One engine and one stager serve one session. Both are made anew for the next one.
+//
+// A page channel may deliver a chunk before the control channel delivers the Begin of its epoch. The stager cannot keep
+// it: the owner reads its header (decode_chunk_header in chunk.h), and while header.epoch > stager.open_epoch() it holds
+// the chunk and does not read that channel further. Chunks of older epochs go in and are dropped and counted.
 
 #include "core/error.h"
 #include "core/types.h"
@@ -40,8 +46,9 @@ struct ChunkHeader {
 
 struct CaptureStats {
     std::uint64_t fetched = 0;        // dirty frames fetched
-    std::uint64_t zero = 0, unchanged = 0, delta = 0, full = 0;
-    std::uint64_t raw_bytes = 0, sent_bytes = 0;
+    std::uint64_t zero = 0, unchanged = 0, delta = 0, full = 0;   // frames by class
+    std::uint64_t not_sent = 0;       // of these: S has the content already, no record was needed
+    std::uint64_t raw_bytes = 0, sent_bytes = 0;   // records before compression; chunks as handed to the sink
     std::uint32_t rounds = 0;         // pre-capture rounds
     std::uint64_t residue = 0;        // frames copied inside the pause
 };
@@ -54,16 +61,22 @@ public:
     virtual ~CaptureEngine() = default;
 
     // First epoch of a session (base 0): the dirty log is started and every frame counts as dirty; S's shadow is zero.
+    // The owner stops the log when it drops the engine. An aborted first epoch is followed by another one with base 0.
+    // Otherwise base is the last STAGED epoch, or the one that is in flight (flushed, neither staged nor aborted): then
+    // precapture() fetches but emits nothing until staged(base), because deltas need a base that S has.
+    // Errc::invalid: number not above every earlier one (R7), wrong base, or an epoch is still open.
     virtual Result<void> begin_epoch(Epoch epoch, Epoch base) = 0;
 
     // Fetch-and-clear, then copy and emit, at most max_pages (0 = all fetched). Frames not emitted stay owned by this
-    // epoch. Returns the number of frames emitted. The guest runs.
+    // epoch. Returns the number of frames taken from the backlog. The guest runs. A backlog of max_pages or more is
+    // worked off without another fetch. After an error (guest gone, sink failed) the epoch can only be aborted.
     virtual Result<std::uint64_t> precapture(const ChunkSink& sink, std::uint64_t max_pages) = 0;
     // Frames known dirty for this epoch and not yet emitted (after the last fetch).
     virtual std::uint64_t backlog() const = 0;
 
     // Inside the pause: fetch (final) and copy everything still owned into the arena. No encoding, no sink.
-    // `rescan`: after the save, fetch again and copy what the save itself wrote.
+    // `rescan`: after the save, fetch again and copy what the save itself wrote. Errc::limit: more frames than the arena
+    // holds; abort, and pre-capture more before the next cut.
     virtual Result<void> capture_residue(bool rescan) = 0;
 
     // After resume: encode and emit the arena. Then totals() is final for this epoch.
@@ -76,6 +89,7 @@ public:
     virtual Totals totals() const = 0;
     virtual CaptureStats stats() const = 0;   // of the current epoch
 
+    // Answers about an epoch that is not open or in flight are ignored.
     virtual void staged(Epoch epoch) = 0;     // drops only the set fetched for this epoch; advances the delta cache
     virtual void aborted(Epoch epoch) = 0;    // every bit goes back to the next epoch
     virtual void set_options(const CaptureOptions& options) = 0;   // takes effect with the next epoch
@@ -91,10 +105,14 @@ class Stager {
 public:
     virtual ~Stager() = default;
 
-    // base 0: first epoch, staged straight into the shadow (nothing older may ever run).
+    // base 0: first epoch, every frame starts as zero, and staging may use the room of the whole shadow. Allowed until
+    // something was committed. Errc::invalid: wrong base, number not above every earlier one, or an epoch is open.
     virtual Result<void> begin(Epoch epoch, Epoch base, std::size_t channels) = 0;
+    virtual Epoch open_epoch() const = 0;      // the newest that was begun, also after its drop() or commit()
     // Chunks of an epoch that is not open, or with a base that is not the last committed epoch, are counted and dropped.
+    // Errc::corrupt and Errc::limit (staging full) leave everything as it was before.
     virtual Result<void> add_chunk(std::size_t channel, ByteView chunk) = 0;
+    virtual std::uint64_t dropped_chunks() const = 0;
     // Nothing of the epoch remains.
     virtual void drop(Epoch epoch) = 0;
     // True once every chunk that the manifest names has arrived.
@@ -105,17 +123,20 @@ public:
     virtual void commit(Epoch epoch) = 0;
     virtual Epoch committed() const = 0;
 
-    // Frames in which the guest may differ from the shadow: committed since the guest was last written.
+    // Frames in which the guest may differ from the shadow: committed since the guest was last written. After the first
+    // epoch: all of RAM, because a fresh guest is not all zero (firmware).
     virtual const PageSet& stale() const = 0;
-    // Writes stale() U own_dirty from the shadow. `everything`: all frames (fresh guest after recreate).
+    // Writes stale() U own_dirty from the shadow. `everything`: all frames (fresh guest after recreate). Returns the
+    // number of frames. stale() is empty afterwards, or unchanged after an error. Special frames are never written.
     virtual Result<std::uint64_t> write_guest(GuestMemory& memory, const PageSet& own_dirty, bool everything) = 0;
     // Frames that the device load itself touched: written again from the shadow.
     virtual Result<void> rewrite(GuestMemory& memory, const PageSet& touched) = 0;
     virtual const std::uint8_t* shadow(Gfn gfn) const = 0;   // nullptr outside RAM
-    virtual double fill() const = 0;                          // staging use, 0..1
+    virtual double fill() const = 0;                          // staging use, 0..1; 0 in the first epoch
     virtual std::uint64_t staged_pages() const = 0;           // of the open epoch
 };
-// Reserves shadow and staging at once; Errc::limit says how much was missing.
+// Reserves shadow and staging at once; Errc::limit says how much was missing. Physical memory is taken as content
+// arrives (a zero frame needs none), always before STAGED: commit() only exchanges references.
 Result<std::unique_ptr<Stager>> make_stager(const GuestDescription& guest, const StagerLimits& limits);
 
 }  // namespace colo::replication

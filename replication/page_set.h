@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include "core/check.h"
 #include "core/types.h"
 
 #include <bit>
 #include <cstddef>
+#include <optional>
 #include <vector>
 
 namespace colo::replication {
@@ -24,7 +24,14 @@ public:
     }
     void add_range(Gfn first, std::uint64_t count)
     {
-        for (Gfn g = first; g < first + count; ++g) add(g);
+        if (count == 0) return;
+        const Gfn last = first + count - 1;
+        add(last);   // grows
+        for (std::size_t i = first / 64; i <= last / 64; ++i) {
+            const Gfn from = i == first / 64 ? first % 64 : 0;
+            const Gfn to = i == last / 64 ? last % 64 : 63;
+            words_[i] |= ~std::uint64_t{0} << from & ~std::uint64_t{0} >> (63 - to);
+        }
     }
     void remove(Gfn gfn)
     {
@@ -43,6 +50,10 @@ public:
     {
         const std::size_t n = words_.size() < other.words_.size() ? words_.size() : other.words_.size();
         for (std::size_t i = 0; i < n; ++i) words_[i] &= ~other.words_[i];
+    }
+    void intersect(const PageSet& other)
+    {
+        for (std::size_t i = 0; i < words_.size(); ++i) words_[i] &= i < other.words_.size() ? other.words_[i] : 0;
     }
     void clear() { words_.assign(words_.size(), 0); }
     bool empty() const
@@ -64,6 +75,16 @@ public:
         for (std::size_t i = 0; i < words_.size(); ++i)
             for (std::uint64_t w = words_[i]; w != 0; w &= w - 1)
                 visit(static_cast<Gfn>(i * 64 + static_cast<std::size_t>(std::countr_zero(w))));
+    }
+    // The smallest member that is not below `from`.
+    std::optional<Gfn> next(Gfn from) const
+    {
+        for (std::size_t i = from / 64; i < words_.size(); ++i) {
+            std::uint64_t w = words_[i];
+            if (i == from / 64) w &= ~std::uint64_t{0} << (from % 64);
+            if (w != 0) return static_cast<Gfn>(i * 64 + static_cast<std::size_t>(std::countr_zero(w)));
+        }
+        return std::nullopt;
     }
     std::vector<Gfn> to_vector() const
     {

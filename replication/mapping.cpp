@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "replication/mapping.h"
+
+#include "core/types.h"
+
+#include <cerrno>
+#include <fstream>
+#include <string>
+#include <sys/mman.h>
+
+namespace colo::replication {
+
+Result<Mapping> Mapping::reserve(std::size_t bytes)
+{
+    Mapping mapping;
+    if (bytes == 0) return mapping;
+    void* const at =
+        ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (at == MAP_FAILED) return errno_error("reserve " + std::to_string(bytes >> 20) + " MiB", errno);
+    mapping.data_ = static_cast<std::uint8_t*>(at);
+    mapping.size_ = bytes;
+    return mapping;
+}
+
+void Mapping::populate()
+{
+    if (data_ == nullptr) return;
+#ifdef MADV_POPULATE_WRITE
+    if (::madvise(data_, size_, MADV_POPULATE_WRITE) == 0) return;
+#endif
+    for (std::size_t at = 0; at < size_; at += kPageSize) {
+        volatile std::uint8_t* const byte = data_ + at;
+        *byte = *byte;
+    }
+}
+
+Mapping::~Mapping()
+{
+    if (data_ != nullptr) ::munmap(data_, size_);
+}
+
+std::uint64_t available_memory_bytes()
+{
+    std::ifstream in("/proc/meminfo");
+    std::string name, unit;
+    std::uint64_t kib = 0;
+    while (in >> name >> kib) {
+        if (name == "MemAvailable:") return kib << 10;
+        std::getline(in, unit);
+    }
+    return 0;
+}
+
+}  // namespace colo::replication
