@@ -1,0 +1,160 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Rules of the house that a machine can check: tidy.py ROOT CHECK. Prints every breach with file and line."""
+import json
+import os
+import re
+import subprocess
+import sys
+
+# Folder -> folders it may include besides itself. Arrows point downwards only.
+MAY_INCLUDE = {
+    "core": set(),
+    "schema": {"core"},
+    "qmp": {"schema", "core"},
+    "replication": {"core"},
+    "proxy": {"replication", "core"},
+    "qemu": {"replication", "qmp", "core"},
+    "xen": {"qemu", "replication", "qmp", "core"},
+    "colo": {"xen", "qemu", "proxy", "replication", "qmp", "schema", "core"},
+}
+SOURCE = (".h", ".cpp", ".c", ".py", ".sh")
+MAX_LINES = 600
+# Spelled apart, so that this file does not find itself.
+MARKERS = re.compile(r"\b(" + "|".join(("TO" + "DO", "FIX" + "ME", "XX" + "X")) + r")\b")
+INCLUDE = re.compile(r'^\s*#\s*include\s*["<]([a-z_]+)/([^">]+)[">]')
+
+
+def tracked(root):
+    """Files that belong to the project, relative to root."""
+    try:
+        out = subprocess.run(["git", "-C", root, "ls-files", "-co", "--exclude-standard"], stdout=subprocess.PIPE,
+                             stderr=subprocess.DEVNULL, check=True, text=True).stdout.splitlines()
+        files = [name for name in out if os.path.isfile(os.path.join(root, name))]
+        if files:
+            return files
+    except (OSError, subprocess.CalledProcessError):
+        pass
+    found = []
+    for directory, folders, names in os.walk(root):
+        folders[:] = [f for f in folders if f not in ("build", "__pycache__") and not f.startswith(".git")]
+        found += [os.path.relpath(os.path.join(directory, name), root) for name in names]
+    return found
+
+
+def lines_of(root, name):
+    with open(os.path.join(root, name), encoding="utf-8", errors="replace") as file:
+        return file.read().splitlines()
+
+
+def is_script(root, name):
+    if os.path.splitext(name)[1]:
+        return False
+    with open(os.path.join(root, name), "rb") as file:
+        return file.read(2) == b"#!"
+
+
+def is_source(root, name):
+    return (name.endswith(SOURCE) or os.path.basename(name) == "CMakeLists.txt" or name.endswith(".cmake")
+            or is_script(root, name))
+
+
+def check_includes(root):
+    """Includes point downwards; every include of a file of ours is written from the root and exists."""
+    problems, seen = [], 0
+    for name in tracked(root):
+        folder = name.split("/")[0]
+        if folder not in MAY_INCLUDE or not name.endswith((".h", ".cpp")):
+            continue
+        for number, line in enumerate(lines_of(root, name), 1):
+            if re.match(r'^\s*#\s*include\s*"[^/"]*"', line):
+                problems.append(f"{name}:{number}: an include that is not written from the root")
+            match = INCLUDE.match(line)
+            if not match or match.group(1) not in MAY_INCLUDE and match.group(1) != "tests":
+                continue
+            seen += 1
+            target = match.group(1)
+            if target == "tests":
+                problems.append(f"{name}:{number}: the product includes a test file")
+            elif target != folder and target not in MAY_INCLUDE[folder]:
+                problems.append(f"{name}:{number}: {folder}/ may not include {target}/{match.group(2)}")
+    return problems, f"{seen} includes between folders"
+
+
+def check_style(root):
+    """SPDX line first, no leftover markers, files of a size that can be read in one go."""
+    problems, seen = [], 0
+    for name in tracked(root):
+        if not is_source(root, name):
+            continue
+        seen += 1
+        lines = lines_of(root, name)
+        head = lines[1:2] if lines and lines[0].startswith("#!") else lines[:1]
+        if not head or "SPDX-License-Identifier: Apache-2.0" not in head[0]:
+            problems.append(f"{name}:1: the SPDX line is missing")
+        if len(lines) > MAX_LINES:
+            problems.append(f"{name}:{len(lines)}: longer than {MAX_LINES} lines")
+        for number, line in enumerate(lines, 1):
+            if MARKERS.search(line):
+                problems.append(f"{name}:{number}: leftover marker: {line.strip()[:80]}")
+            if line.rstrip() != line:
+                problems.append(f"{name}:{number}: white space at the end of the line")
+        if name.endswith(".h") and "#pragma once" not in lines:
+            problems.append(f"{name}:1: no #pragma once")
+    return problems, f"{seen} source files"
+
+
+def text_of(root, prefix):
+    return "\n".join("\n".join(lines_of(root, name)) for name in tracked(root)
+                     if name.startswith(prefix) and name.endswith((".cpp", ".py", ".h", ".c")) and "/tidy/" not in name)
+
+
+def check_named_in_tests(root):
+    """Every command of the schema has a test that names it; every fault point has an integration test that arms it."""
+    problems = []
+    tests = text_of(root, "tests/")
+    commands = []
+    for name in tracked(root):
+        if name.startswith("schema/") and name.endswith(".json"):
+            data = json.loads("\n".join(lines_of(root, name)))
+            commands += [(name, d["name"]) for d in data.get("definitions", []) if d.get("kind") == "command"]
+    problems += [f"{file}: no test names the command {command}" for file, command in commands
+                 if not re.search(r'["\s\\]' + re.escape(command) + r'["\s\\]', tests)]
+    header = "\n".join(lines_of(root, "core/failpoint.h"))
+    points = re.findall(r'"([ps]-[a-z-]+)"', header.split("kPoints[]")[1].split("};")[0])
+    integration = text_of(root, "tests/integration/")
+    problems += [f"core/failpoint.h: no integration test arms {point}" for point in points
+                 if f'"{point}' not in integration]
+    if not points:
+        problems.append("core/failpoint.h: no fault points found; has the list moved?")
+    return problems, f"{len(commands)} commands, {len(points)} fault points"
+
+
+def check_shell(root):
+    """Shell scripts are clean for shellcheck."""
+    scripts = [name for name in tracked(root) if name.endswith(".sh") or is_script(root, name) and
+               re.search(r"\b(ba|da)?sh\b", lines_of(root, name)[0])]
+    try:
+        done = subprocess.run(["shellcheck", *scripts], cwd=root, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                              text=True, check=False)
+    except FileNotFoundError:
+        return ["shellcheck is not installed (scripts/setup installs it)"], ""
+    return ([] if done.returncode == 0 else done.stdout.splitlines()), f"{len(scripts)} shell scripts"
+
+
+CHECKS = {"includes": check_includes, "style": check_style, "named-in-tests": check_named_in_tests, "shell": check_shell}
+
+
+def main():
+    if len(sys.argv) != 3 or sys.argv[2] not in CHECKS:
+        print(f"usage: tidy.py ROOT {'|'.join(CHECKS)}", file=sys.stderr)
+        return 2
+    problems, summary = CHECKS[sys.argv[2]](sys.argv[1])
+    for problem in problems:
+        print(problem)
+    print(f"{summary}; {len(problems)} breaches")
+    return 1 if problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
