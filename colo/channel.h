@@ -52,7 +52,7 @@ Result<TcpUri> parse_tcp_uri(std::string_view uri);   // "tcp:HOST:PORT", "tcp:[
 std::string to_string(const TcpUri& uri);
 
 struct SocketOptions {
-    int buffer_bytes = 4 << 20;                // send and receive, as far as the system allows
+    int buffer_bytes = 4 << 20;                // send and receive, where privileges allow; else the kernel tunes
     Duration user_timeout{5'000'000};          // TCP_USER_TIMEOUT: unacknowledged data
     Duration keepalive{1'000'000};             // idle before the first probe, and between probes
 };

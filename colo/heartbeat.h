@@ -89,7 +89,8 @@ struct HeartbeatStatus {
 
 class HeartbeatCore {
 public:
-    HeartbeatCore(const HeartbeatTimes& times, std::size_t path_count);   // 1 <= path_count <= kMaxHeartbeatPaths
+    // 1 <= path_count <= kMaxHeartbeatPaths. Beats of another domain have no effect.
+    HeartbeatCore(const HeartbeatTimes& times, std::size_t path_count, const replication::DomainId& domain);
 
     void become(const HeartbeatIdentity& identity, Time now);
     // = become(same, closed). Returns when we last answered a beat of the session (Node::session_closed). Idempotent.
@@ -128,16 +129,20 @@ private:
     static constexpr std::size_t kSentRing = 512;
 
     bool in_session() const { return identity_.session != 0 && !identity_.closed; }
-    replication::Beat make_beat(std::uint8_t flags, Time now);
+    bool announces() const { return identity_.session == 0 && identity_.role == Role::primary; }
+    replication::Beat make_beat(bool answer, Time now);
+    void start_session(Time now);
     void restart_judging(Time now);
     void judge(Time now);
+    bool of_this_session(const replication::Beat& beat) const;
     void note_generation(Generation generation);
-    void honour(std::size_t path, const replication::Beat& beat, Time now);
+    void note_progress(const replication::Beat& beat, Time now);
     void renew_lease(std::size_t path, const replication::Beat& beat, Time now);
     std::optional<Time> sent_at(std::uint64_t number) const;
 
     HeartbeatTimes times_;
     std::size_t path_count_;
+    replication::DomainId domain_;
     HeartbeatIdentity identity_;
     ProgressValues own_progress_{};
     Epoch own_epoch_ = 0;
@@ -151,7 +156,7 @@ private:
     std::array<HeartbeatPathStatus, kMaxHeartbeatPaths> paths_{};
     std::array<std::uint64_t, kMaxHeartbeatPaths> newest_on_path_{};
     std::uint64_t newest_number_ = 0;        // over all paths
-    std::uint64_t newest_sent_at_us_ = 0;    // the peer's clock; only echoed
+    std::int64_t newest_sent_at_us_ = 0;     // the peer's clock; only echoed
     Time last_heard_{};
     bool heard_ = false;
     std::array<Progress, kProgressCounters> peer_progress_{};
@@ -162,6 +167,7 @@ private:
     Time last_answer_{};
     std::uint64_t newest_answered_ = 0;      // newest peer number that a beat of ours has answered
 
+    SessionId closed_session_ = 0;           // the last one that was closed: never opened again
     bool lost_reported_ = false;
     std::optional<PeerLost> lost_;
     std::optional<Generation> higher_;

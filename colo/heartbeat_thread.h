@@ -29,6 +29,7 @@ struct HeartbeatSetup {
     std::string domain_uuid;
     std::function<void(PeerLost)> peer_lost;
     std::function<void(Generation)> higher_generation;
+    std::function<void(Time until)> lease;   // P: whenever lease_until() changes; must not block (proxy::ProxyRuntime::set_lease)
     bool realtime = true;
 };
 
@@ -66,13 +67,13 @@ public:
     bool realtime() const noexcept { return realtime_.load(std::memory_order_relaxed); }
 
 private:
-    struct Impl;
-    explicit HeartbeatThread(std::unique_ptr<Impl> impl);
+    struct Loop;   // sockets, timer, core and the thread's function
+    HeartbeatThread();
     std::array<std::atomic<std::uint64_t>, kProgressCounters> progress_{};
     std::atomic<Epoch> epoch_{0};
     std::atomic<std::int64_t> lease_until_us_{0};
     std::atomic<bool> realtime_{false};
-    std::unique_ptr<Impl> impl_;
+    std::unique_ptr<Loop> loop_;
 };
 
 }  // namespace colo

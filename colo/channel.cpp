@@ -1,0 +1,298 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "colo/channel.h"
+
+#include "core/clock.h"
+
+#include <netdb.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <charconv>
+#include <condition_variable>
+#include <memory>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+namespace colo {
+namespace {
+
+struct Address {
+    sockaddr_storage storage{};
+    socklen_t length = 0;
+    const sockaddr* get() const { return reinterpret_cast<const sockaddr*>(&storage); }
+};
+
+struct AddressListFree {
+    void operator()(addrinfo* list) const { freeaddrinfo(list); }
+};
+
+Result<std::vector<Address>> look_up(const TcpUri& uri, int flags)
+{
+    addrinfo hints{};
+    hints.ai_family = AF_UNSPEC;
+    hints.ai_socktype = SOCK_STREAM;
+    hints.ai_flags = flags | AI_NUMERICSERV;
+    const bool any = uri.host.empty() || uri.host == "*";
+    addrinfo* raw = nullptr;
+    const int status = getaddrinfo(any ? nullptr : uri.host.c_str(), std::to_string(uri.port).c_str(), &hints, &raw);
+    if (status != 0) return make_error(Errc::failed, "look up " + uri.host + ": " + gai_strerror(status));
+    const std::unique_ptr<addrinfo, AddressListFree> list(raw);
+    std::vector<Address> addresses;
+    for (const addrinfo* each = raw; each != nullptr && addresses.size() < 16; each = each->ai_next) {
+        Address& address = addresses.emplace_back();
+        address.length = each->ai_addrlen;
+        std::copy_n(reinterpret_cast<const char*>(each->ai_addr), each->ai_addrlen, reinterpret_cast<char*>(&address.storage));
+    }
+    if (addresses.empty()) return make_error(Errc::failed, "look up " + uri.host + ": no address");
+    return addresses;
+}
+
+// getaddrinfo knows no deadline: a name is looked up in a thread of its own that is left behind when it is late.
+Result<std::vector<Address>> resolve(const TcpUri& uri, Deadline deadline)
+{
+    if (auto numeric = look_up(uri, AI_NUMERICHOST)) return numeric;
+    struct Shared {
+        std::mutex mutex;
+        std::condition_variable done;
+        std::unique_ptr<Result<std::vector<Address>>> result;
+    };
+    const auto shared = std::make_shared<Shared>();
+    std::thread([shared, uri] {
+        auto result = std::make_unique<Result<std::vector<Address>>>(look_up(uri, 0));
+        const std::lock_guard lock(shared->mutex);
+        shared->result = std::move(result);
+        shared->done.notify_all();
+    }).detach();
+    std::unique_lock lock(shared->mutex);
+    while (shared->result == nullptr) {
+        const int wait_ms = poll_timeout_ms(deadline);
+        if (wait_ms == 0) return make_error(Errc::timed_out, "look up " + uri.host + ": no answer of the name service in time");
+        shared->done.wait_for(lock, std::chrono::milliseconds(wait_ms));
+    }
+    return std::move(*shared->result);
+}
+
+Result<void> wait_for(int fd, short events, Deadline deadline, const char* what)
+{
+    for (;;) {
+        pollfd one{fd, events, 0};
+        const int ready = poll(&one, 1, poll_timeout_ms(deadline));
+        if (ready > 0) return {};
+        if (ready < 0 && errno != EINTR) return errno_error(what, errno);
+        if (ready == 0 && deadline <= now()) return make_error(Errc::timed_out, std::string(what) + ": timed out");
+    }
+}
+
+Result<void> set_option(int fd, int level, int name, int value, const char* what)
+{
+    if (setsockopt(fd, level, name, &value, sizeof value) != 0) return errno_error(what, errno);
+    return {};
+}
+
+Result<Fd> connect_one(const Address& address, Deadline deadline, const SocketOptions& options)
+{
+    Fd fd(socket(address.storage.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
+    if (!fd.valid()) return errno_error("socket", errno);
+    if (auto applied = apply_socket_options(fd.get(), options); !applied) return applied.error();
+    if (connect(fd.get(), address.get(), address.length) != 0) {
+        if (errno != EINPROGRESS) return errno_error("connect", errno);
+        if (auto ready = wait_for(fd.get(), POLLOUT, deadline, "connect"); !ready) return ready.error();
+        int status = 0;
+        socklen_t length = sizeof status;
+        if (getsockopt(fd.get(), SOL_SOCKET, SO_ERROR, &status, &length) != 0) return errno_error("connect", errno);
+        if (status != 0) return errno_error("connect", status);
+    }
+    return fd;
+}
+
+std::string name_of_address(const sockaddr_storage& storage, socklen_t length)
+{
+    char host[NI_MAXHOST], port[NI_MAXSERV];
+    if (getnameinfo(reinterpret_cast<const sockaddr*>(&storage), length, host, sizeof host, port, sizeof port,
+                    NI_NUMERICHOST | NI_NUMERICSERV) != 0)
+        return "tcp:?";
+    std::uint16_t number = 0;
+    std::from_chars(port, port + std::char_traits<char>::length(port), number);
+    return to_string(TcpUri{host, number});
+}
+
+}  // namespace
+
+void Fd::reset()
+{
+    if (fd_ >= 0) close(fd_);
+    fd_ = -1;
+}
+
+Result<TcpUri> parse_tcp_uri(std::string_view uri)
+{
+    const auto wrong = [&](const char* why) {
+        return make_error(Errc::invalid, "\"" + std::string(uri.substr(0, 200)) + "\" " + why + " (tcp:HOST:PORT or tcp:[IP6]:PORT)");
+    };
+    constexpr std::size_t kHostMax = 253;
+    if (!uri.starts_with("tcp:")) return wrong("does not begin with tcp:");
+    const std::string_view rest = uri.substr(4);
+    const std::size_t colon = rest.rfind(':');
+    if (colon == std::string_view::npos) return wrong("has no port");
+    std::string_view host = rest.substr(0, colon);
+    const std::string_view port = rest.substr(colon + 1);
+    TcpUri result;
+    const auto [end, status] = std::from_chars(port.data(), port.data() + port.size(), result.port);
+    if (port.empty() || status != std::errc{} || end != port.data() + port.size()) return wrong("has no port from 0 to 65535");
+    const bool brackets = host.size() >= 2 && host.front() == '[' && host.back() == ']';
+    if (brackets) host = host.substr(1, host.size() - 2);
+    if (!brackets && host.find(':') != std::string_view::npos) return wrong("has an IPv6 address without brackets");
+    if (host.size() > kHostMax || host.find_first_of("[]/ \t\r\n@,=") != std::string_view::npos) return wrong("has no valid host");
+    result.host = host;
+    return result;
+}
+
+std::string to_string(const TcpUri& uri)
+{
+    const bool brackets = uri.host.find(':') != std::string::npos;
+    return "tcp:" + (brackets ? "[" + uri.host + "]" : uri.host) + ":" + std::to_string(uri.port);
+}
+
+Result<void> apply_socket_options(int fd, const SocketOptions& options)
+{
+    const int user_timeout_ms = static_cast<int>(std::chrono::duration_cast<std::chrono::milliseconds>(options.user_timeout).count());
+    const int keepalive_s = std::max(1, static_cast<int>(std::chrono::duration_cast<std::chrono::seconds>(options.keepalive).count()));
+    // Only with privileges: the unprivileged options are capped low and would switch the kernel's own tuning off.
+    static_cast<void>(set_option(fd, SOL_SOCKET, SO_SNDBUFFORCE, options.buffer_bytes, "SO_SNDBUFFORCE"));
+    static_cast<void>(set_option(fd, SOL_SOCKET, SO_RCVBUFFORCE, options.buffer_bytes, "SO_RCVBUFFORCE"));
+    struct Option { int level, name, value; const char* what; };
+    for (const Option& each : {Option{IPPROTO_TCP, TCP_NODELAY, 1, "TCP_NODELAY"},
+                               Option{IPPROTO_TCP, TCP_USER_TIMEOUT, user_timeout_ms, "TCP_USER_TIMEOUT"},
+                               Option{SOL_SOCKET, SO_KEEPALIVE, 1, "SO_KEEPALIVE"},
+                               Option{IPPROTO_TCP, TCP_KEEPIDLE, keepalive_s, "TCP_KEEPIDLE"},
+                               Option{IPPROTO_TCP, TCP_KEEPINTVL, keepalive_s, "TCP_KEEPINTVL"},
+                               Option{IPPROTO_TCP, TCP_KEEPCNT, 3, "TCP_KEEPCNT"}})
+        if (auto set = set_option(fd, each.level, each.name, each.value, each.what); !set) return set;
+    return {};
+}
+
+Result<Fd> connect_tcp(std::string_view text, Deadline deadline, const SocketOptions& options)
+{
+    const auto uri = parse_tcp_uri(text);
+    if (!uri) return uri.error();
+    const std::string context = "connect to " + std::string(text);
+    if (uri->host.empty() || uri->host == "*" || uri->port == 0) return make_error(Errc::invalid, context + ": names no host and port");
+    const auto addresses = resolve(*uri, deadline);
+    if (!addresses) return with_context(context, addresses.error());
+    Error last = make_error(Errc::failed, "no address");
+    for (const Address& address : *addresses) {
+        auto fd = connect_one(address, deadline, options);
+        if (fd) return fd;
+        last = fd.error();
+    }
+    return with_context(context, std::move(last));
+}
+
+Result<Listener> Listener::open(std::string_view text, const SocketOptions& options)
+{
+    const auto uri = parse_tcp_uri(text);
+    if (!uri) return uri.error();
+    const std::string context = "listen on " + std::string(text);
+    TcpUri numeric = *uri;
+    if (numeric.host.empty() || numeric.host == "*") numeric.host = "0.0.0.0";
+    const auto addresses = look_up(numeric, AI_PASSIVE);
+    if (!addresses) return with_context(context, addresses.error());
+    const Address& address = addresses->front();
+    Fd fd(socket(address.storage.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
+    if (!fd.valid()) return with_context(context, errno_error("socket", errno));
+    if (auto set = set_option(fd.get(), SOL_SOCKET, SO_REUSEADDR, 1, "SO_REUSEADDR"); !set) return with_context(context, set.error());
+    if (auto applied = apply_socket_options(fd.get(), options); !applied) return with_context(context, applied.error());
+    if (bind(fd.get(), address.get(), address.length) != 0) return with_context(context, errno_error("bind", errno));
+    if (::listen(fd.get(), 32) != 0) return with_context(context, errno_error("listen", errno));
+    sockaddr_storage bound{};
+    socklen_t length = sizeof bound;
+    if (getsockname(fd.get(), reinterpret_cast<sockaddr*>(&bound), &length) != 0) return with_context(context, errno_error("getsockname", errno));
+    return Listener(std::move(fd), name_of_address(bound, length), options);
+}
+
+Result<Fd> Listener::accept(Deadline deadline, std::string* peer)
+{
+    for (;;) {
+        sockaddr_storage from{};
+        socklen_t length = sizeof from;
+        Fd fd(accept4(fd_.get(), reinterpret_cast<sockaddr*>(&from), &length, SOCK_NONBLOCK | SOCK_CLOEXEC));
+        if (fd.valid()) {
+            if (auto applied = apply_socket_options(fd.get(), options_); !applied) return applied.error();
+            if (peer != nullptr) *peer = name_of_address(from, length);
+            return fd;
+        }
+        const int err = errno;
+        if (err == EAGAIN || err == EWOULDBLOCK) {
+            if (auto ready = wait_for(fd_.get(), POLLIN, deadline, "accept"); !ready) return ready.error();
+        } else if (err != EINTR && err != ECONNABORTED && err != EPROTO) {
+            return errno_error("accept on " + uri_, err);
+        }
+    }
+}
+
+Result<void> send_all(int fd, std::span<const iovec> parts, Deadline deadline)
+{
+    constexpr std::size_t kPartsPerCall = 64;
+    std::size_t first = 0, skip = 0;   // skip: bytes of parts[first] already sent
+    while (first < parts.size()) {
+        iovec window[kPartsPerCall];
+        const std::size_t count = std::min(kPartsPerCall, parts.size() - first);
+        std::copy_n(parts.begin() + static_cast<std::ptrdiff_t>(first), count, window);
+        window[0].iov_base = static_cast<char*>(window[0].iov_base) + skip;
+        window[0].iov_len -= skip;
+        msghdr message{};
+        message.msg_iov = window;
+        message.msg_iovlen = count;
+        const ssize_t sent = sendmsg(fd, &message, MSG_NOSIGNAL);
+        if (sent < 0) {
+            if (errno == EINTR) continue;
+            if (errno != EAGAIN && errno != EWOULDBLOCK) return errno_error("send", errno);
+            if (auto ready = wait_for(fd, POLLOUT, deadline, "send"); !ready) return ready;
+            continue;
+        }
+        std::size_t rest = static_cast<std::size_t>(sent) + skip;
+        for (skip = 0; first < parts.size() && rest >= parts[first].iov_len; ++first) rest -= parts[first].iov_len;
+        skip = rest;
+    }
+    return {};
+}
+
+Result<void> send_all(int fd, ByteView data, Deadline deadline)
+{
+    // sendmsg does not write through iov_base, it only lacks the const.
+    const iovec one{const_cast<std::uint8_t*>(data.data()), data.size()};
+    return send_all(fd, std::span(&one, 1), deadline);
+}
+
+Result<std::size_t> recv_some(int fd, std::span<std::uint8_t> buffer, Deadline deadline)
+{
+    if (buffer.empty()) return std::size_t{0};
+    for (;;) {
+        const ssize_t got = recv(fd, buffer.data(), buffer.size(), 0);
+        if (got > 0) return static_cast<std::size_t>(got);
+        if (got == 0) return make_error(Errc::closed, "closed by the peer");
+        if (errno == EINTR) continue;
+        if (errno != EAGAIN && errno != EWOULDBLOCK) return errno_error("receive", errno);
+        if (auto ready = wait_for(fd, POLLIN, deadline, "receive"); !ready) return ready.error();
+    }
+}
+
+Result<void> recv_all(int fd, std::span<std::uint8_t> buffer, Deadline deadline)
+{
+    while (!buffer.empty()) {
+        const auto got = recv_some(fd, buffer, deadline);
+        if (!got) return got.error();
+        buffer = buffer.subspan(*got);
+    }
+    return {};
+}
+
+void shutdown_socket(int fd) { static_cast<void>(shutdown(fd, SHUT_RDWR)); }
+
+}  // namespace colo
