@@ -138,6 +138,8 @@ private:
     void on(const action::OperatorDone& a);
     void on(const action::ModeChanged& a);
 
+    void ask_arbiter(Generation generation, Role role);
+
     // ---- sessions (daemon_session.cpp)
     void dial(const std::string& uri, SessionId session);
     void dialled(Result<SessionChannels> channels, SessionId session);
@@ -197,6 +199,7 @@ private:
     bool pumping_ = false;
     bool quitting_ = false;
     int exit_status_ = 0;
+    bool carrier_ = true;
     std::uint64_t last_proxy_progress_ = 0;
     Time last_guest_progress_{};
 

@@ -16,6 +16,8 @@ constexpr Duration kBoot{60'000'000};
 constexpr Duration kGuestCall{2'000'000};
 constexpr Duration kCloseFlush{20'000};
 
+Duration milliseconds(std::uint32_t value) { return Duration{static_cast<std::int64_t>(value) * 1000}; }
+
 }  // namespace
 
 void Daemon::post(std::function<void()> job)
@@ -166,7 +168,7 @@ void Daemon::on(const action::Commit& a)
     log::set_epoch(a.epoch);
 }
 
-void Daemon::on(const action::Apply& a) { secondary_->apply(a, Duration{static_cast<std::int64_t>(config_.replication.apply_deadline_ms) * 1000}); }
+void Daemon::on(const action::Apply& a) { secondary_->apply(a, milliseconds(config_.replication.apply_deadline_ms)); }
 void Daemon::on(const action::RollForward& a)
 {
     spdlog::warn("the device model did not take epoch {}: rolling forward on a new one", a.epoch);
@@ -202,19 +204,31 @@ void Daemon::on(const action::SetOutput& a)
     loss_noticed_ = {};
 }
 
+// The waits that are about this host, not about the protocol: both sides of a fence command must not shoot each other, and
+// a side whose clients are cut off should let the other one win.
 void Daemon::on(const action::RequestGrant& a)
 {
     const Role role = node_->status().role;
-    arbiter_worker_->post([this, generation = a.generation, role, down = a.client_link_down, abdicated = a.peer_abdicated] {
+    Duration wait{0};
+    if (a.client_link_down) wait += milliseconds(config_.arbiter.link_penalty_ms);
+    if (config_.arbiter.kind == ArbiterKind::command && role == Role::secondary && !a.peer_abdicated)
+        wait += milliseconds(config_.arbiter.fence_delay_ms);
+    if (wait == Duration{0}) return ask_arbiter(a.generation, role);
+    auto timer = std::make_shared<boost::asio::steady_timer>(io_, std::chrono::microseconds(wait.count()));
+    timer->async_wait([this, timer, generation = a.generation, role](const boost::system::error_code& error) {
+        if (!error) ask_arbiter(generation, role);
+    });
+}
+
+void Daemon::ask_arbiter(Generation generation, Role role)
+{
+    arbiter_worker_->post([this, generation, role] {
         (void)failpoint::pass("s-before-grant", guest_->device_model_pid());
-        GrantRequest request;
-        request.generation = generation;
-        request.role = role;
-        request.peer = config_.peer.address;
-        request.client_link_down = down;
-        request.peer_abdicated = abdicated;
-        const Deadline deadline = now() + Duration{static_cast<std::int64_t>(config_.arbiter.timeout_ms) * 1000};
-        const GrantResult result = arbiter_->request(request, deadline);
+        const GrantRequest request{generation, role, config_.peer.address};
+        const GrantResult result = arbiter_->request(request, now() + milliseconds(config_.arbiter.timeout_ms));
+        spdlog::info("generation {}: {}{}{}", generation,
+                     result.outcome == GrantOutcome::granted ? "granted" : result.outcome == GrantOutcome::refused ? "refused" : "not decided",
+                     result.reason.empty() ? "" : ": ", result.reason);
         post([this, generation, result] {
             feed([&](Node& node) { node.grant_result(generation, result.outcome, result.reason, now()); });
         });

@@ -239,6 +239,12 @@ void Daemon::beat_progress()
         last_proxy_progress_ = p;
         heartbeat_->progressed(ProgressCounter::proxy);
     }
+    bool carrier = false;
+    for (const bool up : runtime_->stats().carrier) carrier = carrier || up;
+    if (carrier != carrier_) {
+        carrier_ = carrier;
+        feed([&](Node& node) { node.carrier(carrier, now()); });
+    }
     const bool guest_matters = guest_->device_model_pid() != 0 && !powered_off_;
     if (!guest_matters) {
         heartbeat_->not_judged(ProgressCounter::guest);

@@ -99,9 +99,7 @@ Result<void> Daemon::open_state()
     settings.kind = config_.arbiter.kind;
     settings.directory = config_.arbiter.directory;
     settings.command = config_.arbiter.command;
-    settings.fence_delay = ms(config_.arbiter.fence_delay_ms);
     settings.timeout = ms(config_.arbiter.timeout_ms);
-    settings.link_penalty = ms(config_.arbiter.link_penalty_ms);
     settings.domain_name = config_.domain.name;
     settings.domain_uuid = config_.domain.uuid;
     settings.host_id = state_directory_->host_id();

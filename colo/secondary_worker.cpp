@@ -3,7 +3,7 @@
 
 #include "core/clock.h"
 #include "core/failpoint.h"
-#include "replication/wire.h"
+#include "replication/chunk.h"
 
 #include <chrono>
 
@@ -76,7 +76,7 @@ void SecondaryWorker::stage_finish(Epoch epoch, replication::Manifest manifest)
 Result<void> SecondaryWorker::chunk(std::size_t channel, ByteView bytes)
 {
     if (auto r = failpoint::pass("s-mid-stage", guest_.device_model_pid()); !r) return r.error();
-    const auto header = replication::peek_chunk_header(bytes);
+    const auto header = replication::decode_chunk_header(bytes);
     if (!header) return header.error();
     std::unique_lock lock(mutex_);
     const std::uint64_t incarnation = incarnation_;
