@@ -48,7 +48,7 @@ Result<void> write_and_load(replication::Guest& guest, replication::Stager& stag
 Result<void> finish(replication::Guest& guest, SecondarySeal& proxy, const ApplyRequest& request, Deadline deadline,
                     ApplyOutput& out, const Clock& clock)
 {
-    if (auto r = proxy.applied(request.epoch, request.manifest->proxy, !request.resume, deadline); !r)
+    if (auto r = proxy.applied(request.epoch, request.manifest->proxy, !request.load, deadline); !r)
         return with_context("proxy", r.error());
     if (!request.resume || request.manifest->power != replication::PowerState::running) return {};
     if (auto r = failpoint::pass("s-before-cont", guest.device_model_pid()); !r) return r.error();
