@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "qmp/json.h"
+#include "qmp/token_parser.h"
+
+namespace colo::qmp {
+namespace {
+
+constexpr std::size_t kShownStrayBytes = 4096;
+constexpr std::size_t kKeptCapacity = 1u << 20;
+
+Error stray_error(std::string_view text)
+{
+    std::string shown(text.substr(0, kShownStrayBytes));
+    if (text.size() > kShownStrayBytes) shown += "...";
+    return make_error(Errc::invalid, "JSON parse error, stray '" + shown + "'");
+}
+
+}  // namespace
+
+void MessageParser::clear()
+{
+    text_.clear();
+    tokens_.clear();
+    if (text_.capacity() > kKeptCapacity) text_.shrink_to_fit();
+    if (tokens_.capacity() > kKeptCapacity / sizeof(Token)) tokens_.shrink_to_fit();
+    braces_ = brackets_ = 0;
+}
+
+Result<schema::Value> MessageParser::drop(Error error)
+{
+    clear();
+    return error;
+}
+
+std::optional<Result<schema::Value>> MessageParser::next(std::string_view& input)
+{
+    for (;;) {
+        switch (lexer_.next(input)) {
+        case Lexer::Outcome::need_input:
+            return std::nullopt;
+        case Lexer::Outcome::stray:
+            return drop(stray_error(lexer_.text()));
+        case Lexer::Outcome::too_long:
+            return drop(make_error(Errc::limit, "JSON token size limit exceeded"));
+        case Lexer::Outcome::token:
+            if (auto message = take_token()) return message;
+            break;
+        }
+    }
+}
+
+std::optional<Result<schema::Value>> MessageParser::take_token()
+{
+    const TokenType type = lexer_.type();
+    braces_ += type == TokenType::left_brace ? 1 : type == TokenType::right_brace ? -1 : 0;
+    brackets_ += type == TokenType::left_bracket ? 1 : type == TokenType::right_bracket ? -1 : 0;
+
+    const std::string_view text = lexer_.text();
+    if (text_.size() + text.size() >= kMaxTokenBytes)
+        return drop(make_error(Errc::limit, "JSON token size limit exceeded"));
+    if (tokens_.size() >= kMaxTokens) return drop(make_error(Errc::limit, "JSON token count limit exceeded"));
+    if (braces_ + brackets_ > static_cast<std::int64_t>(kMaxNesting))
+        return drop(make_error(Errc::limit, "JSON nesting depth limit exceeded"));
+
+    tokens_.push_back({type, static_cast<std::uint32_t>(text_.size()), static_cast<std::uint32_t>(text.size())});
+    text_.append(text);
+    const bool open = (braces_ > 0 || brackets_ > 0) && braces_ >= 0 && brackets_ >= 0;
+    if (open) return std::nullopt;
+
+    Result<schema::Value> value = TokenParser(text_, tokens_).parse();
+    clear();
+    return value;
+}
+
+Result<schema::Value> parse_json(std::string_view text)
+{
+    MessageParser parser;
+    std::string_view rest = text;
+    auto first = parser.next(rest);
+    if (!first) {  // a number or keyword at the very end shows its end only now
+        rest = "\n";
+        first = parser.next(rest);
+        if (!first) return make_error(Errc::invalid, "JSON parse error, the text ends in the middle of a value");
+    }
+    if (!*first) return first->error();
+    const auto more = parser.next(rest);
+    std::string_view end = "\n";
+    if (more || parser.held() > 0 || parser.next(end)) return make_error(Errc::invalid, "JSON parse error, text after the value");
+    return std::move(**first);
+}
+
+}  // namespace colo::qmp

@@ -1,0 +1,193 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "qmp/session.h"
+
+#include "core/log.h"
+
+#include <exception>
+
+namespace colo::qmp {
+namespace {
+
+// The driver looks at the session anyway after a call; only what happens in between needs on_activity.
+class CallScope {
+public:
+    explicit CallScope(bool& flag) : flag_(flag), outer_(flag) { flag_ = true; }
+    CallScope(const CallScope&) = delete;
+    CallScope& operator=(const CallScope&) = delete;
+    ~CallScope() { flag_ = outer_; }
+
+private:
+    bool& flag_;
+    bool outer_;
+};
+
+std::string quoted_member(std::string_view name) { return "QMP input member '" + std::string(name) + "'"; }
+
+}  // namespace
+
+std::shared_ptr<Session> Session::make(const Registry& registry, const schema::VersionInfo& version)
+{
+    std::shared_ptr<Session> session(new Session(registry));
+    schema::Object hello{{"version", schema::encode(version)}, {"capabilities", schema::Array{"oob"}}};
+    session->send(schema::Object{{"QMP", std::move(hello)}});
+    return session;
+}
+
+void Session::send(const schema::Object& message)
+{
+    output_ += to_json(message);
+    output_ += "\r\n";
+}
+
+std::string Session::take_output()
+{
+    std::string result = std::move(output_);
+    output_.clear();
+    return result;
+}
+
+bool Session::may_parse() const
+{
+    if (output_.size() >= kBusyOutput) return false;
+    return oob_ ? queue_.size() < kMaxQueuedRequests : queue_.empty() && !busy_;
+}
+
+bool Session::runnable() const { return !busy_ && output_.size() < kBusyOutput && (!queue_.empty() || !input_.empty()); }
+bool Session::wants_input() const { return input_.empty() && may_parse(); }
+bool Session::idle() const { return !busy_ && queue_.empty() && input_.empty() && output_.empty(); }
+
+void Session::feed(std::string_view bytes)
+{
+    const CallScope scope(in_call_);
+    input_.append(bytes);
+    parse();
+}
+
+void Session::parse()
+{
+    std::string_view rest = input_;
+    while (!rest.empty() && may_parse()) {
+        auto message = parser_.next(rest);
+        if (message) accept(std::move(*message));
+    }
+    input_.erase(0, input_.size() - rest.size());
+}
+
+void Session::accept(Result<schema::Value> message)
+{
+    if (!message) {
+        queue_.emplace_back(Failure{message.error(), std::nullopt});
+        return;
+    }
+    const schema::Object* object = message->as_object();
+    if (object == nullptr) {
+        queue_.emplace_back(Failure{"QMP input must be a JSON object", std::nullopt});
+        return;
+    }
+    auto result = envelope(*object);
+    if (auto* request = std::get_if<Request>(&result)) {
+        if (request->oob)
+            dispatch(std::move(*request));
+        else
+            queue_.emplace_back(std::move(*request));
+        return;
+    }
+    const schema::Value* id = object->find("id");
+    queue_.emplace_back(Failure{std::move(std::get<QmpError>(result)), id != nullptr ? std::optional(*id) : std::nullopt});
+}
+
+std::variant<Session::Request, QmpError> Session::envelope(const schema::Object& object) const
+{
+    Request request;
+    std::string_view verb;
+    for (const schema::Member& member : object.members()) {
+        if (member.name == "execute" || (member.name == "exec-oob" && oob_)) {
+            const std::string* name = member.value.as_string();
+            if (name == nullptr) return QmpError(quoted_member(member.name) + " must be a string");
+            if (!verb.empty()) return QmpError(quoted_member(member.name) + " clashes with '" + std::string(verb) + "'");
+            verb = member.name;
+            request.name = *name;
+            request.oob = member.name == "exec-oob";
+        } else if (member.name == "arguments") {
+            const schema::Object* arguments = member.value.as_object();
+            if (arguments == nullptr) return QmpError(quoted_member(member.name) + " must be an object");
+            request.arguments = *arguments;
+        } else if (member.name == "id") {
+            request.id = member.value;
+        } else {
+            return QmpError(quoted_member(member.name) + " is unexpected");
+        }
+    }
+    if (verb.empty()) return QmpError("QMP input lacks member 'execute'");
+    return request;
+}
+
+void Session::run_one()
+{
+    const CallScope scope(in_call_);
+    if (!runnable()) return;
+    if (queue_.empty()) parse();
+    if (queue_.empty()) return;
+    Entry entry = std::move(queue_.front());
+    queue_.pop_front();
+    busy_ = true;
+    if (auto* failure = std::get_if<Failure>(&entry))
+        Reply(weak_from_this(), std::move(failure->id), true).fail(std::move(failure->error));
+    else
+        dispatch(std::move(std::get<Request>(entry)));
+    parse();
+}
+
+void Session::dispatch(Request request)
+{
+    using schema::QapiErrorClass;
+    Reply reply(weak_from_this(), std::move(request.id), !request.oob);
+    const bool capabilities = request.name == schema::commands::QmpCapabilities::kName;
+    if (!negotiated_ && !capabilities)
+        return reply.fail({QapiErrorClass::CommandNotFound,
+                           "Expecting capabilities negotiation with 'qmp_capabilities'"});
+    if (capabilities && request.oob) return reply.fail("The command qmp_capabilities does not support OOB");
+    if (capabilities) return negotiate(request.arguments, std::move(reply));
+
+    const Registry::Command* command = registry_.find(request.name);
+    if (command == nullptr)
+        return reply.fail({QapiErrorClass::CommandNotFound, "The command " + request.name + " has not been found"});
+    if (request.oob && !command->allow_oob)
+        return reply.fail("The command " + request.name + " does not support OOB");
+    try {
+        command->handler(request.arguments, std::move(reply));
+    } catch (const std::exception& error) {  // the reply has answered by being destroyed
+        spdlog::error("command {} failed: {}", request.name, error.what());
+    }
+}
+
+void Session::negotiate(const schema::Object& arguments, Reply reply)
+{
+    if (negotiated_)
+        return reply.fail({schema::QapiErrorClass::CommandNotFound,
+                           "Capabilities negotiation is already complete, command ignored"});
+    const auto decoded = schema::decode_arguments<schema::commands::QmpCapabilities::Arguments>(arguments);
+    if (!decoded) return reply.fail(decoded.error());
+    negotiated_ = true;
+    oob_ = decoded->enable.has_value() && !decoded->enable->empty();
+    reply.succeed();
+}
+
+void Session::deliver(schema::Object message, bool in_band)
+{
+    send(message);
+    if (in_band) busy_ = false;
+    if (!in_call_ && on_activity) on_activity();
+}
+
+void Session::send_event(std::string_view line)
+{
+    if (!negotiated_ || overflowed_) return;
+    if (output_.size() + line.size() > kMaxPendingOutput)
+        overflowed_ = true;
+    else
+        output_ += line;
+    if (!in_call_ && on_activity) on_activity();
+}
+
+}  // namespace colo::qmp

@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+// One monitor, sans-I/O: bytes in, bytes out. The driver feeds what it read, runs one request at a time (so that
+// several monitors take turns), and writes what take_output() gives. All calls on one thread.
+//
+// Back pressure instead of loss: while a request runs (or 8 are queued, with oob), or while the client does not read
+// its answers, no further request is taken up and wants_input() is false. Only events can pile up; beyond
+// kMaxPendingOutput overflowed() says that the client must be dropped.
+
+#include "qmp/json.h"
+#include "qmp/registry.h"
+
+#include <deque>
+#include <functional>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <variant>
+
+namespace colo::qmp {
+
+inline constexpr std::size_t kMaxQueuedRequests = 8;
+inline constexpr std::size_t kBusyOutput = 1u << 20;          // not read so far: no new request
+inline constexpr std::size_t kMaxPendingOutput = 16u << 20;   // not read so far: too slow for events
+
+class Session : public ReplyTarget, public std::enable_shared_from_this<Session> {
+public:
+    // `registry` must outlive the session. `version` is the answer of query-version.
+    static std::shared_ptr<Session> make(const Registry& registry, const schema::VersionInfo& version);
+
+    // Called when an answer or event came outside of feed() and run_one(); must not call back into the session.
+    std::function<void()> on_activity;
+
+    void feed(std::string_view bytes);
+    bool runnable() const;
+    void run_one();
+    bool wants_input() const;
+    bool idle() const;  // nothing unparsed, queued, running or unsent
+
+    std::string take_output();
+    std::size_t pending_output() const { return output_.size(); }
+    bool overflowed() const { return overflowed_; }
+
+    // One line, CR LF included. Dropped in negotiation mode.
+    void send_event(std::string_view line);
+
+    void deliver(schema::Object message, bool in_band) override;
+
+private:
+    struct Request {
+        std::string name;
+        schema::Object arguments;
+        std::optional<schema::Value> id;
+        bool oob = false;
+    };
+    struct Failure {
+        QmpError error;
+        std::optional<schema::Value> id;
+    };
+    using Entry = std::variant<Request, Failure>;
+
+    explicit Session(const Registry& registry) : registry_(registry) {}
+    void send(const schema::Object& message);
+    bool may_parse() const;
+    void parse();
+    void accept(Result<schema::Value> message);
+    std::variant<Request, QmpError> envelope(const schema::Object& object) const;
+    void dispatch(Request request);
+    void negotiate(const schema::Object& arguments, Reply reply);
+
+    const Registry& registry_;
+    MessageParser parser_;
+    std::string input_;
+    std::deque<Entry> queue_;
+    std::string output_;
+    bool busy_ = false;        // an in-band request runs
+    bool negotiated_ = false;
+    bool oob_ = false;
+    bool overflowed_ = false;
+    bool in_call_ = false;
+};
+
+}  // namespace colo::qmp

@@ -1,0 +1,217 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "qmp/token_parser.h"
+
+#include "qmp/utf8.h"
+
+#include <charconv>
+#include <cstdlib>
+#include <unordered_set>
+
+namespace colo::qmp {
+namespace {
+
+double real_of(std::string_view text)
+{
+    double result = 0;
+    const auto [end, status] = std::from_chars(text.data(), text.data() + text.size(), result);
+    if (status == std::errc()) return result;
+    return std::strtod(std::string(text).c_str(), nullptr);  // out of range: infinite or zero
+}
+
+schema::Value integer_of(std::string_view text)
+{
+    std::int64_t number = 0;
+    const char* end = text.data() + text.size();
+    if (std::from_chars(text.data(), end, number).ec == std::errc()) return number;
+    std::uint64_t large = 0;
+    if (text.front() != '-' && std::from_chars(text.data(), end, large).ec == std::errc()) return large;
+    return real_of(text);
+}
+
+// Four hexadecimal digits at `position`, or -1.
+std::int32_t hex4(std::string_view text, std::size_t position)
+{
+    if (text.size() < position + 4) return -1;
+    std::int32_t result = 0;
+    for (const char c : text.substr(position, 4)) {
+        std::int32_t digit = 0;
+        if (c >= '0' && c <= '9') digit = c - '0';
+        else if (c >= 'a' && c <= 'f') digit = c - 'a' + 10;
+        else if (c >= 'A' && c <= 'F') digit = c - 'A' + 10;
+        else return -1;
+        result = result * 16 + digit;
+    }
+    return result;
+}
+
+}  // namespace
+
+bool TokenParser::fail(std::string text)
+{
+    if (error_.empty()) error_ = "JSON parse error, " + std::move(text);
+    return false;
+}
+
+bool TokenParser::take(TokenType type)
+{
+    if (!peek(type)) return false;
+    ++position_;
+    return true;
+}
+
+Result<schema::Value> TokenParser::parse()
+{
+    schema::Value result;
+    if (value(result)) return result;
+    return make_error(Errc::invalid, error_);
+}
+
+bool TokenParser::value(schema::Value& out)
+{
+    if (peek(TokenType::left_brace)) return object(out);
+    if (peek(TokenType::left_bracket)) return array(out);
+    if (position_ >= tokens_.size()) return fail("expecting value");
+    const Token& token = tokens_[position_++];
+    switch (token.type) {
+    case TokenType::string: {
+        std::string content;
+        if (!string(text(token), content)) return false;
+        out = std::move(content);
+        return true;
+    }
+    case TokenType::integer:
+        out = integer_of(text(token));
+        return true;
+    case TokenType::real:
+        out = real_of(text(token));
+        return true;
+    case TokenType::keyword:
+        return keyword(text(token), out);
+    default:
+        return fail("expecting value");
+    }
+}
+
+bool TokenParser::keyword(std::string_view text, schema::Value& out)
+{
+    if (text == "true" || text == "false")
+        out = text == "true";
+    else if (text == "null")
+        out = nullptr;
+    else
+        return fail("invalid keyword '" + std::string(text.substr(0, 4096)) + "'");
+    return true;
+}
+
+bool TokenParser::object(schema::Value& out)
+{
+    ++position_;
+    schema::Object result;
+    if (!take(TokenType::right_brace)) {
+        if (!pair(result)) return false;
+        while (!take(TokenType::right_brace)) {
+            if (!take(TokenType::comma)) return fail("expected separator in dict");
+            if (!pair(result)) return false;
+        }
+    }
+    out = std::move(result);
+    return true;
+}
+
+bool TokenParser::pair(schema::Object& out)
+{
+    schema::Value name;
+    if (!value(name)) return false;
+    const std::string* key = name.as_string();
+    if (key == nullptr) return fail("key is not a string in object");
+    if (!take(TokenType::colon)) return fail("missing : in object pair");
+    schema::Value member;
+    if (!value(member)) return false;
+    out.append(*key, std::move(member));
+    return check_duplicates(out);
+}
+
+// Only the newest member can be new trouble. Large objects are checked at powers of two and at their end, with a set, so
+// that a hostile one does not cost quadratic time.
+bool TokenParser::check_duplicates(const schema::Object& object)
+{
+    const auto& members = object.members();
+    constexpr std::size_t kLinear = 64;
+    if (members.size() <= kLinear) {
+        for (std::size_t i = 0; i + 1 < members.size(); ++i)
+            if (members[i].name == members.back().name) return fail("duplicate key");
+        return true;
+    }
+    const bool at_end = peek(TokenType::right_brace);
+    if (!at_end && (members.size() & (members.size() - 1)) != 0) return true;
+    std::unordered_set<std::string_view> names;
+    names.reserve(members.size());
+    for (const schema::Member& member : members)
+        if (!names.insert(member.name).second) return fail("duplicate key");
+    return true;
+}
+
+bool TokenParser::array(schema::Value& out)
+{
+    ++position_;
+    schema::Array result;
+    if (!take(TokenType::right_bracket)) {
+        if (!value(result.emplace_back())) return false;
+        while (!take(TokenType::right_bracket)) {
+            if (!take(TokenType::comma)) return fail("expected separator in list");
+            if (!value(result.emplace_back())) return false;
+        }
+    }
+    out = std::move(result);
+    return true;
+}
+
+bool TokenParser::string(std::string_view quoted, std::string& out)
+{
+    const std::string_view body = quoted.substr(1, quoted.size() - 2);
+    for (std::size_t position = 0; position < body.size();) {
+        if (body[position] == '\\') {
+            if (!escape(body, position, out)) return false;
+            continue;
+        }
+        const std::int32_t code_point = read_code_point(body, position);
+        if (code_point < 0) return fail("invalid UTF-8 sequence in string");
+        append_code_point(out, code_point);
+    }
+    return true;
+}
+
+bool TokenParser::escape(std::string_view body, std::size_t& position, std::string& out)
+{
+    const char kind = body[position + 1];  // the lexer never ends a string behind a backslash
+    if (kind == 'u') return unicode_escape(body, position, out);
+    constexpr std::string_view kFrom = "\"'\\/bfnrt";
+    constexpr std::string_view kTo = "\"'\\/\b\f\n\r\t";
+    const std::size_t index = kFrom.find(kind);
+    if (index == std::string_view::npos) return fail("invalid escape sequence in string");
+    out.push_back(kTo[index]);
+    position += 2;
+    return true;
+}
+
+bool TokenParser::unicode_escape(std::string_view body, std::size_t& position, std::string& out)
+{
+    const std::size_t start = position;
+    std::int32_t code_point = hex4(body, position + 2);
+    if (code_point < 0) return fail("invalid escape sequence in string");
+    position += 6;
+    const bool high = code_point >= 0xd800 && code_point <= 0xdbff;
+    if (high && body.substr(position, 2) == "\\u") {
+        const std::int32_t low = hex4(body, position + 2);
+        if (low >= 0xdc00 && low <= 0xdfff) {
+            code_point = 0x10000 + ((code_point & 0x3ff) << 10) + (low & 0x3ff);
+            position += 6;
+        }
+    }
+    if (!is_character(code_point))
+        return fail(std::string(body.substr(start, position - start)) + " is not a valid Unicode character");
+    append_code_point(out, code_point);
+    return true;
+}
+
+}  // namespace colo::qmp

@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "qmp/json.h"
+
+#include <span>
+
+namespace colo::qmp {
+
+// Builds the value of one message from its tokens. The first mistake ends it.
+class TokenParser {
+public:
+    TokenParser(std::string_view text, std::span<const Token> tokens) : text_(text), tokens_(tokens) {}
+
+    Result<schema::Value> parse();
+
+private:
+    // All return false after a mistake; error_ then holds the text of the first one.
+    bool value(schema::Value& out);
+    bool object(schema::Value& out);
+    bool pair(schema::Object& out);
+    bool array(schema::Value& out);
+    bool keyword(std::string_view text, schema::Value& out);
+    bool string(std::string_view quoted, std::string& out);
+    bool escape(std::string_view body, std::size_t& position, std::string& out);
+    bool unicode_escape(std::string_view body, std::size_t& position, std::string& out);
+    bool fail(std::string text);
+    bool check_duplicates(const schema::Object& object);
+
+    bool take(TokenType type);  // consumes the next token if it is one
+    bool peek(TokenType type) const { return position_ < tokens_.size() && tokens_[position_].type == type; }
+    std::string_view text(const Token& token) const { return text_.substr(token.offset, token.length); }
+
+    std::string_view text_;
+    std::span<const Token> tokens_;
+    std::size_t position_ = 0;
+    std::string error_;
+};
+
+}  // namespace colo::qmp
