@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+// One running QEMU process: its control channel (used by the guest thread only), and a second channel with a thread of its
+// own, which watches the process, receives events and answers probes, so that neither ever delays a cut.
+
+#include "core/error.h"
+#include "qemu/process.h"
+#include "qemu/qmp_link.h"
+#include "replication/guest.h"
+
+#include <atomic>
+#include <functional>
+#include <memory>
+#include <string>
+#include <thread>
+
+namespace colo::qemu {
+
+struct DeviceModelOptions {
+    ProcessOptions process;          // inherited_fds without the two channels, which are inserted at `channels_at`
+    std::size_t channels_at = 0;
+    std::function<void(replication::GuestEvent)> on_event;
+    std::atomic<std::int64_t>* progress_us = nullptr;   // set to now() whenever QEMU says anything; outlives the model
+};
+
+class DeviceModel {
+public:
+    // Returns once QEMU has answered on both channels, i.e. the machine is built.
+    static Result<std::unique_ptr<DeviceModel>> start(DeviceModelOptions options, Deadline deadline);
+    ~DeviceModel();   // kills
+
+    QmpLink& control() { return *control_; }
+    const std::string& version() const { return version_; }
+    Process& process() { return *process_; }
+    void kill() noexcept { process_->kill(); }   // any thread
+    void probe();                                 // any thread
+    bool gone() const { return gone_; }           // any thread
+    // "QEMU was killed by signal 9; last words: ..."
+    std::string obituary();
+
+    // State of the last `snapshot-load` job as seen on the control channel.
+    bool job_concluded = false;
+
+private:
+    DeviceModel() = default;
+    void on_control_event(std::string_view name, const boost::json::object& data);
+    void watch();
+    bool watch_once(QmpLink& link);
+    void on_watched_event(std::string_view name, const boost::json::object& data);
+    void report(replication::GuestEventKind kind, std::string detail);
+    void touch();
+
+    DeviceModelOptions options_;
+    std::unique_ptr<Process> process_;
+    std::unique_ptr<QmpLink> control_, watched_;
+    std::string version_;
+    Fd wake_;   // eventfd: probe wanted, or closing
+    std::atomic<bool> probe_wanted_ = false, closing_ = false, gone_ = false;
+    std::thread watcher_;
+};
+
+// Last lines of a log file, for error texts.
+std::string last_words(const std::string& log_file);
+
+}  // namespace colo::qemu
