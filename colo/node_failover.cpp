@@ -1,0 +1,291 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "colo/heartbeat.h"
+#include "colo/node_impl.h"
+#include "core/breakage.h"
+#include "proxy/proxy.h"
+
+namespace colo {
+
+using Output = proxy::PrimaryProxy::Output;
+
+// ---- the session ends -------------------------------------------------------------------------------------------------
+
+void NodeImpl::peer_lost(const std::string& why, Time now)
+{
+    lost("the peer is lost: " + why, now);
+}
+
+void NodeImpl::channel_lost(const std::string& why, Time now)
+{
+    lost("the connection to the peer is lost: " + why, now);
+}
+
+void NodeImpl::protocol_error(const Error& error, Time now)
+{
+    if (session_open()) violation(error.text, now);
+}
+
+void NodeImpl::violation(const std::string& what, Time now)
+{
+    send(replication::Close{what});
+    lost("the peer broke the protocol: " + what, now);
+}
+
+void NodeImpl::lost(const std::string& why, Time now)
+{
+    if (step_ == Step::abdicating) return finish_abdication(now);
+    if (step_ == Step::resigning) return resigned(now);
+    if (primary_session()) {
+        if (p_.peer_eligible) return decide(why, now);
+        close_session(why);
+        leave_colo(ColoExitReason::error, why);
+        return go_alone(why, now);
+    }
+    if (!secondary_session()) return;
+    if (s_.eligible) return decide(why, now);
+    const bool touched = step_ == Step::following;
+    close_session(why);
+    leave_colo(ColoExitReason::error, why);
+    if (touched) return prepare_standby();
+    s_ = {};
+    session_ = 0;
+    enter(Step::standby);
+    change(Protection::standby, why);
+}
+
+// Nothing of the session is sent or honoured afterwards.
+void NodeImpl::close_session(const std::string& why)
+{
+    after_persist_ = {};
+    if (step_ == Step::cutting) p_.cut_late = true;
+    act(action::CloseSession{why});
+}
+
+void NodeImpl::leave_colo(ColoExitReason reason, const std::string& why)
+{
+    if (!colo_entered_) return act(action::SessionFailed{why});
+    if (!std::exchange(colo_exited_, true)) act(action::ColoExit{role_, reason});
+}
+
+// Primary without a peer that could run: never eligible, or it resigned.
+void NodeImpl::go_alone(const std::string& why, Time now)
+{
+    const bool clear = state_.in_session;
+    state_.in_session = false;
+    state_.session = 0;
+    reason_ = why;
+    serve_on(now);
+    if (clear) persist();
+}
+
+// The peer may run or be about to: output held (P), going on silently (S) until somebody has the word.
+void NodeImpl::decide(const std::string& why, Time now)
+{
+    const Epoch partial = s_.stage == Stage::none ? 0 : s_.open;
+    const bool wished = o_.ask == Ask::failover || o_.ask == Ask::unprotect || o_.finishing;
+    if (wished) d_.vouched = true;
+    o_.ask = Ask::none;
+    if (broken(Breakage::grant_without_closing)) {
+        enter(Step::asking);
+        d_.request_out = true;
+        return act(action::RequestGrant{state_.generation + 1, link_down_, d_.peer_abdicated});
+    }
+    close_session(why);
+    enter(Step::closing);
+    beat();
+    if (role_ == Role::primary) set_output(static_cast<std::uint8_t>(Output::hold));
+    s_.stage = Stage::none;
+    if (partial != 0) act(action::StageDrop{partial});
+    if (!std::exchange(colo_entered_, true)) act(action::ColoEntered{role_});
+    leave_colo(wished ? ColoExitReason::request : ColoExitReason::error, why);
+    change(Protection::deciding, why);
+    (void)now;
+}
+
+void NodeImpl::session_closed(Time last_answer, Time now)
+{
+    if (step_ != Step::closing) return;
+    if (role_ == Role::primary) return ask(now);
+    load_for_take_over();
+    if (step_ != Step::closing) return;
+    d_.not_before = d_.peer_abdicated ? now : last_answer + config_.lease * kLeaseMarginPercent / 100 + Duration{1};
+    if (now >= d_.not_before) return ask(now);
+    enter(Step::lease_wait, d_.not_before);
+}
+
+// ---- grant ------------------------------------------------------------------------------------------------------------
+
+void NodeImpl::ask(Time now)
+{
+    enter(Step::asking);
+    if (d_.override_generation != 0) return grant(d_.override_generation, now);
+    if (config_.arbiter == ArbiterKind::manual) {
+        if (d_.vouched || d_.peer_abdicated) return grant(state_.generation + 1, now);
+        return change(Protection::deciding,
+                      reason_ + "; waiting for the operator: when the other copy is known not to run, `coloctl failover`");
+    }
+    if (std::exchange(d_.request_out, true)) return;
+    act(action::RequestGrant{state_.generation + 1, link_down_, d_.peer_abdicated});
+}
+
+void NodeImpl::grant_result(Generation generation, GrantOutcome outcome, const std::string& detail, Time now)
+{
+    d_.request_out = false;
+    if (step_ != Step::asking || generation != state_.generation + 1) return;
+    switch (outcome) {
+    case GrantOutcome::granted: return grant(generation, now);
+    case GrantOutcome::refused:
+        if (broken(Breakage::outdated_side_runs)) return grant(generation, now);
+        return become_outdated("generation " + std::to_string(generation) + " was refused: " + detail, now);
+    case GrantOutcome::unknown:
+        change(Protection::deciding, "no answer of the arbiter: " + detail + "; asking again");
+        return enter(Step::asking, now + config_.grant_retry);
+    }
+}
+
+// Ours. On disk first, then anything else.
+void NodeImpl::grant(Generation generation, Time)
+{
+    d_.generation = generation;
+    state_ = {state_.domain_uuid, generation, Role::primary, 0, false, false, false, ""};
+    enter(Step::granted);
+    persist([this](const Result<void>& result, Time at) {
+        if (!result) {
+            change(Protection::deciding, "the state file cannot be written: " + result.error().text + "; trying again");
+            return enter(Step::granted, at + config_.grant_retry);
+        }
+        d_.stored = true;
+        if (role_ == Role::primary) return serve_on(at);
+        continue_take_over(at);
+    });
+}
+
+// S: buffered mode loads once, here. The state is decided (R1), so it need not wait for the grant.
+void NodeImpl::load_for_take_over()
+{
+    if (s_.loaded || s_.job != Job::none || s_.staged == 0) return;
+    s_.job = s_.guest_died ? Job::rolling : Job::applying;
+    s_.rolled = s_.guest_died;
+    s_.guest_died = false;
+    s_.job_loads = true;
+    if (s_.rolled)
+        act(action::RollForward{s_.staged, false});
+    else
+        act(action::Apply{s_.staged, replication::Mode::lock_step, false});
+}
+
+void NodeImpl::continue_take_over(Time)
+{
+    if (s_.job != Job::none) return;
+    if (!s_.loaded) return load_for_take_over();
+    if (step_ != Step::granted || !d_.stored) return;
+    enter(Step::going_live);
+    act(action::GoLive{d_.generation, d_.finished_staged, s_.own_power});
+}
+
+void NodeImpl::went_live(Result<void> result, Time now)
+{
+    if (step_ != Step::going_live) return;
+    if (!result) return cannot_run("going live failed: " + result.error().text, now);
+    role_ = Role::primary;
+    guest_present_ = true;
+    guest_stopped_ = false;
+    power_ = s_.own_power;
+    serve_on(now);
+}
+
+// This side serves without a copy: a grant, a resignation, or nobody was ever eligible.
+void NodeImpl::serve_on(Time)
+{
+    const bool cut_late = p_.cut_late;
+    p_ = {};
+    p_.cut_late = cut_late;
+    s_ = {};
+    d_ = {};
+    session_ = 0;
+    mode_ = replication::Mode::lock_step;
+    mode_reason_.clear();
+    enter(Step::alone);
+    set_output(static_cast<std::uint8_t>(Output::flow));
+    beat();
+    change(Protection::unprotected, reason_.empty() ? "no secondary" : reason_);
+    finish_operator({});
+}
+
+// ---- outdated, abdicated ----------------------------------------------------------------------------------------------
+
+void NodeImpl::higher_generation(Generation generation, Time now)
+{
+    if (generation <= state_.generation) return;
+    if (step_ == Step::stopped) {
+        state_.generation = generation;
+        return persist();
+    }
+    const bool could_run = role_ == Role::primary || s_.eligible;
+    if (!could_run) {
+        // A secondary that never was complete claims nothing; the next hello tells it the generation.
+        if (secondary_session()) lost("generation " + std::to_string(generation) + " was granted elsewhere", now);
+        return;
+    }
+    state_.generation = generation;
+    become_outdated("generation " + std::to_string(generation) + " was granted to the other side", now);
+}
+
+// Freeze first, think afterwards.
+void NodeImpl::become_outdated(const std::string& why, Time)
+{
+    if (role_ == Role::primary) {
+        set_output(static_cast<std::uint8_t>(Output::frozen));
+        if (guest_present_) act(action::StopGuest{why});
+        guest_stopped_ = guest_present_;
+    } else {
+        act(action::KillGuest{why});
+        guest_present_ = false;
+    }
+    if (session_open()) close_session(why);
+    if (session_ != 0) leave_colo(ColoExitReason::error, why);
+    state_.outdated = true;
+    state_.eligible = state_.in_session = false;
+    state_.reason = why;
+    dead(Protection::outdated, why);
+    persist([this, why](const Result<void>& result, Time at) { outdated_persisted(result, why, at); });
+    finish_operator(make_error(Errc::refused, why));
+}
+
+void NodeImpl::outdated_persisted(const Result<void>& result, const std::string&, Time now)
+{
+    if (step_ != Step::stopped) return;
+    if (!result) return enter(Step::stopped, now + config_.grant_retry);
+    // An old secondary has nothing to keep: it can be resynchronised at once. An old primary keeps its stopped guest for
+    // the operator who may have to accept the loss of the other one.
+    if (role_ == Role::secondary) prepare_standby();
+}
+
+// P never runs again in this session; S may ask at once.
+void NodeImpl::abdicate(const std::string& cause, Time now)
+{
+    const bool wished = std::exchange(o_.finishing, false);
+    set_output(static_cast<std::uint8_t>(Output::frozen));
+    if (step_ == Step::cutting) p_.cut_late = true;
+    if (guest_present_) act(action::StopGuest{cause});
+    guest_stopped_ = guest_present_;
+    state_.outdated = true;
+    state_.in_session = true;
+    state_.reason = cause;
+    leave_colo(wished ? ColoExitReason::request : ColoExitReason::error, cause);
+    change(Protection::abdicated, cause);
+    // S may have to finish the epoch that it is verifying before it closes.
+    enter(Step::abdicating, now + config_.staged_deadline);
+    finish_operator(make_error(Errc::refused, cause));
+    // Not written is as good: in_session is on disk since END of the first epoch, and with it this side does not start.
+    persist([this, cause](const Result<void>&, Time) { send(replication::Abdicate{cause}); });
+}
+
+void NodeImpl::finish_abdication(Time)
+{
+    const std::string why = state_.reason;
+    close_session(why);
+    dead(Protection::abdicated, why);
+}
+
+}  // namespace colo

@@ -1,0 +1,236 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+// The state of a Node. Not a public header: only node*.cpp include it.
+//
+//   node.cpp            start, persist, timers, status
+//   node_primary.cpp    session of the primary: hello, epochs, checkpoints
+//   node_secondary.cpp  session of the secondary: hello, staging, STAGED, apply
+//   node_failover.cpp   closing, lease, grant, taking over, outdated
+//   node_operator.cpp   negotiated failover, unprotect, accepted data loss
+
+#include "colo/node.h"
+#include "colo/node_mode.h"
+
+#include <functional>
+
+namespace colo {
+
+class NodeImpl final : public Node {
+public:
+    explicit NodeImpl(const NodeConfig& config);
+
+    std::vector<Action> take_actions() override;
+    void tick(Time now) override;
+    Time next_deadline() const override;
+    NodeStatus status() const override;
+
+    void start(const PersistentState& state, StartIntent intent, Time now) override;
+    void guest_booted(Result<void> result, Time now) override;
+    void standby_ready(Result<void> result, Time now) override;
+    void persisted(std::uint64_t token, Result<void> result, Time now) override;
+
+    void open_primary_session(SessionId session, const replication::GuestDescription& guest, Time now) override;
+    void open_secondary_session(const replication::GuestDescription& guest, Time now) override;
+    void message(const replication::Message& message, Time now) override;
+    void channel_lost(const std::string& why, Time now) override;
+    void protocol_error(const Error& error, Time now) override;
+    void session_closed(Time last_answer, Time now) override;
+
+    void initial_copy_converged(Epoch epoch, Time now) override;
+    void trigger(replication::TriggerReason reason, Time now) override;
+    void cut_done(Epoch epoch, Result<void> result, Time now) override;
+    void transfer_done(Epoch epoch, Result<replication::Manifest> manifest, Time now) override;
+    void set_checkpoint_interval(Duration interval, Time now) override;
+    void set_pause_bound(Duration bound) override;
+
+    void stage_complete(Epoch epoch, Result<void> verified, Time now) override;
+    void apply_done(Epoch epoch, Result<void> result, Duration took, std::uint32_t own_dirty, Time now) override;
+    void went_live(Result<void> result, Time now) override;
+
+    void guest_event(const replication::GuestEvent& event, Time now) override;
+
+    void peer_lost(const std::string& why, Time now) override;
+    void higher_generation(Generation generation, Time now) override;
+    void carrier(bool up, Time now) override;
+    void grant_result(Generation generation, GrantOutcome outcome, const std::string& detail, Time now) override;
+
+    Result<void> lost_heartbeat(Time now) override;
+    Result<void> failover(bool accept_data_loss, Time now) override;
+    Result<void> unprotect(Time now) override;
+    void cancel_session(const std::string& why, Time now) override;
+
+private:
+    enum class Step : std::uint8_t {
+        stopped,        // nothing runs: idle, outdated, abdicated, failed
+        booting, alone,                                                                          // primary, no session
+        hello, first_copy, cutting, aborting, ending, transferring, wait_staged, wait_applied, steady,   // primary
+        preparing, standby, wait_hello, greeting, following, resigning,                          // secondary
+        closing, lease_wait, asking, granted, going_live,                                        // both, peer lost
+        abdicating,                                                                              // primary, frozen
+    };
+    enum class Stage : std::uint8_t { none, open, cut, ended, persisting };   // secondary: the epoch that is arriving
+    enum class Job : std::uint8_t { none, applying, rolling };               // secondary: guest work under way
+    enum class Ask : std::uint8_t { none, failover, unprotect, pressure };    // why a resignation is wanted
+    using AfterPersist = std::function<void(const Result<void>&, Time)>;
+
+    // ---- node.cpp
+    template <class A>
+    void act(A action) { actions_.emplace_back(std::move(action)); }
+    void send(replication::Message message) { act(action::Send{std::move(message)}); }
+    void persist(AfterPersist then = {});
+    void enter(Step step, Time deadline = kNever);
+    void change(Protection protection, const std::string& reason);
+    void beat();
+    void set_output(std::uint8_t output);
+    void start_primary(Time now);
+    bool may_run(std::string& why) const;
+    void prepare_standby();
+    void step_expired(Time now);
+    static const char* to_string(Step step);
+
+    // ---- node_primary.cpp
+    bool primary_session() const { return step_ >= Step::hello && step_ <= Step::steady; }
+    void on_hello_ack(const replication::HelloAck& ack, Time now);
+    void open_primary(Time now);
+    void begin_epoch(Time now);
+    void start_cut(replication::TriggerReason reason, Time now);
+    void maybe_cut(Time now);
+    CheckpointPacer::Due next_cut() const;
+    void abort_cut(const Error& error, Time now);
+    void on_abort_ok(const replication::AbortOk& message, Time now);
+    void send_end(replication::Manifest manifest, Time now);
+    void on_staged(const replication::Staged& message, Time now);
+    void on_applied(const replication::Applied& message, Time now);
+    void on_resign(const replication::Resign& message, Time now);
+    void on_handover(Time now);
+    void note_mode(replication::Mode mode, const std::string& reason);
+    void primary_guest_lost(const std::string& why, Time now);
+    void primary_power_event(replication::PowerState power, Time now);
+
+    // ---- node_secondary.cpp
+    bool secondary_session() const { return step_ == Step::wait_hello || step_ == Step::greeting || step_ == Step::following; }
+    void on_hello(const replication::Hello& hello, Time now);
+    void accept_hello(std::uint16_t version, Time now);
+    void refuse(const std::string& reason, Time now);
+    void on_begin(const replication::Begin& message, Time now);
+    void on_cut(const replication::Cut& message, Time now);
+    void on_end(const replication::End& message, Time now);
+    void on_abort(const replication::Abort& message, Time now);
+    void on_abdicate(const replication::Abdicate& message, Time now);
+    void on_resign_request(Time now);
+    void become_eligible(Time now);
+    void commit(Time now);
+    void start_apply(bool resume);
+    void apply_failed(const Error& error, Time now);
+    void cannot_run(const std::string& cause, Time now);
+    void resign(const std::string& cause, Time now);
+    void resigned(Time now);
+    void secondary_guest_lost(const std::string& why, Time now);
+
+    // ---- node_failover.cpp
+    bool session_open() const { return primary_session() || secondary_session() || step_ == Step::resigning || step_ == Step::abdicating; }
+    bool deciding() const { return step_ >= Step::closing && step_ <= Step::going_live; }
+    void lost(const std::string& why, Time now);
+    void violation(const std::string& what, Time now);
+    void close_session(const std::string& why);
+    void leave_colo(ColoExitReason reason, const std::string& why);
+    void go_alone(const std::string& why, Time now);
+    void decide(const std::string& why, Time now);
+    void ask(Time now);
+    void grant(Generation generation, Time now);
+    void continue_take_over(Time now);
+    void serve_on(Time now);
+    void become_outdated(const std::string& why, Time now);
+    void outdated_persisted(const Result<void>& result, const std::string& why, Time now);
+    void abdicate(const std::string& cause, Time now);
+    void finish_abdication(Time now);
+    void dead(Protection protection, const std::string& why);
+    void load_for_take_over();
+
+    // ---- node_operator.cpp
+    bool in_colo() const;
+    void finish_operator(Result<void> result);
+    Result<void> negotiate(Ask ask, Time now);
+    void operator_expired(Time now);
+    Result<void> accept_data_loss(Time now);
+    void grant_on_stopped_guest();
+
+    NodeConfig config_;
+    PersistentState state_;
+    Role role_ = Role::none;
+    Protection protection_ = Protection::idle;
+    std::string reason_;
+    Step step_ = Step::stopped;
+    Time deadline_ = kNever;            // of step_
+    std::vector<Action> actions_;
+    std::uint8_t output_ = 2;           // as last set
+    std::uint64_t token_ = 0;
+    AfterPersist after_persist_;
+
+    SessionId session_ = 0;             // open or being decided about; 0: none
+    replication::GuestDescription guest_;
+    bool colo_entered_ = false, colo_exited_ = false;
+    bool link_down_ = false;            // carrier of the client NIC
+    bool guest_present_ = false;        // a guest that runs or could run exists here
+    bool guest_stopped_ = false;        // frozen, kept
+    replication::PowerState power_ = replication::PowerState::running;
+    replication::Mode mode_ = replication::Mode::lock_step;
+    std::string mode_reason_;
+
+    struct Primary {
+        Epoch epoch = 0;                // open, being cut or in transfer
+        Epoch base = 0;                 // last STAGED
+        Epoch running = 0;              // that the guest runs in: last cut that was not aborted
+        Epoch applied = 0;
+        bool peer_eligible = false;
+        replication::Mode cut_mode = replication::Mode::lock_step;
+        std::string cut_mode_reason;
+        replication::TriggerReason cut_reason = replication::TriggerReason::period;
+        replication::PowerState cut_power = replication::PowerState::running;
+        bool cut_late = false;          // a cut was under way when its session ended
+        replication::Manifest manifest; // waits for in_session to be on disk
+    } p_;
+    ModePolicy mode_policy_;
+    CheckpointPacer pacer_;
+    std::array<std::uint64_t, replication::kTriggerReasons> triggers_{};
+    std::uint64_t checkpoints_ = 0, aborts_ = 0;
+
+    struct Secondary {
+        Stage stage = Stage::none;
+        Time stage_deadline = kNever;
+        Epoch open = 0;                 // of stage
+        Epoch highest = 0;              // last number seen: never again (R7)
+        Epoch staged = 0, applied = 0;
+        replication::Mode arriving_mode = replication::Mode::lock_step, staged_mode = replication::Mode::lock_step;
+        replication::PowerState arriving_power = replication::PowerState::running, staged_power = replication::PowerState::running;
+        bool loaded = false;            // the guest holds at least the staged state (not so in buffered mode)
+        Job job = Job::none;
+        bool job_loads = false;         // the job puts the staged state into the guest
+        bool eligible = false;
+        bool guest_died = false;        // since the job began
+        bool rolled = false;            // this staged state was already rolled forward
+        replication::PowerState own_power = replication::PowerState::running;   // held (R9)
+        bool asked_to_resign = false;
+    } s_;
+
+    struct Decision {
+        bool peer_abdicated = false;
+        bool vouched = false;           // the operator's word is the grant (manual)
+        bool request_out = false;
+        bool stored = false;            // the grant is on disk
+        bool finished_staged = false;
+        Generation generation = 0;
+        Generation override_generation = 0;   // the operator accepted data loss: no arbiter is asked
+        Time not_before{};              // lease
+    } d_;
+
+    struct Operator {
+        bool waits = false;             // OperatorDone is owed
+        Ask ask = Ask::none;            // negotiation with the peer under way
+        Time deadline = kNever;
+        bool finishing = false;         // the operator's wish is being carried out
+    } o_;
+};
+
+}  // namespace colo

@@ -1,0 +1,293 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "colo/node_hello.h"
+#include "colo/node_impl.h"
+#include "core/breakage.h"
+#include "proxy/proxy.h"
+
+namespace colo {
+
+using Output = proxy::PrimaryProxy::Output;
+using replication::Mode;
+using replication::PowerState;
+using replication::TriggerReason;
+
+// ---- hello ------------------------------------------------------------------------------------------------------------
+
+void NodeImpl::open_primary_session(SessionId session, const replication::GuestDescription& guest, Time now)
+{
+    if (step_ != Step::alone || session == 0) {
+        act(action::SessionFailed{"this side has no unprotected guest to protect (it is " +
+                                  std::string(colo::to_string(protection_)) + ")"});
+        act(action::CloseSession{"not ready"});
+        return;
+    }
+    session_ = session;
+    guest_ = guest;
+    const bool cut_late = p_.cut_late;
+    p_ = {};
+    p_.cut_late = cut_late;
+    d_ = {};
+    colo_entered_ = colo_exited_ = false;
+    enter(Step::hello, now + config_.hello_deadline);
+    change(Protection::connecting, "");
+    send(make_hello(config_, state_, session, guest_));
+}
+
+void NodeImpl::on_hello_ack(const replication::HelloAck& ack, Time now)
+{
+    if (step_ != Step::hello) return violation("hello-ack twice", now);
+    if (auto r = check_hello_ack(session_, ack); !r) return violation(r.error().text, now);
+    if (ack.generation <= state_.generation) return open_primary(now);
+    state_.generation = ack.generation;
+    persist([this](const Result<void>& result, Time at) {
+        if (!result) return lost("the state file cannot be written: " + result.error().text, at);
+        set_output(static_cast<std::uint8_t>(Output::flow));
+        open_primary(at);
+    });
+}
+
+void NodeImpl::open_primary(Time now)
+{
+    act(action::OpenSession{session_, state_.generation});
+    enter(Step::first_copy, now + config_.first_copy_deadline);
+    beat();
+    change(Protection::syncing, "first copy");
+    mode_policy_.begin_session(now);
+    pacer_.begin_session(now);
+    note_mode(mode_policy_.mode(), mode_policy_.reason());
+    begin_epoch(now);
+}
+
+// ---- epochs -----------------------------------------------------------------------------------------------------------
+
+void NodeImpl::begin_epoch(Time)
+{
+    const bool reuse = broken(Breakage::epoch_reused_after_abort) && step_ == Step::aborting;
+    if (!reuse) ++p_.epoch;
+    send(replication::Begin{p_.epoch, p_.base, mode_});
+    const Duration ahead = mode_ == Mode::buffered ? config_.buffered_interval_min : config_.checkpoint_interval;
+    act(action::StartEpoch{p_.epoch, p_.base, pacer_.last_cut() + ahead});
+}
+
+void NodeImpl::initial_copy_converged(Epoch epoch, Time now)
+{
+    if (step_ == Step::first_copy && epoch == p_.epoch) start_cut(TriggerReason::first, now);
+}
+
+CheckpointPacer::Due NodeImpl::next_cut() const
+{
+    if (o_.ask != Ask::none) return {};   // the peer is about to resign
+    const Duration minimum = mode_ == Mode::buffered ? config_.buffered_interval_min : config_.checkpoint_interval_min;
+    CheckpointPacer::Due due = pacer_.due(config_.checkpoint_interval, minimum);
+    // A guest that is off on both sides does not change.
+    if (due.reason == TriggerReason::period && power_ != PowerState::running && p_.cut_power == power_) due.at = kNever;
+    const Time change = mode_policy_.change_due();
+    if (change < due.at && power_ == PowerState::running)
+        due = {std::max(change, pacer_.last_cut() + minimum), TriggerReason::mode_change};
+    return due;
+}
+
+void NodeImpl::maybe_cut(Time now)
+{
+    if (step_ != Step::steady) return;
+    const CheckpointPacer::Due due = next_cut();
+    if (due.at <= now) start_cut(due.reason, now);
+}
+
+void NodeImpl::trigger(TriggerReason reason, Time now)
+{
+    if (!primary_session()) return;
+    // The comparer of the next epoch is not open yet: this difference is what the cut under way settles.
+    if (step_ == Step::cutting && reason == TriggerReason::mismatch) return;
+    pacer_.trigger(reason);
+    maybe_cut(now);
+}
+
+void NodeImpl::start_cut(TriggerReason reason, Time now)
+{
+    p_.cut_mode = mode_policy_.choose(reason, now);
+    p_.cut_mode_reason = mode_policy_.reason();
+    p_.cut_power = power_;
+    p_.cut_reason = reason;
+    pacer_.cut_begun(now);
+    ++triggers_[static_cast<std::size_t>(reason)];
+    // Longer than any cut can take by its own bounds: past it the guest thread or the device model hangs.
+    enter(Step::cutting, now + config_.transfer_deadline + config_.pause_bound * 3);
+    act(action::StartCut{p_.epoch, p_.base, reason, p_.cut_mode, config_.pause_bound, p_.cut_power});
+}
+
+void NodeImpl::cut_done(Epoch epoch, Result<void> result, Time now)
+{
+    const bool died = !result && result.error().code == Errc::guest_died;
+    if (std::exchange(p_.cut_late, false)) {
+        // Its session is over, but it may have sealed the proxy after our last word.
+        set_output(output_);
+        if (died) primary_guest_lost(result.error().text, now);
+        return;
+    }
+    if (step_ != Step::cutting || epoch != p_.epoch) return;
+    if (died) return primary_guest_lost(result.error().text, now);
+    if (!result) return abort_cut(result.error(), now);
+    p_.running = epoch;
+    pacer_.cut_succeeded();
+    send(replication::Cut{epoch, p_.cut_reason});
+    enter(Step::transferring, now + config_.transfer_deadline);
+    act(action::SendEpoch{epoch});
+}
+
+// ---- abort (R7) -------------------------------------------------------------------------------------------------------
+
+void NodeImpl::abort_cut(const Error&, Time now)
+{
+    ++aborts_;
+    pacer_.cut_aborted();
+    if (p_.cut_reason != TriggerReason::period && p_.cut_reason != TriggerReason::first) pacer_.trigger(p_.cut_reason);
+    act(action::AbortEpoch{p_.epoch});
+    if (p_.base == 0) set_output(static_cast<std::uint8_t>(Output::flow));
+    enter(Step::aborting, now + config_.staged_deadline);
+    send(replication::Abort{p_.epoch});
+}
+
+void NodeImpl::on_abort_ok(const replication::AbortOk& message, Time now)
+{
+    if (step_ != Step::aborting || message.epoch != p_.epoch) return violation("abort-ok out of order", now);
+    const bool too_often = pacer_.aborts_in_row() >= config_.abort_limit;
+    const std::string why = std::to_string(pacer_.aborts_in_row()) + " checkpoints in a row exceeded the pause limit of " +
+                            std::to_string(config_.pause_bound.count() / 1000) + " ms";
+    if (p_.base == 0 && too_often) {
+        send(replication::Close{why});
+        return lost(why, now);
+    }
+    begin_epoch(now);
+    if (p_.base == 0) return enter(Step::first_copy, now + config_.first_copy_deadline);
+    enter(Step::steady);
+    if (too_often && o_.ask == Ask::none)
+        (void)negotiate(Ask::pressure, now);
+    else
+        maybe_cut(now);
+}
+
+// ---- transfer, STAGED, APPLIED ----------------------------------------------------------------------------------------
+
+void NodeImpl::transfer_done(Epoch epoch, Result<replication::Manifest> manifest, Time now)
+{
+    if (step_ != Step::transferring || epoch != p_.epoch) return;
+    if (!manifest) return lost("transfer of epoch " + std::to_string(epoch) + ": " + manifest.error().text, now);
+    manifest->base = p_.base;
+    manifest->mode = p_.cut_mode;
+    manifest->power = p_.cut_power;
+    if (p_.base != 0) return send_end(std::move(*manifest), now);
+    // From END of the first epoch on the peer may be the one to run: on disk before it can be true.
+    p_.manifest = std::move(*manifest);
+    state_.in_session = true;
+    state_.session = session_;
+    step_ = Step::ending;
+    persist([this](const Result<void>& result, Time at) {
+        if (!result) return lost("the state file cannot be written: " + result.error().text, at);
+        send_end(std::exchange(p_.manifest, {}), at);
+    });
+}
+
+void NodeImpl::send_end(replication::Manifest manifest, Time now)
+{
+    p_.peer_eligible = true;
+    enter(Step::wait_staged, now + config_.staged_deadline);
+    send(replication::End{p_.epoch, std::move(manifest)});
+    if (broken(Breakage::release_before_staged)) act(action::ReleaseStaged{p_.epoch});
+}
+
+void NodeImpl::on_staged(const replication::Staged& message, Time now)
+{
+    if (step_ != Step::wait_staged || message.epoch != p_.epoch) return violation("staged out of order", now);
+    p_.base = p_.epoch;
+    ++checkpoints_;
+    if (!broken(Breakage::release_before_staged)) act(action::ReleaseStaged{p_.base});
+    enter(Step::wait_applied, now + config_.apply_deadline);
+    begin_epoch(now);
+}
+
+void NodeImpl::on_applied(const replication::Applied& message, Time now)
+{
+    if (step_ != Step::wait_applied || message.epoch != p_.base) return violation("applied out of order", now);
+    p_.applied = p_.base;
+    act(action::OpenComparer{p_.applied, p_.cut_mode});
+    note_mode(p_.cut_mode, p_.cut_mode_reason);
+    if (!std::exchange(colo_entered_, true)) act(action::ColoEntered{Role::primary});
+    change(Protection::in_sync, "");
+    enter(Step::steady);
+    maybe_cut(now);
+}
+
+void NodeImpl::note_mode(Mode mode, const std::string& reason)
+{
+    if (mode == mode_ && reason == mode_reason_) return;
+    mode_ = mode;
+    mode_reason_ = reason;
+    act(action::ModeChanged{mode, reason});
+}
+
+void NodeImpl::set_checkpoint_interval(Duration interval, Time now)
+{
+    config_.checkpoint_interval = interval;
+    trigger(TriggerReason::operator_request, now);
+}
+
+void NodeImpl::set_pause_bound(Duration bound)
+{
+    config_.pause_bound = bound;
+}
+
+// ---- ends of the session ----------------------------------------------------------------------------------------------
+
+void NodeImpl::on_resign(const replication::Resign& message, Time now)
+{
+    if (step_ == Step::hello) return violation("resign before hello", now);
+    const bool asked = o_.ask == Ask::failover || o_.ask == Ask::unprotect;
+    const std::string why = "the secondary resigned: " + message.cause;
+    close_session(why);
+    p_.peer_eligible = false;
+    leave_colo(asked ? ColoExitReason::request : ColoExitReason::error, why);
+    go_alone(why, now);
+}
+
+void NodeImpl::on_handover(Time now)
+{
+    // Both operators at once: the primary's wish wins, the secondary yields when it gets our request (Inv17).
+    if (o_.ask == Ask::failover || o_.ask == Ask::unprotect) return;
+    if (!p_.peer_eligible) return violation("handover before the first checkpoint", now);
+    o_.finishing = true;
+    abdicate("the operator failed over to the secondary", now);
+}
+
+void NodeImpl::primary_power_event(PowerState power, Time now)
+{
+    power_ = power;
+    trigger(TriggerReason::power_event, now);
+}
+
+void NodeImpl::primary_guest_lost(const std::string& why, Time now)
+{
+    if (!guest_present_) return;
+    guest_present_ = guest_stopped_ = false;
+    act(action::KillGuest{why});
+    set_output(static_cast<std::uint8_t>(Output::frozen));
+    if (primary_session() && p_.peer_eligible) return abdicate("the device model was lost: " + why, now);
+    if (primary_session()) {
+        send(replication::Close{why});
+        close_session(why);
+        leave_colo(ColoExitReason::error, why);
+        return dead(Protection::failed, "the guest was lost and no copy was complete: " + why);
+    }
+    if (deciding()) {
+        // The session is closed, so nobody can be told: the peer gets its grant because we never ask for one.
+        state_.outdated = true;
+        state_.reason = "the device model was lost: " + why;
+        persist();
+        finish_operator(make_error(Errc::guest_died, why));
+        return dead(Protection::abdicated, state_.reason);
+    }
+    if (step_ == Step::abdicating || step_ == Step::stopped) return;
+    dead(Protection::failed, "the guest was lost: " + why);
+}
+
+}  // namespace colo
