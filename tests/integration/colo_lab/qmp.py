@@ -95,5 +95,11 @@ class Qmp:
             if "event" in answer:
                 self.events.append(answer)
 
+    def take_events(self):
+        """Every event that arrived so far, in order; the list is empty afterwards."""
+        self.execute("query-status")
+        taken, self.events = self.events, []
+        return taken
+
     def close(self):
         self._socket.close()

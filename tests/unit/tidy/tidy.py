@@ -135,7 +135,7 @@ def check_shell(root):
     scripts = [name for name in tracked(root) if name.endswith(".sh") or is_script(root, name) and
                re.search(r"\b(ba|da)?sh\b", lines_of(root, name)[0])]
     try:
-        done = subprocess.run(["shellcheck", *scripts], cwd=root, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        done = subprocess.run(["shellcheck", "-x", *scripts], cwd=root, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                               text=True, check=False)
     except FileNotFoundError:
         return ["shellcheck is not installed (scripts/setup installs it)"], ""
