@@ -1,0 +1,141 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+// A guest that writes down what is asked of it, in order, and fails where it is told to.
+
+#include "core/clock.h"
+#include "replication/guest.h"
+
+#include <algorithm>
+#include <string>
+#include <vector>
+
+namespace colo::test {
+
+using Trace = std::vector<std::string>;
+
+class FakeClock final : public Clock {
+public:
+    Time now() const override { return time; }
+    mutable Time time{1'000'000};
+};
+
+class FakeDirtyLog final : public replication::DirtyLog {
+public:
+    explicit FakeDirtyLog(Trace& trace) : trace_(trace) {}
+    Result<void> start() override
+    {
+        trace_.push_back("log-start");
+        return {};
+    }
+    Result<void> fetch_and_clear(replication::PageSet& into, bool) override
+    {
+        trace_.push_back("fetch");
+        into.merge(dirty);
+        dirty.clear();
+        return {};
+    }
+    void stop() override { trace_.push_back("log-stop"); }
+    std::string method() const override { return "fake"; }
+    replication::PageSet dirty;
+
+private:
+    Trace& trace_;
+};
+
+class FakeGuest final : public replication::Guest, private replication::GuestMemory {
+public:
+    FakeGuest(Trace& trace, FakeClock& clock, std::uint64_t pages = 16) : trace_(trace), clock_(clock), log_(trace), ram_(pages * kPageSize)
+    {
+        description_.kind = "fake";
+        description_.regions = {{0, pages}};
+    }
+    std::string fail_at;           // name of the step that fails
+    Duration cost{0};              // of every step
+    bool is_running = true;
+    Bytes& ram() { return ram_; }
+    FakeDirtyLog& log() { return log_; }
+
+    const replication::GuestDescription& description() const override { return description_; }
+    replication::GuestMemory& memory() override { return *this; }
+    replication::DirtyLog& dirty_log() override { return log_; }
+    Result<void> create(replication::StartMode, Deadline) override { return step("create"); }
+    Result<void> cut_begin(Deadline) override
+    {
+        auto r = step("cut-begin");
+        if (r) is_running = false;
+        return r;
+    }
+    Result<replication::DeviceState> cut_save(Deadline) override
+    {
+        if (auto r = step("cut-save"); !r) return r.error();
+        return replication::DeviceState{{1, 2, 3}, {}};
+    }
+    Result<void> resume(Deadline) override
+    {
+        auto r = step("resume");
+        if (r) is_running = true;
+        return r;
+    }
+    replication::CutTimes last_cut_times() const override { return {}; }
+    Result<void> stop(Deadline) override
+    {
+        auto r = step("stop");
+        if (r) is_running = false;
+        return r;
+    }
+    Result<void> load(const replication::DeviceState&, Deadline) override
+    {
+        auto r = step("load");
+        if (r) log_.dirty.add(3);   // a load touches memory
+        return r;
+    }
+    Result<void> verify(const replication::DeviceState&) const override { return {}; }
+    Result<void> recreate(Deadline) override { return step("recreate"); }
+    void kill() noexcept override { trace_.push_back("kill"); }
+    Time last_progress() const override { return {}; }
+    void probe() override {}
+    int device_model_pid() const override { return 0; }
+    bool running() const override { return is_running; }
+    void set_event_handler(std::function<void(replication::GuestEvent)>) override {}
+    Result<void> save_device_state(const std::string&, bool, Deadline) override { return {}; }
+    Result<void> load_device_state(const std::string&, Deadline) override { return {}; }
+    Result<void> set_global_dirty_log(bool, Deadline) override { return {}; }
+
+private:
+    Result<void> step(const std::string& name)
+    {
+        trace_.push_back(name);
+        clock_.time = clock_.time + cost;
+        if (name == fail_at) return make_error(Errc::timed_out, name + " failed");
+        return {};
+    }
+    Result<void> read(std::span<const Gfn> gfns, std::uint8_t* out, std::span<replication::FrameStatus> status) override
+    {
+        for (std::size_t i = 0; i < gfns.size(); ++i) {
+            std::copy_n(ram_.begin() + static_cast<std::ptrdiff_t>(gfns[i] * kPageSize), kPageSize, out + i * kPageSize);
+            status[i] = replication::FrameStatus::ok;
+        }
+        return {};
+    }
+    Result<void> write(std::span<const replication::PageWrite> pages) override
+    {
+        trace_.push_back("write");
+        for (const auto& page : pages)
+            if (page.data)
+                std::copy_n(page.data, kPageSize, ram_.begin() + static_cast<std::ptrdiff_t>(page.gfn * kPageSize));
+            else
+                std::fill_n(ram_.begin() + static_cast<std::ptrdiff_t>(page.gfn * kPageSize), kPageSize, std::uint8_t{0});
+        return {};
+    }
+    Result<void> release(std::span<const Gfn>) override { return {}; }
+    const std::uint8_t* view(Gfn gfn) const override { return ram_.data() + gfn * kPageSize; }
+
+    Trace& trace_;
+    FakeClock& clock_;
+    FakeDirtyLog log_;
+    Bytes ram_;
+    replication::GuestDescription description_;
+};
+
+}  // namespace colo::test
