@@ -108,7 +108,6 @@ private:
     Epoch in_flight_ = 0;               // flushed, neither staged nor aborted; 0: none
     Epoch staged_ = 0;
     bool log_started_ = false;
-    bool log_incomplete_ = false;       // a fetch failed half-way: bits may be lost, every frame counts as dirty
     PageSet fetched_;                   // scratch of fetch()
     PageSet last_copied_;               // Breakage::copy_before_clear only
     PageSet released_;                  // frames that P gave up, newest status of this epoch
@@ -218,15 +217,13 @@ Result<void> Capture::fetch(bool final)
         fetched_.subtract(last_copied_);
         last_copied_.clear();
     }
-    if (!result || log_incomplete_) {
-        // Bits may have been cleared without being reported.
-        log_incomplete_ = !result && result.error().code != Errc::limit;
-        fetched_ = ram_;
-    }
-    fetched_.intersect(ram_);
+    if (result)
+        fetched_.intersect(ram_);
+    else
+        fetched_ = ram_;   // bits may have been cleared without being reported
     encoder_.stats().fetched += fetched_.count();
     ledger_.fetched(fetched_);
-    if (log_incomplete_) return fail(with_context("fetch dirty frames", result.error()));
+    if (!result && result.error().code != Errc::limit) return fail(with_context("fetch dirty frames", result.error()));
     return {};
 }
 
