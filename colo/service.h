@@ -107,12 +107,13 @@ public:
     virtual void incoming(TransferPhase phase, const std::string& error = {}) = 0;
 
     // COLO proper. entered: first STAGED was sent (secondary) or received (primary).
-    // peer_lost: the loop ended without a decision. failover_started: decided. left: this side is out of the mode;
-    // `ok` false: it could not go on (secondary resigned, refused a grant).
+    // peer_lost: the loop ended without a decision. failover_started: decided, by an operator or an arbiter. left: this
+    // side is out of the mode; `ok` false: it could not go on (secondary resigned, a grant was refused), `error` says
+    // why. Between entered and left, outgoing() and incoming() are not called.
     virtual void colo_entered(schema::COLOMode mode) = 0;
     virtual void colo_peer_lost() = 0;
     virtual void colo_failover_started() = 0;
-    virtual void colo_left(bool ok) = 0;
+    virtual void colo_left(bool ok, const std::string& error = {}) = 0;
 
     // The guest (guest = true) or the daemon goes down. Not called for the `quit` command, which reports itself.
     virtual void shutdown(bool guest, schema::ShutdownCause cause) = 0;

@@ -98,7 +98,7 @@ def command(schema, definition):
     lines = [f"// {definition.doc}", f"struct {definition.cpp_name} {{",
              f'    static constexpr std::string_view kName = "{definition.name}";']
     if arguments:
-        lines.append(f"    using Arguments = {arguments};")
+        lines.append(f"    using Arguments = schema::{arguments};")
     else:
         lines += ["    " + line for line in struct(schema, "Arguments", "", definition.members) if line]
     returns = schema.cpp_type(definition.returns) if definition.returns else "void"

@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "colo/handlers/control.h"
+#include "colo/handlers/uri.h"
+#include "core/log.h"
+
+#include <memory>
+
+namespace colo {
+
+namespace commands = schema::commands;
+using schema::MigrationCapability;
+
+namespace {
+
+Done completing(qmp::TypedReply<void> reply)
+{
+    auto shared = std::make_shared<qmp::TypedReply<void>>(std::move(reply));
+    return [shared](Result<void> result) { shared->complete(result); };
+}
+
+void lost_heartbeat(Control& control, qmp::TypedReply<void> reply)
+{
+    if (!control.book().in_colo()) return reply.fail("The feature 'colo' is not enabled");
+    if (control.book().failing_over()) return reply.fail("COLO failover is already activated");
+    control.service().lost_heartbeat(completing(std::move(reply)));
+}
+
+void protect(Control& control, const std::string& uri, qmp::TypedReply<void> reply)
+{
+    if (auto allowed = check_outgoing(control); !allowed) return reply.fail(allowed.error());
+    if (!uri.empty() && classify_uri(uri) == UriKind::unknown)
+        return reply.fail("Parameter 'uri' expects tcp:HOST:PORT or unix:PATH");
+    if (auto set = control.settings().set_capabilities({{MigrationCapability::x_colo, true}}); !set)
+        return reply.fail(set.error());
+    start_protection(control, uri, std::move(reply));
+}
+
+void load_device_state(Control& control, const std::string& file, qmp::TypedReply<void> reply)
+{
+    if (control.service().run_state() == schema::RunState::running)
+        return reply.fail("Cannot update device state while vm is running");
+    auto shared = std::make_shared<qmp::TypedReply<void>>(std::move(reply));
+    control.service().load_device_state(file, [file, shared](Result<void> result) {
+        if (result) return shared->succeed();
+        spdlog::warn("load device state from {}: {}", file, result.error().text);
+        if (result.error().code == Errc::unsupported) return shared->fail(result.error());
+        shared->fail("An IO error has occurred");
+    });
+}
+
+void add_xen(Control& control, qmp::Registry& registry)
+{
+    registry.add<commands::XenSaveDevicesState>([&control](const auto& arguments, auto reply) {
+        control.service().save_device_state(arguments.filename, arguments.live.value_or(true),
+                                            completing(std::move(reply)));
+    });
+    registry.add<commands::XenLoadDevicesState>([&control](const auto& arguments, auto reply) {
+        load_device_state(control, arguments.filename, std::move(reply));
+    });
+    registry.add<commands::XenSetGlobalDirtyLog>([&control](const auto& arguments, auto reply) {
+        control.service().set_global_dirty_log(arguments.enable, completing(std::move(reply)));
+    });
+    registry.add<commands::XenColoDoCheckpoint>([&control](const auto&, auto reply) {
+        control.service().do_checkpoint(completing(std::move(reply)));
+    });
+}
+
+}  // namespace
+
+void add_colo_commands(Control& control, qmp::Registry& registry)
+{
+    registry.add<commands::QueryColoStatus>(
+        [&control](const auto&, auto reply) { reply.succeed(control.book().colo_status()); });
+    registry.add<commands::XColoLostHeartbeat>(
+        [&control](const auto&, auto reply) { lost_heartbeat(control, std::move(reply)); });
+    add_xen(control, registry);
+
+    registry.add<commands::XQueryColo>([&control](const auto&, auto reply) { reply.succeed(control.service().status()); });
+    registry.add<commands::XColoProtect>([&control](const auto& arguments, auto reply) {
+        protect(control, arguments.uri.value_or(std::string()), std::move(reply));
+    });
+    registry.add<commands::XColoFailover>([&control](const auto& arguments, auto reply) {
+        control.service().failover(arguments.accept_data_loss.value_or(false), completing(std::move(reply)));
+    });
+    registry.add<commands::XColoUnprotect>(
+        [&control](const auto&, auto reply) { control.service().unprotect(completing(std::move(reply))); });
+}
+
+}  // namespace colo
