@@ -83,6 +83,7 @@ struct ProxyOptions {
     Duration hold_deadline_min{20'000};              // adaptive between these two (R8, section 3 step 1)
     Duration hold_deadline_max{200'000};
     Duration reinject_interval{40'000};              // R4: first re-injection; doubles
+    std::uint64_t hash_seed = 0x9e3779b97f4a7c15u;   // of the flow tables; random in the daemon (clients choose ports)
 };
 
 struct ProxyStats {
@@ -95,6 +96,16 @@ struct ProxyStats {
     std::uint32_t hold_p50_us = 0, hold_p99_us = 0;
 };
 
+// Addresses that the guest was seen to use, by NIC; bounded.
+using Ip6 = std::array<std::uint8_t, 16>;
+struct GuestAddresses {
+    struct Nic {
+        std::vector<std::uint32_t> ip4;   // host order
+        std::vector<Ip6> ip6;
+    };
+    std::vector<Nic> nics;
+};
+
 // What a secondary knows at go-live and a new primary starts from (R2, R3, R4).
 struct TakeOver {
     replication::ProxySection section;
@@ -102,6 +113,17 @@ struct TakeOver {
     std::vector<Replay> replay;        // own output of the running epoch, wire numbers, in order; empty if R2 says so
     struct Input { std::uint8_t nic; FramePtr frame; };
     std::vector<Input> reinject;       // journal that the guest has not acknowledged, guest numbers, in order
+    // Connections whose handshake S's guest has begun in this epoch and whose client has not answered yet: the client may
+    // know P's first number, so the offset is learnt from its next ACK (R3). `guest_isn` as our guest sent it.
+    struct HalfOpen {
+        std::uint8_t nic = 0;
+        std::uint32_t guest_ip = 0, peer_ip = 0;
+        std::uint16_t guest_port = 0, peer_port = 0;
+        std::uint32_t guest_isn = 0, guest_tsval = 0;
+        bool has_timestamp = false;
+    };
+    std::vector<HalfOpen> half_open;
+    GuestAddresses addresses;          // what announcements must carry
 };
 
 class PrimaryProxy {
@@ -149,7 +171,10 @@ public:
     virtual std::vector<FramePtr> announcements(std::uint8_t nic) const = 0;
 };
 std::unique_ptr<PrimaryProxy> make_primary_proxy(const ProxyOptions& options, PrimarySink& sink);
-// A secondary that went live: translation state comes from the take-over; the guest keeps its numbers.
+// Both start with Output::hold: nothing leaves before set_output.
+// A secondary that went live: translation state comes from the take-over; the guest keeps its numbers. The take-over's
+// input is given to the guest at once, and again by timer until the guest acknowledges it; its replay leaves with the first
+// set_output(flow), before anything else.
 std::unique_ptr<PrimaryProxy> make_primary_proxy(const ProxyOptions& options, PrimarySink& sink, const TakeOver& from, Time now);
 
 class SecondaryProxy {

@@ -22,6 +22,7 @@
 #include "replication/message.h"
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -48,6 +49,9 @@ struct RuntimeOptions {
     // What may wait for the peer to read. Beyond it mirrored input is not sent (it never counts as journalled, so its
     // ACK waits for S's guest or a checkpoint) and S's output is dropped (P's waits for a checkpoint); both are counted.
     std::uint64_t channel_send_bytes_max = 32u << 20;
+    // Where the lease lives, if another thread keeps it (lock-free, any thread); the earlier of it and set_lease counts.
+    std::function<Time()> lease_source;
+    std::function<void()> on_turn;   // every loop turn (see progress()); must be lock-free
 };
 
 // Called from the proxy thread. Must return quickly and must not call back into the runtime: post to your own loop.
@@ -120,7 +124,10 @@ public:
     // Just before `stop`: input stays in the wire until seal_primary (or pause_input(false) where no seal follows).
     virtual void pause_input(bool paused) = 0;                                                    // posted
     // R5, after stop returned and before cont: drains every port under the old tag, takes back unread input, seals.
-    virtual Result<replication::ProxySection> seal_primary(Epoch next, Deadline deadline) = 0;   // blocking
+    // start_seal is posted (save and scan may run meanwhile), finish_seal blocks until every NIC is sealed. `protect`:
+    // Output::protect from this cut on (first epoch). Input flows again afterwards.
+    virtual void start_seal(Epoch next, bool protect) = 0;
+    virtual Result<replication::ProxySection> finish_seal(Deadline deadline) = 0;                // blocking
     virtual void staged(Epoch epoch) = 0;                                                        // posted
     // Both roles. Primary: the comparer opens for `epoch`. Secondary: see applied_secondary.
     virtual void applied(Epoch epoch) = 0;                                                       // posted
@@ -130,8 +137,10 @@ public:
     virtual void peer_cut(Epoch epoch) = 0;                                                      // posted
     virtual Result<void> seal_secondary(Deadline deadline) = 0;                                  // blocking
     // Before the guest is resumed: offsets, journal and replay of `epoch` are in force when it returns (blocking).
-    virtual Result<void> applied_secondary(Epoch epoch, replication::ProxySection section, Deadline deadline) = 0;
-    virtual void set_guest_paused(bool paused) = 0;                                              // posted; buffered mode
+    // `paused`: buffered mode, input is kept and not delivered; called again for the same epoch, with false, when the
+    // guest is loaded and about to run after all.
+    virtual Result<void> applied_secondary(Epoch epoch, const replication::ProxySection& section, bool paused,
+                                           Deadline deadline) = 0;
 };
 
 // Starts the thread. One RuntimeNic per options.proxy.nics. `events` must outlive the runtime.

@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+// One flow on the primary: what is held, what it is compared with, and how its numbers translate.
+
+#include "proxy/datagram_compare.h"
+#include "proxy/flow_table.h"
+#include "proxy/proxy.h"
+#include "proxy/reinjector.h"
+#include "proxy/tcp_compare.h"
+
+#include <deque>
+#include <limits>
+#include <memory>
+#include <optional>
+
+namespace colo::proxy {
+
+struct Held {
+    FramePtr frame;            // wire numbers
+    Epoch tag = 0;
+    Time since;
+    StreamSpan span;           // TCP
+    std::uint32_t ack = 0;
+    bool has_ack = false;
+    bool matched = false;      // datagrams: S produced an equal one
+    std::size_t memory() const { return frame->bytes.size() + 160; }
+};
+
+struct PrimaryFlow {
+    static constexpr std::size_t kNotHolding = std::numeric_limits<std::size_t>::max();
+
+    FlowKey key;
+    Time last_active;
+    std::deque<Held> held;
+    std::size_t holding_index = kNotHolding;
+    std::unique_ptr<TcpCompare> tcp;              // kind tcp
+    std::unique_ptr<DatagramCompare> datagrams;   // kind udp, icmp, arp
+    OpaqueCause cause = OpaqueCause::none;        // kind opaque: why the newest cannot be compared
+
+    // Only where this host went live with the flow (R3).
+    std::uint32_t wire_offset = 0, timestamp_offset = 0;
+    std::optional<TakeOver::HalfOpen> learning;
+    std::optional<std::uint32_t> syn_contained;   // wire number that follows a SYN of before the take-over
+    Reinjector reinject;
+
+    std::size_t peer_memory() const { return (tcp ? tcp->peer_memory() : 0) + (datagrams ? datagrams->memory() : 0); }
+    bool translated() const { return wire_offset != 0 || timestamp_offset != 0 || learning; }
+    bool busy() const { return !held.empty() || !reinject.empty() || peer_memory() != 0; }
+    // RFC 5382: an established connection that we translate must outlive two hours of silence. One that we do not
+    // translate is learnt again from its next segment.
+    Duration idle_after() const
+    {
+        using std::chrono::seconds;
+        if (!tcp || tcp->closed()) return seconds(1);
+        if (translated()) return tcp->finished() ? seconds(60) : seconds(7440);
+        return tcp->established() ? seconds(60) : seconds(30);
+    }
+};
+
+}  // namespace colo::proxy

@@ -1,0 +1,247 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "core/breakage.h"
+#include "proxy/secondary_impl.h"
+
+#include <algorithm>
+
+namespace colo::proxy {
+
+SecondaryProxyImpl::SecondaryProxyImpl(const ProxyOptions& options, SecondarySink& sink)
+    : options_(options), sink_(sink), flows_(std::max<std::size_t>(options.flows_max, 1), options.hash_seed),
+      addresses_(options.nics, {})
+{
+}
+
+SecondaryFlow* SecondaryProxyImpl::flow_of(const FlowKey& key, Time now)
+{
+    SecondaryFlow* flow = flows_.find(key);
+    if (flow != nullptr) {
+        flows_.touch(*flow, now);
+        return flow;
+    }
+    flow = flows_.use_or_add(key, now);
+    // Not begun in this epoch and not in the manifest: P's numbers, but our guest's clock lags.
+    if (flow != nullptr) flow->timestamp_offset = lag_ticks_;
+    return flow;
+}
+
+void SecondaryProxyImpl::not_journalled(Epoch epoch) { gap_ = std::max(gap_.value_or(0), epoch); }
+
+void SecondaryProxyImpl::input(std::uint8_t nic, Epoch epoch, std::uint64_t number, const FramePtr& frame, Time now)
+{
+    if (number <= last_number_) return;
+    if (number != last_number_ + 1) not_journalled(epoch);
+    last_number_ = number;
+    ++stats_.wire_frames;
+    stats_.wire_bytes += frame->bytes.size();
+    const Packet packet = parse_packet(frame->view());
+    neighbours_.learn(nic, packet);
+    const bool contained = running_ == 0 ? current(epoch) : epoch < running_;   // a checkpoint has it or will have it
+    if (!contained) {
+        Waiting input{nic, epoch, number, frame};
+        if (current(epoch) && !paused_) {
+            deliver(input, now);
+        } else if (journal_bytes_ + memory(frame) <= options_.journal_bytes_max) {
+            journal_bytes_ += memory(frame);
+            waiting_.push_back(std::move(input));
+        } else {
+            ++stats_.dropped_overflow;
+            not_journalled(epoch);
+        }
+    }
+    if (!gap_) sink_.journalled(epoch, number);
+}
+
+void SecondaryProxyImpl::note_client(SecondaryFlow& flow, const Packet& packet, std::uint64_t number)
+{
+    if (packet.has(kTcpSyn)) flow.client_syn_number = number;
+    if (packet.has(kTcpRst)) {
+        journal_bytes_ -= flow.journal.memory();
+        flow.journal.clear();
+        flow.closed = true;
+        return;
+    }
+    if (!packet.has(kTcpAck)) return;
+    if (!flow.client_ack || packet.has(kTcpSyn) || seq_after(packet.ack, *flow.client_ack)) flow.client_ack = packet.ack;
+    const std::uint32_t tsecr = packet.options.tsecr;
+    if (packet.options.has_timestamp() && tsecr != 0 && (!flow.client_tsecr || seq_after(tsecr, *flow.client_tsecr)))
+        flow.client_tsecr = tsecr;
+    learn_offset(flow, packet);
+}
+
+// R3: the client acknowledges P's SYN; our guest sent its own.
+void SecondaryProxyImpl::learn_offset(SecondaryFlow& flow, const Packet& packet)
+{
+    if (!flow.learning) return;
+    flow.wire_offset = packet.ack - (flow.learning->guest_isn + 1);
+    if (flow.learning->has_timestamp && packet.options.has_timestamp() && packet.options.tsecr != 0)
+        flow.timestamp_offset = packet.options.tsecr - flow.learning->guest_tsval;
+    flow.covered = packet.ack;
+    flow.learnt = true;
+    flow.learning.reset();
+}
+
+FramePtr SecondaryProxyImpl::to_guest_numbers(const SecondaryFlow* flow, const FramePtr& frame) const
+{
+    if (flow == nullptr || !flow->translated()) return frame;
+    const Packet packet = parse_packet(frame->view());
+    return rewritten(frame, packet, {0, 0 - flow->wire_offset, 0, 0 - flow->timestamp_offset});
+}
+
+void SecondaryProxyImpl::journal_input(const Waiting& input, const Packet& packet, SecondaryFlow* flow, Time now)
+{
+    const std::uint32_t size = packet.sequence_size();
+    if (size == 0 || packet.has(kTcpRst)) return;
+    if (flow == nullptr) return not_journalled(input.epoch);
+    const std::uint32_t end = packet.seq + size;
+    if (!packet.has(kTcpSyn) && flow->guest_ack && !seq_after(end, *flow->guest_ack)) return;
+    if (flow->journal.has(packet.seq, end)) return;
+    if (journal_bytes_ + memory(input.frame) > options_.journal_bytes_max) {
+        ++stats_.dropped_overflow;
+        return not_journalled(input.epoch);
+    }
+    flow->journal.add({input.number, input.epoch, packet.seq, end, input.frame}, now, options_.reinject_interval);
+    journal_bytes_ += memory(input.frame);
+    next_reinject_ = std::min(next_reinject_, flow->journal.due());
+}
+
+void SecondaryProxyImpl::deliver(const Waiting& input, Time now)
+{
+    const Packet packet = parse_packet(input.frame->view());
+    SecondaryFlow* flow = nullptr;
+    if (packet.kind == PacketKind::tcp) {
+        flow = flow_of(key_from_peer(input.nic, packet), now);
+        if (flow != nullptr) note_client(*flow, packet, input.number);
+        journal_input(input, packet, flow, now);
+    }
+    FramePtr frame = to_guest_numbers(flow, input.frame);
+    if (capturing_) captured_.push_back({input.nic, std::move(frame)});
+    else sink_.to_guest(input.nic, frame);
+}
+
+void SecondaryProxyImpl::deliver_waiting(Time now)
+{
+    while (!waiting_.empty() && (capturing_ || (current(waiting_.front().epoch) && !paused_))) {
+        const Waiting input = std::move(waiting_.front());
+        waiting_.pop_front();
+        journal_bytes_ -= memory(input.frame);
+        deliver(input, now);
+    }
+}
+
+void SecondaryProxyImpl::peer_cut(Epoch epoch, Time now)
+{
+    if (cuts_.size() >= 16) cuts_.pop_front();
+    cuts_.push_back({epoch, now});
+}
+
+void SecondaryProxyImpl::seal(Time) {}   // the port was drained under the old epoch; its unread input is gone with our guest's state
+
+// P's clock went on from the cut, ours goes on from now with the state of the cut.
+void SecondaryProxyImpl::update_lag(Time now)
+{
+    const auto cut = std::find_if(cuts_.begin(), cuts_.end(), [this](const CutTime& c) { return c.epoch == running_; });
+    if (cut == cuts_.end()) return;
+    const auto ticks = static_cast<std::uint32_t>(std::max<std::int64_t>(0, (now - cut->time).count()) / 1000 + 1);
+    for (SecondaryFlow& flow : flows_)
+        if (!flow.learning) flow.timestamp_offset += ticks - lag_ticks_;
+    lag_ticks_ = ticks;
+}
+
+void SecondaryProxyImpl::take_state(const replication::FlowState& state, Time now)
+{
+    SecondaryFlow* flow = flow_of({state.nic, PacketKind::tcp, state.guest_port, state.peer_port, state.guest_ip, state.peer_ip}, now);
+    if (flow == nullptr) return;
+    const bool zeroed = broken(Breakage::offsets_zeroed_at_apply);
+    flow->wire_offset = zeroed ? 0 : state.wire_offset;
+    flow->timestamp_offset = zeroed ? 0 : state.timestamp_offset + lag_ticks_;
+    flow->learnt = true;
+    flow->covered = state.covered_seq;
+    flow->highest_timestamp = state.highest_timestamp;
+    flow->has_timestamp = (state.flags & 1) != 0;
+    flow->established = true;
+}
+
+void SecondaryProxyImpl::applied(Epoch epoch, const replication::ProxySection& section, Time now)
+{
+    if (epoch < running_) return;
+    running_ = alias_ = epoch;
+    if (gap_ && *gap_ < epoch) gap_.reset();
+    lag_ticks_ = 0;
+    for (SecondaryFlow& flow : flows_) {
+        journal_bytes_ -= flow.journal.memory();
+        flow.journal.drop_older(epoch);
+        journal_bytes_ += flow.journal.memory();
+        flow.journal.hurry(now);   // a guest that is loaded again has forgotten what it was given
+        flow.wire_offset = flow.timestamp_offset = 0;
+        flow.learnt = flow.closed = flow.has_timestamp = false;
+        flow.learning.reset();
+        flow.covered.reset();
+        flow.guest_ack.reset();
+        flow.guest_tsval = flow.highest_timestamp = 0;
+    }
+    flows_.remove_if([](const SecondaryFlow& flow) { return flow.journal.empty(); });
+    for (const replication::FlowState& state : section.flows) take_state(state, now);
+    update_lag(now);
+    if (!broken(Breakage::replay_after_staged)) {
+        replay_.clear();
+        replay_bytes_ = 0;
+    }
+    while (!waiting_.empty() && waiting_.front().epoch < epoch) {
+        journal_bytes_ -= memory(waiting_.front().frame);
+        waiting_.pop_front();
+    }
+    next_reinject_ = now;
+    deliver_waiting(now);
+}
+
+void SecondaryProxyImpl::aborted(Epoch epoch, Time now)
+{
+    alias_ = std::max(alias_, epoch);
+    if (running_ != 0) return deliver_waiting(now);
+    while (!waiting_.empty() && waiting_.front().epoch <= alias_) {   // the first checkpoint will contain it
+        journal_bytes_ -= memory(waiting_.front().frame);
+        waiting_.pop_front();
+    }
+}
+
+void SecondaryProxyImpl::set_paused(bool paused, Time now)
+{
+    if (paused_ == paused) return;
+    paused_ = paused;
+    if (paused || running_ == 0) return;
+    update_lag(now);
+    deliver_waiting(now);
+    next_reinject_ = now;
+}
+
+void SecondaryProxyImpl::tick(Time now)
+{
+    if (running_ == 0 || paused_ || now < next_reinject_) return;
+    next_reinject_ = kNever;
+    if (broken(Breakage::journal_forgotten)) return;
+    for (SecondaryFlow& flow : flows_) {
+        if (flow.journal.due() <= now)
+            stats_.reinjected += flow.journal.inject(now, [&](const Reinjector::Entry& entry) {
+                sink_.to_guest(flow.key.nic, to_guest_numbers(&flow, entry.frame));
+            });
+        next_reinject_ = std::min(next_reinject_, flow.journal.due());
+    }
+}
+
+ProxyStats SecondaryProxyImpl::stats() const
+{
+    ProxyStats stats = stats_;
+    stats.flows = flows_.size();
+    stats.journal_bytes = journal_bytes_;
+    stats.journal_frames = waiting_.size();
+    for (const SecondaryFlow& flow : flows_) stats.journal_frames += flow.journal.size();
+    return stats;
+}
+
+std::unique_ptr<SecondaryProxy> make_secondary_proxy(const ProxyOptions& options, SecondarySink& sink)
+{
+    return std::make_unique<SecondaryProxyImpl>(options, sink);
+}
+
+}  // namespace colo::proxy
