@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "colo/node_hello.h"
+#include "node_pair.h"
+
+#include <gmock/gmock.h>
+
+namespace colo::test {
+namespace {
+
+using testing::HasSubstr;
+
+replication::Hello good_hello()
+{
+    return make_hello(small_config(), PersistentState{}, 5, small_guest());
+}
+
+std::string refusal(const replication::Hello& hello)
+{
+    const auto r = check_hello(small_config(), small_guest(), hello);
+    return r ? "" : r.error().text;
+}
+
+TEST(NodeHello, Inv32_EqualSidesAgreeOnAVersion)
+{
+    const auto version = check_hello(small_config(), small_guest(), good_hello());
+    ASSERT_TRUE(version);
+    EXPECT_EQ(*version, 1);
+}
+
+TEST(NodeHello, Inv32_EveryDifferenceIsToldWithBothValues)
+{
+    struct Case {
+        const char* what;
+        std::function<void(replication::Hello&)> change;
+        std::vector<const char*> expected;
+    };
+    const Case cases[] = {
+        {"uuid", [](auto& h) { h.domain_uuid = "other"; }, {"UUID", "\"other\"", "01234567"}},
+        {"version", [](auto& h) { h.version_min = h.version_max = 9; }, {"versions 9 to 9", "1 to 1", "same release"}},
+        {"beat", [](auto& h) { h.beat_interval_us = 7; }, {"heartbeat interval", "7 us", "10000 us", "[heartbeat]"}},
+        {"loss", [](auto& h) { h.beat_loss_us = 7; }, {"loss time", "7 us"}},
+        {"lease", [](auto& h) { h.lease_us = 7; }, {"lease", "7 us", "90000 us"}},
+        {"arbiter", [](auto& h) { h.arbiter = "lock:elsewhere"; }, {"arbiter", "lock:elsewhere", "lock:desk"}},
+        {"kind", [](auto& h) { h.guest.kind = "xen-hvm"; }, {"kind of guest", "xen-hvm", "sim"}},
+        {"accelerator", [](auto& h) { h.guest.accelerator = "kvm"; }, {"accelerator", "kvm"}},
+        {"machine", [](auto& h) { h.guest.machine = "q35"; }, {"machine type", "q35", "desk"}},
+        {"cpu", [](auto& h) { h.guest.cpu_policy = "host"; }, {"CPU", "host"}},
+        {"device model", [](auto& h) { h.guest.device_model = "9.0"; }, {"device model", "9.0"}},
+        {"devices", [](auto& h) { h.guest.device_list = "x"; }, {"device list"}},
+        {"boot", [](auto& h) { h.guest.boot_digest = "x"; }, {"boots from", "identical kernel"}},
+        {"vcpus", [](auto& h) { h.guest.vcpus = 4; }, {"virtual CPUs", "\"4\"", "\"1\""}},
+        {"memory", [](auto& h) { h.guest.regions[0].pages = 32; }, {"memory", "128 KiB", "64 KiB"}},
+        {"nics", [](auto& h) { h.guest.nics.clear(); }, {"number of NICs", "\"0\"", "\"1\""}},
+        {"mac", [](auto& h) { h.guest.nics[0].mac[5] = 9; }, {"MAC", "02:00:00:00:00:09", "02:00:00:00:00:01"}},
+        {"offload", [](auto& h) { h.guest.nics[0].offload_features = 3; }, {"offloads", "net0"}},
+        {"session", [](auto& h) { h.session = 0; }, {"session"}},
+        {"channels", [](auto& h) { h.page_channels = 0; }, {"page channel"}},
+    };
+    for (const Case& c : cases) {
+        replication::Hello hello = good_hello();
+        c.change(hello);
+        const std::string text = refusal(hello);
+        for (const char* part : c.expected) EXPECT_THAT(text, HasSubstr(part)) << c.what;
+    }
+}
+
+TEST(NodeHello, Inv32_MemoryIsCheckedBeforeTheGuestIsTouched)
+{
+    NodeConfig config = small_config();
+    config.memory_free = 100u << 20;
+    replication::Hello hello = good_hello();
+    hello.memory_needed = 300u << 20;
+    const auto r = check_hello(config, small_guest(), hello);
+    ASSERT_FALSE(r);
+    EXPECT_THAT(r.error().text, HasSubstr("needs 300 MiB"));
+    EXPECT_THAT(r.error().text, HasSubstr("has 100 MiB"));
+}
+
+TEST(NodeHello, Inv32_RefusedPrimaryServesOnAndSaysWhy)
+{
+    Desk desk;
+    desk.start();
+    desk.a.connected = desk.b.connected = true;
+    replication::GuestDescription other = small_guest();
+    other.vcpus = 2;
+    desk.b.node->open_secondary_session(other, desk.now);
+    desk.a.node->open_primary_session(5, small_guest(), desk.now);
+    desk.run();
+    EXPECT_EQ(desk.a.status().protection, Protection::unprotected);
+    EXPECT_THAT(desk.a.failed_session, HasSubstr("virtual CPUs"));
+    EXPECT_EQ(desk.b.status().protection, Protection::standby);
+    EXPECT_FALSE(desk.b.did("open"));
+    EXPECT_EQ(desk.a.count("boot"), 1);
+    EXPECT_FALSE(desk.a.did("output hold"));
+    // And a later, matching attempt works.
+    desk.connect(6);
+    EXPECT_EQ(desk.a.status().protection, Protection::in_sync);
+}
+
+TEST(NodeHello, HigherGenerationOfEitherSideIsTakenAndStored)
+{
+    Desk desk;
+    PersistentState old;
+    old.domain_uuid = small_config().domain_uuid;
+    old.generation = 7;
+    desk.a.node->start(PersistentState{}, StartIntent::primary, desk.now);
+    desk.b.node->start(old, StartIntent::secondary, desk.now);
+    desk.run();
+    desk.connect(9);
+    EXPECT_EQ(desk.a.status().generation, 7u);
+    EXPECT_EQ(desk.a.stored.generation, 7u);
+    EXPECT_EQ(desk.b.stored.generation, 7u);
+    EXPECT_EQ(desk.a.status().protection, Protection::in_sync);
+}
+
+}  // namespace
+}  // namespace colo::test
