@@ -24,7 +24,7 @@ def primaries_fail(lab_factory, say, points, action):
             load.mark()
             secondary = lab.other(primary)
             secondary.start("secondary", fault=fault)
-            primary.coloctl("protect")
+            primary.begin_protection()
             if action == "kill":
                 primary.wait_end(30)
                 lab.network.drop(primary.name)
@@ -52,7 +52,7 @@ def secondaries_fail(lab_factory, say, points, action):
         for point in points:
             load.mark()
             secondary.start("secondary", fault=f"{point}#3={action}")
-            primary.coloctl("protect")
+            primary.begin_protection()
             if action == "kill":
                 secondary.wait_end(30)
             status = lab.wait_alone(primary, 40)
@@ -101,7 +101,7 @@ def phase_step_fails(lab_factory, say):
         for point in (p for p in points if p.startswith("s-")):
             secondary = lab.other(primary)
             secondary.start("secondary", fault=f"{point}#3=error")
-            primary.coloctl("protect")
+            primary.begin_protection()
             deadline = time.monotonic() + 10
             while time.monotonic() < deadline and "injected fault" not in secondary.log():
                 time.sleep(0.1)

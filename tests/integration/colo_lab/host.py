@@ -219,6 +219,10 @@ class Host:
                                f"{status['role']}, reason '{status['reason']}'\n{self.log_tail()}")
             time.sleep(0.02)
 
+    def begin_protection(self):
+        """Returns at once: for sessions that are not meant to come about, or not to last."""
+        self.qmp.execute("x-colo-protect")
+
     def coloctl(self, *arguments, check=True, timeout=60):
         argv = [self.lab.coloctl, "--socket", self.socket, *arguments]
         done = subprocess.run(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=timeout,
