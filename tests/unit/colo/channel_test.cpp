@@ -1,0 +1,211 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "colo/channel.h"
+
+#include "core/clock.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <sys/socket.h>
+
+#include <numeric>
+#include <random>
+#include <thread>
+#include <vector>
+
+namespace colo {
+namespace {
+
+using testing::HasSubstr;
+
+Deadline soon() { return now() + Duration{20'000'000}; }
+Deadline at_once() { return now() + Duration{20'000}; }
+
+struct Connection {
+    Fd client, server;
+};
+
+Connection make_connection(const std::string& uri = "tcp:127.0.0.1:0")
+{
+    auto listener = Listener::open(uri);
+    EXPECT_TRUE(listener) << listener.error().text;
+    Connection c;
+    std::thread connecting([&] {
+        auto fd = connect_tcp(listener->uri(), soon());
+        EXPECT_TRUE(fd) << fd.error().text;
+        if (fd) c.client = std::move(*fd);
+    });
+    std::string peer;
+    auto fd = listener->accept(soon(), &peer);
+    connecting.join();
+    EXPECT_TRUE(fd) << fd.error().text;
+    EXPECT_THAT(peer, testing::StartsWith("tcp:"));
+    if (fd) c.server = std::move(*fd);
+    return c;
+}
+
+TEST(ChannelUri, ValidOnesAreParsedAndPrintedBack)
+{
+    for (const char* text : {"tcp:192.0.2.1:9100", "tcp:[2001:db8::1]:9100", "tcp:host.example:1", "tcp::9100", "tcp:*:65535"}) {
+        const auto uri = parse_tcp_uri(text);
+        ASSERT_TRUE(uri) << text << ": " << uri.error().text;
+        EXPECT_EQ(to_string(*uri), text);
+    }
+    EXPECT_EQ(parse_tcp_uri("tcp:[::1]:7")->host, "::1");
+}
+
+TEST(ChannelUri, InvalidOnesAreRefusedWithTheForm)
+{
+    for (const char* text : {"", "tcp:", "tcp:host", "udp:host:1", "host:1", "tcp:host:", "tcp:host:65536", "tcp:host:-1", "tcp:host:1x",
+                             "tcp:::1:7", "tcp:[::1:7", "tcp:a b:7", "tcp:host,to=3:7", "tcp:[[x]]:1"}) {
+        const auto uri = parse_tcp_uri(text);
+        ASSERT_FALSE(uri) << text;
+        EXPECT_EQ(uri.error().code, Errc::invalid);
+        EXPECT_THAT(uri.error().text, HasSubstr("tcp:HOST:PORT"));
+    }
+}
+
+TEST(Channel, ConnectedSocketHasItsOptions)
+{
+    for (const char* uri : {"tcp:127.0.0.1:0", "tcp:[::1]:0"}) {
+        const Connection c = make_connection(uri);
+        for (const int fd : {c.client.get(), c.server.get()}) {
+            int value = 0;
+            socklen_t length = sizeof value;
+            ASSERT_EQ(getsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &value, &length), 0);
+            EXPECT_NE(value, 0);
+            ASSERT_EQ(getsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &value, &length), 0);
+            EXPECT_EQ(value, 5000);
+            ASSERT_EQ(getsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &value, &length), 0);
+            EXPECT_NE(value, 0);
+        }
+    }
+}
+
+TEST(Channel, NameIsLookedUp)
+{
+    auto listener = Listener::open("tcp:127.0.0.1:0");
+    ASSERT_TRUE(listener);
+    const std::string port = listener->uri().substr(listener->uri().rfind(':'));
+    const auto fd = connect_tcp("tcp:localhost" + port, soon());
+    EXPECT_TRUE(fd) << fd.error().text;
+}
+
+TEST(Channel, RefusedAndUnknownHostsAreErrorsThatNameTheHost)
+{
+    std::string uri;
+    {
+        auto listener = Listener::open("tcp:127.0.0.1:0");
+        ASSERT_TRUE(listener);
+        uri = listener->uri();
+        const auto second = Listener::open(uri);
+        ASSERT_FALSE(second) << "the port is taken";
+        EXPECT_THAT(second.error().text, HasSubstr(uri));
+    }
+    const auto fd = connect_tcp(uri, soon());
+    ASSERT_FALSE(fd);
+    EXPECT_EQ(fd.error().code, Errc::refused);
+    EXPECT_THAT(fd.error().text, HasSubstr(uri));
+    EXPECT_FALSE(connect_tcp("tcp:host.invalid:1", soon()));
+    EXPECT_FALSE(connect_tcp("tcp:127.0.0.1:0", soon()));
+}
+
+TEST(Channel, ManyPartsArriveInOrderThroughASmallSocket)
+{
+    const Connection c = make_connection();
+    std::mt19937 random(7);
+    std::vector<Bytes> pieces;
+    Bytes all;
+    for (int i = 0; i < 500; ++i) {
+        Bytes piece(random() % 20'000);   // empty ones too
+        for (std::uint8_t& byte : piece) byte = static_cast<std::uint8_t>(random());
+        if (i % 50 == 0) piece.clear();
+        all.insert(all.end(), piece.begin(), piece.end());
+        pieces.push_back(std::move(piece));
+    }
+    std::vector<iovec> parts;
+    for (Bytes& piece : pieces) parts.push_back({piece.data(), piece.size()});
+    std::thread sender([&] {
+        const auto sent = send_all(c.client.get(), parts, soon());
+        EXPECT_TRUE(sent) << sent.error().text;
+    });
+    Bytes received(all.size());
+    const auto got = recv_all(c.server.get(), received, soon());
+    sender.join();
+    ASSERT_TRUE(got) << got.error().text;
+    EXPECT_EQ(received, all);
+}
+
+TEST(Channel, ReceiveEndsAtItsDeadline)
+{
+    const Connection c = make_connection();
+    Bytes buffer(10);
+    const auto nothing = recv_some(c.server.get(), buffer, at_once());
+    ASSERT_FALSE(nothing);
+    EXPECT_EQ(nothing.error().code, Errc::timed_out);
+    const Bytes half(5, 1);
+    ASSERT_TRUE(send_all(c.client.get(), ByteView(half), soon()));
+    const auto partly = recv_all(c.server.get(), buffer, at_once());
+    ASSERT_FALSE(partly);
+    EXPECT_EQ(partly.error().code, Errc::timed_out);
+}
+
+TEST(Channel, SendEndsAtItsDeadlineWhenNobodyReads)
+{
+    const Connection c = make_connection();
+    const Bytes much(64u << 20, 1);
+    const auto sent = send_all(c.client.get(), ByteView(much), now() + Duration{200'000});
+    ASSERT_FALSE(sent);
+    EXPECT_EQ(sent.error().code, Errc::timed_out);
+}
+
+TEST(Channel, PeerThatLeavesIsClosed)
+{
+    Connection c = make_connection();
+    c.client.reset();
+    Bytes buffer(10);
+    const auto got = recv_some(c.server.get(), buffer, soon());
+    ASSERT_FALSE(got);
+    EXPECT_EQ(got.error().code, Errc::closed);
+    const Bytes much(1u << 20, 1);
+    Result<void> sent;
+    for (int i = 0; i < 100 && sent; ++i) sent = send_all(c.server.get(), ByteView(much), soon());
+    ASSERT_FALSE(sent) << "and no SIGPIPE";
+    EXPECT_EQ(sent.error().code, Errc::closed);
+}
+
+TEST(Channel, ShutdownWakesReaderAndWriter)
+{
+    const Connection c = make_connection();
+    const Bytes much(256u << 20, 1);
+    Errc reader = Errc::failed, writer = Errc::failed;
+    std::thread reading([&] {
+        Bytes buffer(10);
+        const auto got = recv_some(c.server.get(), buffer, kNever);
+        reader = got ? Errc::failed : got.error().code;
+    });
+    std::thread writing([&] {
+        const auto sent = send_all(c.server.get(), ByteView(much), kNever);
+        writer = sent ? Errc::failed : sent.error().code;
+    });
+    std::this_thread::sleep_for(std::chrono::milliseconds(50));
+    shutdown_socket(c.server.get());
+    reading.join();
+    writing.join();
+    EXPECT_EQ(reader, Errc::closed);
+    EXPECT_EQ(writer, Errc::closed);
+}
+
+TEST(Channel, AcceptEndsAtItsDeadline)
+{
+    auto listener = Listener::open("tcp::0");
+    ASSERT_TRUE(listener) << listener.error().text;
+    const auto fd = listener->accept(at_once());
+    ASSERT_FALSE(fd);
+    EXPECT_EQ(fd.error().code, Errc::timed_out);
+}
+
+}  // namespace
+}  // namespace colo
