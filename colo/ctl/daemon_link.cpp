@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "colo/ctl/daemon_link.h"
+
+#include <algorithm>
+#include <filesystem>
+
+namespace colo::ctl {
+
+namespace fs = std::filesystem;
+
+Result<std::vector<Target>> find_targets(const Options& options)
+{
+    if (!options.socket.empty()) return std::vector<Target>{{options.domain, options.socket}};
+    if (!options.domain.empty())
+        return std::vector<Target>{{options.domain, (fs::path(options.run_directory) / (options.domain + ".qmp")).string()}};
+
+    std::vector<Target> targets;
+    std::error_code error;
+    for (fs::directory_iterator entry(options.run_directory, error), end; !error && entry != end; entry.increment(error))
+        if (entry->path().extension() == ".qmp") targets.push_back({entry->path().stem().string(), entry->path().string()});
+    if (error) return make_error(Errc::invalid, options.run_directory + ": " + error.message());
+    if (targets.empty()) return make_error(Errc::invalid, options.run_directory + ": no daemon has a control socket here");
+    std::ranges::sort(targets, {}, &Target::domain);
+    return targets;
+}
+
+Result<qmp::Client> open_link(const Target& target, double timeout_s)
+{
+    const Deadline deadline = deadline_of(timeout_s);
+    auto client = qmp::Client::connect(target.socket, deadline);
+    if (!client) return client.error();
+    if (auto ready = client->negotiate(deadline); !ready) return with_context(target.socket, ready.error());
+    return client;
+}
+
+Result<schema::ProtectionReport> query_report(qmp::Client& client, double timeout_s)
+{
+    auto answer = client.execute("x-query-colo", {}, deadline_of(timeout_s));
+    if (!answer) return answer.error();
+    auto report = schema::decode_value<schema::ProtectionReport>(*answer, schema::Decoder::Unexpected::ignore);
+    if (!report) return make_error(Errc::corrupt, "the daemon's report is not of this version: " + report.error().text);
+    return report;
+}
+
+}  // namespace colo::ctl

@@ -1,0 +1,17 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "colo/ctl/options.h"
+#include "core/error.h"
+
+#include <string>
+#include <string_view>
+
+namespace colo::ctl {
+
+// "coloctl: what: why" on standard error; returns the exit status that fits: the daemon's refusals are kError, anything
+// that kept us from an answer is kUnreachable.
+int report_failure(std::string_view what, const Error& error);
+int report_unreachable(std::string_view what, const Error& error);
+
+}  // namespace colo::ctl

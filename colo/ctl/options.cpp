@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "colo/ctl/options.h"
+
+#include <CLI/CLI.hpp>
+
+#include <iostream>
+
+namespace colo::ctl {
+namespace {
+
+constexpr const char* kFooter =
+    "Exit status: 0 all is well, 1 the command failed, 2 wrong usage, 3 daemon unreachable, 4 degraded (status).\n"
+    "A DOMAIN is reached at RUN_DIRECTORY/DOMAIN.qmp unless --socket is given. NO_COLOR switches colours off.";
+
+CLI::App* subcommand(CLI::App& app, Options& options, Command command, const char* name, const char* text)
+{
+    CLI::App* sub = app.add_subcommand(name, text);
+    sub->callback([&options, command] { options.command = command; });
+    sub->fallthrough();  // the common options may stand behind the command, too
+    return sub;
+}
+
+void add_domain(CLI::App* sub, Options& options, bool required)
+{
+    // With --socket the domain need not be named; checked after parsing.
+    sub->add_option("domain", options.domain, required ? "domain" : "domain (default: every one of this host)");
+}
+
+void add_wait(CLI::App* sub, Options& options)
+{
+    sub->add_option("--wait", options.wait_s, "seconds to wait for the outcome, 0: do not wait")
+        ->check(CLI::Range(0.0, 1e6))
+        ->capture_default_str();
+}
+
+void add_commands(CLI::App& app, Options& options)
+{
+    add_domain(subcommand(app, options, Command::status, "status", "one line a domain; details if one is named"), options, false);
+
+    CLI::App* watch = subcommand(app, options, Command::watch, "watch", "status, again and again");
+    add_domain(watch, options, false);
+    watch->add_option("-n,--interval", options.interval_s, "seconds between two looks")
+        ->check(CLI::Range(0.05, 3600.0))
+        ->capture_default_str();
+    watch->add_option("-c,--count", options.count, "end after so many looks")->check(CLI::Range(1L, 1000000000L));
+
+    CLI::App* protect = subcommand(app, options, Command::protect, "protect", "protect the running guest with a fresh secondary");
+    add_domain(protect, options, true);
+    protect->add_option("--to", options.to, "tcp:HOST:PORT of the waiting secondary (default: the configured peer)");
+    add_wait(protect, options);
+
+    CLI::App* failover = subcommand(app, options, Command::failover, "failover", "let this side go on alone");
+    add_domain(failover, options, true);
+    failover->add_flag("--accept-data-loss", options.accept_data_loss,
+                       "even if this side is outdated: what the other side acknowledged since is lost");
+    add_wait(failover, options);
+
+    CLI::App* unprotect = subcommand(app, options, Command::unprotect, "unprotect", "end protection; the primary goes on alone");
+    add_domain(unprotect, options, true);
+    add_wait(unprotect, options);
+
+    CLI::App* qmp = subcommand(app, options, Command::qmp, "qmp", "one QMP command; prints its result");
+    add_domain(qmp, options, true);
+    qmp->add_option("command", options.qmp_command, "name of the command")->required();
+    qmp->add_option("arguments", options.qmp_arguments, "its arguments, as a JSON object");
+
+    CLI::App* events = subcommand(app, options, Command::events, "events", "events as they happen, one JSON object a line");
+    add_domain(events, options, true);
+    events->add_option("-c,--count", options.count, "end after so many events")->check(CLI::Range(1L, 1000000000L));
+}
+
+int usage(const std::string& text)
+{
+    std::cerr << "coloctl: usage: " << text << '\n';
+    return kUsage;
+}
+
+// `qmp -s SOCKET COMMAND [JSON]` has no domain: what stands there moves by one.
+void shift_positionals(Options& options)
+{
+    if (options.command != Command::qmp || options.socket.empty() || options.domain.empty()) return;
+    const bool arguments_in_place = !options.qmp_arguments.empty();
+    const bool json_in_command = !options.qmp_command.empty() && options.qmp_command.front() == '{';
+    if (arguments_in_place || (!options.qmp_command.empty() && !json_in_command)) return;
+    options.qmp_arguments = options.qmp_command;
+    options.qmp_command = options.domain;
+    options.domain.clear();
+}
+
+}  // namespace
+
+std::optional<int> parse_options(int argc, char** argv, Options& options)
+{
+    CLI::App app{"Control of COLO protected domains."};
+    app.footer(kFooter);
+    app.set_version_flag("--version", std::string("coloctl ") + COLO_VERSION);
+    app.require_subcommand(1);
+    std::string output = "text";
+    app.add_option("-s,--socket", options.socket, "control socket of the daemon");
+    app.add_option("--run-directory", options.run_directory, "where the control sockets are")->capture_default_str();
+    app.add_option("-o,--output", output, "text or json")->check(CLI::IsMember({"text", "json"}))->capture_default_str();
+    app.add_option("--timeout", options.timeout_s, "seconds for one exchange with a daemon")
+        ->check(CLI::Range(0.01, 3600.0))
+        ->capture_default_str();
+    add_commands(app, options);
+    for (CLI::App* sub : app.get_subcommands({})) sub->footer(kFooter);
+    if (CLI::Option* command = app.get_subcommand("qmp")->get_option("command")) command->required(false);
+    try {
+        app.parse(argc, argv);
+    } catch (const CLI::ParseError& error) {
+        if (error.get_exit_code() == 0) return app.exit(error);
+        return usage(error.what());
+    }
+    options.json = output == "json";
+    shift_positionals(options);
+    if (options.command == Command::qmp && options.qmp_command.empty()) return usage("qmp: which command?");
+    const bool all = options.command == Command::status || options.command == Command::watch;
+    if (options.domain.empty() && options.socket.empty() && !all) return usage("which domain? Name it, or give --socket");
+    if (options.domain.find('/') != std::string::npos) return usage("'" + options.domain + "' is no name of a domain");
+    return std::nullopt;
+}
+
+}  // namespace colo::ctl

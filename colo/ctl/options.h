@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <optional>
+#include <string>
+
+namespace colo::ctl {
+
+inline constexpr int kOk = 0;
+inline constexpr int kError = 1;
+inline constexpr int kUsage = 2;
+inline constexpr int kUnreachable = 3;
+inline constexpr int kDegraded = 4;
+
+enum class Command { status, watch, protect, failover, unprotect, qmp, events };
+
+struct Options {
+    Command command = Command::status;
+    std::string run_directory = "/run/colo";
+    std::string socket;            // empty: run_directory/DOMAIN.qmp
+    bool json = false;
+    double timeout_s = 5;          // of one exchange with a daemon
+    std::string domain;            // empty where a command allows it
+    std::string to;                // protect
+    bool accept_data_loss = false; // failover
+    double wait_s = 300;           // protect, failover, unprotect: for the outcome; 0: do not wait
+    std::string qmp_command;
+    std::string qmp_arguments;     // JSON text or empty
+    double interval_s = 1;         // watch
+    long count = 0;                // watch, events: end after so many; 0: never
+};
+
+// Parses the command line. A value is an exit status: usage was wrong (and said so), or help was asked for.
+std::optional<int> parse_options(int argc, char** argv, Options& options);
+
+}  // namespace colo::ctl
