@@ -77,7 +77,7 @@ void Daemon::quit()
     if (quitting_) return;
     quitting_ = true;
     // The answer has to leave first.
-    post([this] { post([this] { io_.stop(); }); });
+    post([this] { control_->stop([this] { io_.stop(); }); });
 }
 
 void Daemon::migrate_incoming(const std::string& uri, Done done)

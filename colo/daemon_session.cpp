@@ -4,6 +4,7 @@
 #include "colo/daemon.h"
 #include "core/clock.h"
 #include "core/log.h"
+#include "replication/wire.h"
 
 #include <random>
 
@@ -112,8 +113,10 @@ void Daemon::adopt_channels(SessionChannels channels)
     std::vector<int> pages;
     for (Fd& fd : channels.pages) pages.push_back(fd.release());
     proxy_duplicate_ = Fd(::dup(channels.proxy.get()));
-    const int proxy = channels.proxy.release();
     const SessionId session = session_;
+    // The numbering of frames starts anew behind ChannelHello (see session_setup.h).
+    proxy::ProxyChannel proxy{channels.proxy.release(), replication::FrameWriter(replication::ChannelKind::proxy, session),
+                              replication::FrameDecoder(replication::ChannelKind::proxy)};
     const auto fail = [this](const Error& e) {
         post([this, e] { feed([&](Node& node) { node.channel_lost(e.text, now()); }); });
     };
@@ -121,13 +124,13 @@ void Daemon::adopt_channels(SessionChannels channels)
         page_sender_ = std::make_shared<PageSender>(std::move(pages), session, kPageQueueBytes, kPageStall);
         page_sender_->set_bandwidth(bandwidth_);
         primary_->open(capture_options(), page_sender_);
-        if (auto r = runtime_->begin_session(session, proxy, now() + kRuntimeCall); !r) fail(with_context("proxy", r.error()));
+        if (auto r = runtime_->begin_session(session, std::move(proxy), now() + kRuntimeCall); !r) fail(with_context("proxy", r.error()));
         return;
     }
     replication::StagerLimits limits;
     limits.staging_bytes = config_.replication.staging_limit_mib << 20;
     secondary_->open(limits, pages.size());
-    if (auto r = runtime_->become_secondary(session, proxy, now() + kRuntimeCall); !r) fail(with_context("proxy", r.error()));
+    if (auto r = runtime_->become_secondary(session, std::move(proxy), now() + kRuntimeCall); !r) fail(with_context("proxy", r.error()));
     page_session_ = session;
     page_receiver_ = std::make_unique<PageReceiver>(
         std::move(pages), session,

@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+// The QMP server of the daemon: socket, command handlers, and what a changed setting does. Control thread only.
+
+#include "colo/config.h"
+#include "colo/service.h"
+#include "core/error.h"
+
+#include <functional>
+#include <memory>
+
+namespace boost::asio {
+class io_context;
+}
+
+namespace colo {
+
+class Daemon;
+
+class ControlInterface {
+public:
+    static Result<std::unique_ptr<ControlInterface>> start(boost::asio::io_context& io, const Config& config, Daemon& daemon);
+    ~ControlInterface();
+
+    ServiceObserver& observer();
+    // Lets answers leave, for a short while, then calls `done`.
+    void stop(std::function<void()> done);
+
+private:
+    struct Parts;
+    explicit ControlInterface(std::unique_ptr<Parts> parts);
+    std::unique_ptr<Parts> parts_;
+};
+
+}  // namespace colo
