@@ -175,6 +175,19 @@ std::uint16_t checksum_fold(std::uint64_t sum) noexcept
     return static_cast<std::uint16_t>(~sum);
 }
 
+void finish_checksum(std::span<std::uint8_t> frame) noexcept
+{
+    if (frame.size() < kVnetHeaderSize || (frame[0] & kVnetNeedsChecksum) == 0) return;
+    const auto little = [&frame](std::size_t at) { return static_cast<std::size_t>(frame[at] | frame[at + 1] << 8); };
+    const std::size_t start = kVnetHeaderSize + little(6), field = start + little(8);
+    frame[0] = static_cast<std::uint8_t>(frame[0] & ~kVnetNeedsChecksum);
+    if (field + 2 > frame.size()) return;
+    std::uint16_t sum = checksum_fold(checksum_add(0, frame.subspan(start)));   // the field holds the pseudo header's sum
+    if (sum == 0) sum = 0xffff;   // 0 means "none" in UDP
+    store_be16(frame.data() + field, sum);
+    frame[6] = frame[7] = frame[8] = frame[9] = 0;
+}
+
 namespace {
 
 // RFC 1624: HC' = ~(~HC + ~m + m'). `place` is the distance from the start of the summed area.

@@ -104,6 +104,10 @@ void rewrite_tcp(std::span<std::uint8_t> frame, const Packet& packet, const TcpR
 // A rewritten copy, or `frame` itself where nothing changes.
 FramePtr rewritten(const FramePtr& frame, const Packet& packet, const TcpRewrite& rewrite);
 
+// Completes a partial checksum (NEEDS_CSUM) for a cable without offload and clears the flag; nothing if the header's
+// offsets lie outside the frame.
+void finish_checksum(std::span<std::uint8_t> frame) noexcept;
+
 // RFC 1071 sum over `bytes`, starting at an even (or odd) place; not folded, not inverted.
 std::uint64_t checksum_add(std::uint64_t sum, ByteView bytes, bool odd = false) noexcept;
 std::uint16_t checksum_fold(std::uint64_t sum) noexcept;   // folded and inverted

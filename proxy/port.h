@@ -7,6 +7,7 @@
 #include "core/error.h"
 #include "proxy/frame.h"
 
+#include <array>
 #include <functional>
 #include <memory>
 #include <string>
@@ -57,6 +58,9 @@ public:
     virtual Result<void> set_up(bool up) = 0;
     virtual bool carrier() const = 0;
 };
-Result<std::unique_ptr<WirePort>> make_wire(const std::string& spec);
+// `macs`: if not empty, only frames for these and for groups are received (the kernel drops the others); sources count
+// nothing, so that a frame with our guest's own source MAC is still seen.
+Result<std::unique_ptr<WirePort>> make_wire(const std::string& spec,
+                                            const std::vector<std::array<std::uint8_t, 6>>& macs = {});
 
 }  // namespace colo::proxy

@@ -20,6 +20,7 @@
 #include "proxy/port.h"
 #include "proxy/proxy.h"
 #include "replication/message.h"
+#include "replication/wire.h"
 
 #include <cstdint>
 #include <functional>
@@ -52,6 +53,15 @@ struct RuntimeOptions {
     // Where the lease lives, if another thread keeps it (lock-free, any thread); the earlier of it and set_lease counts.
     std::function<Time()> lease_source;
     std::function<void()> on_turn;   // every loop turn (see progress()); must be lock-free
+};
+
+// The connected stream socket to the peer's proxy thread, with the state of its two directions: whoever exchanged
+// ChannelHello on it hands over the writer and the decoder it used (bytes that were read too far are in the decoder). The
+// runtime owns the descriptor from the call on and closes it, also if the call fails; it makes it non-blocking.
+struct ProxyChannel {
+    int fd = -1;
+    replication::FrameWriter writer;
+    replication::FrameDecoder decoder;
 };
 
 // Called from the proxy thread. Must return quickly and must not call back into the runtime: post to your own loop.
@@ -103,16 +113,14 @@ public:
 
     // ---- role edges, blocking
     virtual Result<void> become_primary(Deadline deadline) = 0;
-    // `channel_fd`: connected stream socket to the peer's proxy thread, owned by the runtime from now on (closed also if
-    // the call fails).
-    virtual Result<void> become_secondary(SessionId session, int channel_fd, Deadline deadline) = 0;
+    virtual Result<void> become_secondary(SessionId session, ProxyChannel channel, Deadline deadline) = 0;
     // The guest must be running or about to run, applied() posted before if an epoch was finished. The channel is closed.
     // Returns when the wire is on, output flows and the first announcement has been sent.
     virtual Result<void> go_live(Generation generation, Deadline deadline) = 0;
     virtual Result<void> stand_down(Deadline deadline) = 0;
 
     // ---- primary: session
-    virtual Result<void> begin_session(SessionId session, int channel_fd, Deadline deadline) = 0;
+    virtual Result<void> begin_session(SessionId session, ProxyChannel channel, Deadline deadline) = 0;
     virtual void end_session() = 0;                                                              // posted; closes the channel
     virtual void set_output(PrimaryProxy::Output output, Generation generation) = 0;             // posted
     virtual void set_mode(replication::Mode mode) = 0;                                           // posted

@@ -1,0 +1,299 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "core/clock.h"
+#include "core/log.h"
+#include "proxy/packet.h"
+#include "proxy/runtime_impl.h"
+
+#include <pthread.h>
+#include <sys/epoll.h>
+
+#include <algorithm>
+
+namespace colo::proxy {
+namespace {
+
+// epoll's user data: kind in the upper half, NIC in the lower.
+enum class Source : std::uint32_t { commands = 1, port, wire, channel };
+std::uint64_t tag(Source source, std::size_t nic = 0) { return std::uint64_t{static_cast<std::uint32_t>(source)} << 32 | nic; }
+
+constexpr std::size_t kFramesPerTurn = 64;     // of one source, so that none starves the others
+constexpr std::size_t kDrainFrames = 1u << 20; // a sealed port that never runs empty is a bug, not a wait
+constexpr Duration kTurnAtLeast{50'000};       // progress() rises 20 times a second
+constexpr Duration kStatsEvery{50'000};
+constexpr Duration kLeasePoll{2'000};
+
+}  // namespace
+
+void RuntimeImpl::watch(int fd, std::uint64_t source, std::uint32_t ready, bool add)
+{
+    epoll_event event{};
+    event.events = ready;
+    event.data.u64 = source;
+    (void)::epoll_ctl(epoll_.get(), add ? EPOLL_CTL_ADD : EPOLL_CTL_MOD, fd, &event);
+}
+
+void RuntimeImpl::forget(int fd) { (void)::epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, fd, nullptr); }
+
+void RuntimeImpl::register_port(std::size_t nic)
+{
+    const int fd = nics_[nic].port->poll_fd();
+    if (fd < 0) return;
+    nics_[nic].port_registered = fd;
+    watch(fd, tag(Source::port, nic), EPOLLIN, true);
+}
+
+void RuntimeImpl::register_wire(std::size_t nic)
+{
+    Nic& n = nics_[nic];
+    const bool want = role_ == RuntimeRole::primary && !input_paused_ && !n.wire_failed;
+    if (want == n.wire_registered) return;
+    n.wire_registered = want;
+    if (want) watch(n.wire->poll_fd(), tag(Source::wire, nic), EPOLLIN, true);
+    else forget(n.wire->poll_fd());
+}
+
+void RuntimeImpl::watch_channel()
+{
+    if (!channel_) return;
+    const std::uint32_t want = EPOLLIN | (channel_->backlog() ? EPOLLOUT : 0u);
+    if (want == channel_watched_) return;
+    watch(channel_->fd(), tag(Source::channel), want, channel_watched_ == 0);
+    channel_watched_ = want;
+}
+
+Result<void> RuntimeImpl::wires(bool up)
+{
+    for (std::size_t i = 0; i < nics_.size(); ++i) {
+        register_wire(i);
+        if (auto r = nics_[i].wire->set_up(up); !r) return with_context(nics_[i].wire->name(), r.error());
+    }
+    return {};
+}
+
+void RuntimeImpl::loop()
+{
+    ::pthread_setname_np(::pthread_self(), "colo-proxy");
+    watch(commands_.fd(), tag(Source::commands), EPOLLIN, true);
+    now_ = colo::now();
+    for (std::size_t i = 0; i < nics_.size(); ++i) register_port(i);
+    std::array<epoll_event, 64> ready;
+    while (!stop_.load()) {
+        const int n = ::epoll_wait(epoll_.get(), ready.data(), static_cast<int>(ready.size()), wait_ms(now_));
+        now_ = colo::now();
+        update_lease(now_);
+        for (int i = 0; i < n; ++i) handle(ready[static_cast<std::size_t>(i)].data.u64, ready[static_cast<std::size_t>(i)].events);
+        turn(now_);
+    }
+}
+
+int RuntimeImpl::wait_ms(Time now) const
+{
+    Time until = now + kTurnAtLeast;
+    if (primary_) until = std::min(until, primary_->next_deadline());
+    if (secondary_) until = std::min(until, secondary_->next_deadline());
+    until = std::min(until, announcing_.next);
+    if (protected_ && lease() <= now) until = std::min(until, now + kLeasePoll);
+    const std::int64_t us = (until - now).count();
+    return us <= 0 ? 0 : static_cast<int>((us + 999) / 1000);
+}
+
+void RuntimeImpl::handle(std::uint64_t source, std::uint32_t ready)
+{
+    const auto nic = static_cast<std::size_t>(source & 0xffffffff);
+    switch (static_cast<Source>(source >> 32)) {
+    case Source::commands: commands_.run(); break;
+    case Source::port: read_port(nic, kFramesPerTurn); break;
+    case Source::wire: read_wire(nic); break;
+    case Source::channel:
+        if ((ready & EPOLLOUT) != 0) flush_channel();
+        read_channel();
+        break;
+    }
+}
+
+void RuntimeImpl::turn(Time now)
+{
+    if (primary_ && now >= primary_->next_deadline()) primary_->tick(now);
+    if (secondary_ && now >= secondary_->next_deadline()) secondary_->tick(now);
+    announce_due(now);
+    for (std::size_t i = 0; i < nics_.size(); ++i) register_wire(i);
+    flush_channel();
+    if (now >= stats_due_) publish_stats(now);
+    progress_.fetch_add(1, std::memory_order_relaxed);
+    if (options_.on_turn) options_.on_turn();
+}
+
+void RuntimeImpl::guest_frame(std::size_t nic, const FramePtr& frame)
+{
+    if (primary_) primary_->guest_frame(static_cast<std::uint8_t>(nic), frame, now_);
+    else if (secondary_) secondary_->guest_frame(static_cast<std::uint8_t>(nic), frame, now_);
+}
+
+void RuntimeImpl::read_port(std::size_t nic, std::size_t max)
+{
+    if (nics_[nic].port_registered < 0) return;
+    const auto n = nics_[nic].port->receive(max, [&](FramePtr frame) { guest_frame(nic, frame); });
+    if (!n) port_failed(nic, false, n.error());
+}
+
+void RuntimeImpl::read_wire(std::size_t nic)
+{
+    if (!primary_ || input_paused_ || !nics_[nic].wire_registered) return;
+    const auto n = nics_[nic].wire->receive(kFramesPerTurn, [&](FramePtr frame) {
+        primary_->wire_frame(static_cast<std::uint8_t>(nic), frame, now_);
+    });
+    if (!n) port_failed(nic, true, n.error());
+}
+
+void RuntimeImpl::port_failed(std::size_t nic, bool wire, const Error& why)
+{
+    Nic& n = nics_[nic];
+    if (wire) {
+        n.wire_failed = true;
+        register_wire(nic);
+    } else {
+        forget(n.port_registered);
+        n.port_registered = -1;
+    }
+    events_.port_failed(static_cast<std::uint8_t>(nic), wire, why);
+}
+
+// R5: everything the guest said before it was stopped carries the old tag.
+void RuntimeImpl::drain_ports()
+{
+    for (std::size_t i = 0; i < nics_.size(); ++i) read_port(i, kDrainFrames);
+}
+
+void RuntimeImpl::read_channel()
+{
+    if (!channel_) return;
+    const PeerChannel::Handler handler{
+        [this](const replication::ProxyInput& input) {
+            if (secondary_ && input.nic < nics_.size())
+                secondary_->input(input.nic, input.epoch, input.number, make_frame(Bytes(input.bytes.begin(), input.bytes.end())), now_);
+        },
+        [this](const replication::ProxyOutput& output) {
+            if (primary_ && output.nic < nics_.size())
+                primary_->peer_output(output.nic, output.epoch, make_frame(Bytes(output.bytes.begin(), output.bytes.end())), now_);
+        },
+        [this](const replication::ProxyJournalled& journalled) {
+            if (primary_) primary_->peer_journalled(journalled.epoch, journalled.number, now_);
+        }};
+    if (auto r = channel_->receive(handler); !r) lose_channel(r.error());
+}
+
+void RuntimeImpl::flush_channel()
+{
+    if (!channel_) return;
+    if (auto r = channel_->flush(); !r) return lose_channel(r.error());
+    watch_channel();
+}
+
+void RuntimeImpl::lose_channel(const Error& why)
+{
+    const SessionId session = channel_->session();
+    sent_before_ += channel_->bytes_sent();
+    received_before_ += channel_->bytes_received();
+    channel_.reset();
+    channel_watched_ = 0;
+    events_.channel_lost(session, why);
+}
+
+Time RuntimeImpl::lease() const
+{
+    const Time until{lease_us_.load(std::memory_order_acquire)};
+    return options_.lease_source ? std::min(until, options_.lease_source()) : until;
+}
+
+void RuntimeImpl::update_lease(Time now)
+{
+    if (!primary_) return;
+    const Time until = lease();
+    if (until == lease_told_) return;
+    lease_told_ = until;
+    primary_->set_lease(until, now);
+}
+
+void RuntimeImpl::to_guest(std::uint8_t nic, const FramePtr& frame)
+{
+    if (nic >= nics_.size()) return;
+    // A frame that finds the guest's queue full is lost, as by a slow NIC; TCP input is given again (R4) or repeated.
+    if (const auto sent = nics_[nic].port->send(frame->view()); !sent && nics_[nic].port_registered >= 0)
+        port_failed(nic, false, sent.error());
+}
+
+void RuntimeImpl::to_wire(std::uint8_t nic, const FramePtr& frame, const ReleaseReason& reason)
+{
+    if (nic >= nics_.size() || frozen_.load(std::memory_order_acquire)) return;
+    const bool by_peer = reason.kind() == ReleaseReason::Kind::matched || reason.kind() == ReleaseReason::Kind::staged;
+    // The decision may be older than it looks: this thread, or the whole machine, may have stood still since.
+    if (by_peer && colo::now() >= lease()) {
+        ++counters_.lease_stopped;
+        return;
+    }
+    if (const auto sent = nics_[nic].wire->send(frame->view()); !sent && !nics_[nic].wire_failed)
+        port_failed(nic, true, sent.error());
+}
+
+void RuntimeImpl::mirror(std::uint8_t nic, Epoch epoch, std::uint64_t number, const FramePtr& frame)
+{
+    // Not sent: S sees the gap in the numbers and reports nothing as journalled until a checkpoint contains it.
+    if (!channel_ || !channel_->send_input(nic, epoch, number, frame->view())) ++counters_.mirror_dropped;
+}
+
+void RuntimeImpl::output(std::uint8_t nic, Epoch epoch, const FramePtr& frame)
+{
+    if (!channel_ || !channel_->send_output(nic, epoch, frame->view())) ++counters_.output_dropped;
+}
+
+void RuntimeImpl::journalled(Epoch epoch, std::uint64_t number)
+{
+    if (channel_) channel_->send_journalled(epoch, number);
+}
+
+void RuntimeImpl::start_announcing(Generation generation)
+{
+    announcing_ = {generation, options_.announce.rounds, 0, now_};
+    announce_due(now_);
+}
+
+void RuntimeImpl::announce_due(Time now)
+{
+    if (announcing_.rounds_left == 0 || now < announcing_.next || !primary_) return;
+    send_announcements();
+    const AnnounceSchedule& schedule = options_.announce;
+    const Duration gap = std::min(schedule.initial + schedule.step * announcing_.round, schedule.max);
+    ++announcing_.round;
+    --announcing_.rounds_left;
+    announcing_.next = announcing_.rounds_left == 0 ? kNever : now + gap;
+}
+
+void RuntimeImpl::send_announcements()
+{
+    for (std::size_t nic = 0; nic < nics_.size(); ++nic)
+        for (const FramePtr& frame : primary_->announcements(static_cast<std::uint8_t>(nic))) {
+            to_wire(static_cast<std::uint8_t>(nic), frame, ReleaseReason::announcement(announcing_.generation));
+            ++counters_.announcements;
+        }
+}
+
+void RuntimeImpl::publish_stats(Time now)
+{
+    stats_due_ = now + kStatsEvery;
+    RuntimeStats stats = counters_;
+    stats.role = role_;
+    if (primary_) stats.core = primary_->stats();
+    if (secondary_) stats.core = secondary_->stats();
+    for (const Nic& nic : nics_) {
+        stats.ports.push_back(nic.port->stats());
+        stats.wires.push_back(nic.wire->stats());
+        stats.carrier.push_back(nic.wire->carrier());
+    }
+    stats.channel_bytes_sent = sent_before_ + (channel_ ? channel_->bytes_sent() : 0);
+    stats.channel_bytes_received = received_before_ + (channel_ ? channel_->bytes_received() : 0);
+    stats.channel_backlog_bytes = channel_ ? channel_->backlog_bytes() : 0;
+    const std::lock_guard lock(stats_mutex_);
+    published_ = std::move(stats);
+}
+
+}  // namespace colo::proxy
