@@ -93,6 +93,7 @@ private:
     void make_workers();
     void watch_signals();
     void end_in_order();
+    void finish();
     void guest_event(const replication::GuestEvent& event);
 
     // ---- the node (daemon_actions.cpp)
@@ -165,7 +166,7 @@ private:
     DaemonOptions options_;
     const Config& config_;
     boost::asio::io_context io_;
-    boost::asio::steady_timer node_timer_, progress_timer_;
+    boost::asio::steady_timer node_timer_, progress_timer_, end_timer_;
     boost::asio::signal_set signals_;
 
     std::unique_ptr<StateDirectory> state_directory_;
@@ -197,7 +198,7 @@ private:
     bool guest_running_ = false;            // as told to the observer
     bool powered_off_ = false;
     bool pumping_ = false;
-    bool quitting_ = false;
+    bool quitting_ = false, ending_ = false;
     int exit_status_ = 0;
     bool carrier_ = true;
     std::uint64_t last_proxy_progress_ = 0;

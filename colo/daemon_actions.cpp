@@ -186,7 +186,10 @@ void Daemon::on(const action::CloseSession& a)
     if (primary_) primary_->close();
     for (auto& [epoch, done] : checkpoint_waiting_) done(make_error(Errc::closed, "the session ended: " + a.why));
     checkpoint_waiting_.clear();
-    post([this, last_answer] { feed([&](Node& node) { node.session_closed(last_answer, now()); }); });
+    post([this, last_answer] {
+        feed([&](Node& node) { node.session_closed(last_answer, now()); });
+        if (ending_) finish();
+    });
 }
 
 void Daemon::on(const action::SetOutput& a)

@@ -74,10 +74,8 @@ void Daemon::cont(Done done)
 
 void Daemon::quit()
 {
-    if (quitting_) return;
-    quitting_ = true;
     // The answer has to leave first.
-    post([this] { control_->stop([this] { io_.stop(); }); });
+    post([this] { end_in_order(); });
 }
 
 void Daemon::migrate_incoming(const std::string& uri, Done done)

@@ -34,7 +34,7 @@ std::string guest_directory(const Config& config) { return config.state.director
 }  // namespace
 
 Daemon::Daemon(DaemonOptions options)
-    : options_(std::move(options)), config_(options_.config), node_timer_(io_), progress_timer_(io_), signals_(io_)
+    : options_(std::move(options)), config_(options_.config), node_timer_(io_), progress_timer_(io_), end_timer_(io_), signals_(io_)
 {
 }
 
@@ -259,14 +259,28 @@ void Daemon::watch_signals()
     });
 }
 
-// A primary with a working copy ends protection first, so that the secondary does not mistake an end for a death; the
-// guest itself ends with its daemon.
+// A primary with a complete copy hands over, so that the service goes on without a decision to wait for; a secondary
+// resigns, so that the primary need not ask whether it may go on alone.
 void Daemon::end_in_order()
 {
-    if (session_ == 0) return io_.stop();
-    unprotect([this](const Result<void>&) { io_.stop(); });
-    progress_timer_.expires_after(std::chrono::seconds(2));
-    progress_timer_.async_wait([this](const boost::system::error_code&) { io_.stop(); });
+    ending_ = true;
+    Result<void> accepted = make_error(Errc::refused, "");
+    if (node_->status().role == Role::primary)
+        feed([&](Node& node) { accepted = node.hand_over(now()); });
+    else
+        feed([&](Node& node) { accepted = node.unprotect(now()); });
+    if (!accepted) return finish();
+    end_timer_.expires_after(std::chrono::seconds(3));
+    end_timer_.async_wait([this](const boost::system::error_code& error) {
+        if (!error) finish();
+    });
+}
+
+void Daemon::finish()
+{
+    if (std::exchange(quitting_, true)) return;
+    if (!control_) return io_.stop();
+    control_->stop([this] { io_.stop(); });
 }
 
 }  // namespace colo

@@ -236,6 +236,8 @@ public:
     virtual Result<void> lost_heartbeat(Time now) = 0;                       // x-colo-lost-heartbeat
     virtual Result<void> failover(bool accept_data_loss, Time now) = 0;
     virtual Result<void> unprotect(Time now) = 0;
+    // P: this host ends in order. Freezes, abdicates; the secondary goes on at once. Refused without one.
+    virtual Result<void> hand_over(Time now) = 0;
     virtual void cancel_session(const std::string& why, Time now) = 0;       // migrate_cancel before COLO is reached
 };
 

@@ -58,6 +58,7 @@ public:
     Result<void> lost_heartbeat(Time now) override;
     Result<void> failover(bool accept_data_loss, Time now) override;
     Result<void> unprotect(Time now) override;
+    Result<void> hand_over(Time now) override;
     void cancel_session(const std::string& why, Time now) override;
 
 private:

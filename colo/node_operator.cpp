@@ -87,6 +87,15 @@ Result<void> NodeImpl::unprotect(Time now)
     return make_error(Errc::refused, kNotInColo);
 }
 
+Result<void> NodeImpl::hand_over(Time now)
+{
+    if (!primary_session() || !p_.peer_eligible) return make_error(Errc::refused, kNotInColo);
+    if (o_.waits || o_.ask != Ask::none || step_ == Step::abdicating) return make_error(Errc::refused, kUnderWay);
+    o_.finishing = true;
+    abdicate("the primary's daemon ends", now);
+    return {};
+}
+
 void NodeImpl::cancel_session(const std::string& why, Time now)
 {
     const bool primary = primary_session() && !p_.peer_eligible;
