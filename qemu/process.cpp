@@ -6,6 +6,7 @@
 
 #include <fmt/format.h>
 
+#include <atomic>
 #include <cerrno>
 #include <condition_variable>
 #include <csignal>
@@ -27,8 +28,10 @@ class Spawner {
 public:
     static Spawner& instance()
     {
-        static Spawner* spawner = new Spawner;
-        return *spawner;
+        static std::atomic<Spawner*> spawner = new Spawner;
+        // Threads do not survive fork(): a forked copy of us needs a spawner of its own.
+        if (spawner.load()->owner_ != ::getpid()) spawner = new Spawner;
+        return *spawner.load();
     }
 
     std::future<Result<detail::Spawned>> submit(const ProcessOptions& options, Deadline deadline)
@@ -43,7 +46,7 @@ public:
     }
 
 private:
-    Spawner() : thread_([this] { run(); }) { thread_.detach(); }
+    Spawner() { std::thread([this] { run(); }).detach(); }
 
     void run()
     {
@@ -63,7 +66,7 @@ private:
     std::mutex mutex_;
     std::condition_variable wake_;
     std::deque<std::function<void()>> jobs_;   // callers wait, so at most one per thread of ours
-    std::thread thread_;
+    const pid_t owner_ = ::getpid();
 };
 
 int pidfd_open(pid_t pid) { return static_cast<int>(::syscall(SYS_pidfd_open, pid, 0)); }

@@ -46,10 +46,10 @@ private:
 inline constexpr int kFirstInheritedFd = 3;
 
 struct ProcessOptions {
-    std::vector<std::string> argv;      // argv[0] is looked up in PATH
-    std::string log_file;               // stdout and stderr, truncated; empty: /dev/null
+    std::vector<std::string> argv = {};      // argv[0] is looked up in PATH
+    std::string log_file = {};               // stdout and stderr, truncated; empty: /dev/null
     std::string working_directory = "/";
-    std::vector<int> inherited_fds;     // become 3, 4, 5 ... in the child, which has no other descriptors
+    std::vector<int> inherited_fds = {};     // become 3, 4, 5 ... in the child, which has no other descriptors
     bool inject_userfaultfd = false;    // make one userfaultfd inside the child and fetch it (x86-64, own children)
     bool core_dumps = true;
 };

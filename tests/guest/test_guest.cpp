@@ -1,0 +1,207 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tests/guest/test_guest.h"
+
+#include <fmt/format.h>
+
+#include <arpa/inet.h>
+#include <cstdlib>
+#include <cstring>
+#include <fcntl.h>
+#include <filesystem>
+#include <fstream>
+#include <linux/if_tun.h>
+#include <net/if.h>
+#include <netinet/in.h>
+#include <sched.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+namespace colo::test {
+namespace {
+
+void set_flags(const char* name, bool up)
+{
+    const int s = ::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    ifreq request{};
+    std::strncpy(request.ifr_name, name, IFNAMSIZ - 1);
+    ::ioctl(s, SIOCGIFFLAGS, &request);
+    request.ifr_flags = static_cast<short>(up ? request.ifr_flags | IFF_UP : request.ifr_flags & ~IFF_UP);
+    ::ioctl(s, SIOCSIFFLAGS, &request);
+    ::close(s);
+}
+
+void set_address(const char* name, const char* address)
+{
+    const int s = ::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    ifreq request{};
+    std::strncpy(request.ifr_name, name, IFNAMSIZ - 1);
+    sockaddr_in in{};
+    in.sin_family = AF_INET;
+    ::inet_pton(AF_INET, address, &in.sin_addr);
+    std::memcpy(&request.ifr_addr, &in, sizeof in);
+    ::ioctl(s, SIOCSIFADDR, &request);
+    in.sin_addr.s_addr = htonl(0xffffff00u);
+    std::memcpy(&request.ifr_netmask, &in, sizeof in);
+    if (std::strcmp(address, "0.0.0.0") != 0) ::ioctl(s, SIOCSIFNETMASK, &request);
+    ::close(s);
+}
+
+}  // namespace
+
+Deadline in_ms(long ms) { return now() + std::chrono::milliseconds(ms); }
+
+std::string guest_image_directory()
+{
+    const char* directory = std::getenv("COLO_GUEST_DIR");
+    return directory != nullptr ? directory : "build/guest";
+}
+
+std::string kernel_command_line(const std::string& more)
+{
+    return "console=ttyS0 quiet reboot=t panic=-1 mitigations=off tsc=reliable no_timer_check random.trust_cpu=on " + more;
+}
+
+bool have_private_network()
+{
+    static const bool have = [] {
+        if (::unshare(CLONE_NEWNET) != 0) return false;
+        set_flags("lo", true);
+        const int tun = ::open("/dev/net/tun", O_RDWR | O_CLOEXEC);
+        if (tun >= 0) ::close(tun);
+        return tun >= 0;
+    }();
+    return have;
+}
+
+Tap::Tap(const std::string& name) : name_(name), fd_(::open("/dev/net/tun", O_RDWR | O_CLOEXEC | O_NONBLOCK))
+{
+    ifreq request{};
+    std::strncpy(request.ifr_name, name.c_str(), IFNAMSIZ - 1);
+    request.ifr_flags = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR;
+    if (::ioctl(fd_, TUNSETIFF, &request) != 0) std::perror("tap");
+    set_flags(name.c_str(), true);
+}
+
+Tap::~Tap() { ::close(fd_); }
+
+void Tap::select()
+{
+    set_address(name_.c_str(), "10.77.0.1");
+    set_flags(name_.c_str(), true);
+}
+
+void Tap::unselect()
+{
+    set_address(name_.c_str(), "0.0.0.0");
+    set_flags(name_.c_str(), false);
+}
+
+TestGuest::TestGuest(const std::string& name, const std::string& more, Tap* tap)
+{
+    options.name = name;
+    options.run_directory = "/tmp/qemu-guest-test.XXXXXX";
+    if (::mkdtemp(options.run_directory.data()) == nullptr) std::perror("mkdtemp");
+    options.kernel = guest_image_directory() + "/vmlinuz";
+    options.initrd = guest_image_directory() + "/initrd.gz";
+    options.append = kernel_command_line(more);
+    options.accelerator = "tcg";
+    options.device_load = "snapshot";
+    options.memory_mib = 192;
+    qemu::EmbeddedNic nic;
+    nic.mac = {0x52, 0x54, 0, 0x12, 0x34, 0x56};
+    if (tap != nullptr) {
+        nic.fd = tap->fd();
+        nic.netdev_argument = [](int fd) { return fmt::format("tap,id=net0,fd={},vhost=off", fd); };
+    } else {
+        const std::string path = options.run_directory + "/net.sock";
+        nic.netdev_argument = [path](int) { return "stream,id=net0,server=on,addr.type=unix,addr.path=" + path; };
+    }
+    options.nics.push_back(nic);
+}
+
+TestGuest::~TestGuest()
+{
+    guest_.reset();
+    std::error_code ignored;
+    std::filesystem::remove_all(options.run_directory, ignored);
+}
+
+qemu::EmbeddedGuest& TestGuest::make()
+{
+    auto made = qemu::make_embedded_guest(options);
+    if (!made) {
+        std::fprintf(stderr, "%s\n", made.error().text.c_str());
+        std::abort();
+    }
+    guest_ = std::move(*made);
+    guest_->set_event_handler([this](replication::GuestEvent event) {
+        const std::lock_guard lock(mutex_);
+        events_.push_back(std::move(event));
+        changed_.notify_all();
+    });
+    return *guest_;
+}
+
+std::string TestGuest::serial() const
+{
+    std::ifstream in(options.run_directory + "/serial.log");
+    return {std::istreambuf_iterator<char>(in), {}};
+}
+
+bool TestGuest::wait_serial(const std::string& text, long ms) const
+{
+    const Deadline deadline = in_ms(ms);
+    do {
+        if (serial().find(text) != std::string::npos) return true;
+        ::usleep(20000);
+    } while (now() < deadline);
+    return false;
+}
+
+bool TestGuest::wait_event(replication::GuestEventKind kind, long ms)
+{
+    std::unique_lock lock(mutex_);
+    return changed_.wait_for(lock, std::chrono::milliseconds(ms), [&] {
+        return std::any_of(events_.begin(), events_.end(), [&](const auto& event) { return event.kind == kind; });
+    });
+}
+
+std::vector<replication::GuestEvent> TestGuest::events()
+{
+    const std::lock_guard lock(mutex_);
+    return events_;
+}
+
+LineClient::LineClient(int port) : fd_(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0))
+{
+    const timeval limit{5, 0};
+    ::setsockopt(fd_, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
+    ::setsockopt(fd_, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit);
+    sockaddr_in address{};
+    address.sin_family = AF_INET;
+    address.sin_port = htons(static_cast<std::uint16_t>(port));
+    ::inet_pton(AF_INET, "10.77.0.2", &address.sin_addr);
+    if (::connect(fd_, reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0) std::perror("connect to the guest");
+}
+
+LineClient::~LineClient() { ::close(fd_); }
+
+std::string LineClient::ask(const std::string& line)
+{
+    const std::string text = line + "\n";
+    if (::send(fd_, text.data(), text.size(), MSG_NOSIGNAL) != static_cast<ssize_t>(text.size())) return {};
+    std::string answer;
+    for (char c = 0; ::recv(fd_, &c, 1, 0) == 1 && c != '\n';) answer += c;
+    return answer;
+}
+
+long long guest_status(const std::string& member)
+{
+    LineClient client(2000);
+    const std::string status = client.ask("status");
+    const std::size_t at = status.find("\"" + member + "\": ");
+    return at == std::string::npos ? -1 : std::atoll(status.c_str() + at + member.size() + 4);
+}
+
+}  // namespace colo::test
