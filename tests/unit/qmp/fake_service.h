@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "colo/service.h"
+
+#include <string>
+#include <vector>
+
+namespace colo::test {
+
+// Says what it is told to say and remembers what it was asked. With `hold` set, completions wait for finish().
+class FakeService : public Service {
+public:
+    ServiceIdentity who{"9.9", "web1", "01234567-89ab-cdef-0123-456789abcdef", false, true};
+    schema::RunState state = schema::RunState::running;
+    TransferFacts facts;
+    std::vector<schema::SocketAddress> addresses;
+    std::vector<std::string> blockers;
+    StatusReport report;
+    Result<void> outcome;
+    bool hold = false;
+    std::vector<std::string> calls;
+    std::vector<Done> held;
+
+    std::vector<std::string> take_calls() { return std::exchange(calls, {}); }
+    void finish(const Result<void>& result)
+    {
+        for (const Done& done : std::exchange(held, {})) done(result);
+    }
+
+    ServiceIdentity identity() const override { return who; }
+    schema::RunState run_state() const override { return state; }
+    void stop(Done done) override { operation("stop", done); }
+    void cont(Done done) override { operation("cont", done); }
+    void quit() override { calls.push_back("quit"); }
+    void migrate(const std::string& uri, Done done) override { operation("migrate " + uri, done); }
+    void migrate_incoming(const std::string& uri, Done done) override { operation("migrate-incoming " + uri, done); }
+    void migrate_cancel() override { calls.push_back("migrate-cancel"); }
+    std::vector<schema::SocketAddress> listening() const override { return addresses; }
+    TransferFacts transfer() const override { return facts; }
+    std::vector<std::string> blocked_reasons() const override { return blockers; }
+    StatusReport status() const override { return report; }
+    void lost_heartbeat(Done done) override { operation("lost-heartbeat", done); }
+    void failover(bool accept, Done done) override { operation(accept ? "failover accept-data-loss" : "failover", done); }
+    void unprotect(Done done) override { operation("unprotect", done); }
+    void do_checkpoint(Done done) override { operation("checkpoint", done); }
+    void save_device_state(const std::string& file, bool live, Done done) override
+    {
+        operation("save " + file + (live ? " live" : ""), done);
+    }
+    void load_device_state(const std::string& file, Done done) override { operation("load " + file, done); }
+    void set_global_dirty_log(bool enable, Done done) override { operation(enable ? "dirty-log on" : "dirty-log off", done); }
+
+private:
+    void operation(const std::string& what, const Done& done)
+    {
+        calls.push_back(what);
+        if (hold)
+            held.push_back(done);
+        else
+            done(outcome);
+    }
+};
+
+}  // namespace colo::test
