@@ -136,11 +136,12 @@ std::vector<FramePtr> AddressBook::announcements(std::uint8_t nic) const
     if (nic >= nics_.size()) return frames;
     const Mac& mac = nics_[nic];
     frames.push_back(make_rarp(mac));
-    for (const std::uint32_t ip : addresses().nics[nic].ip4)
+    const GuestAddresses all = addresses();
+    for (const std::uint32_t ip : all.nics[nic].ip4)
         frames.push_back(make_arp(1, kBroadcast, mac, ip, Mac{}, ip));
     constexpr Mac kAllNodesMac{0x33, 0x33, 0, 0, 0, 1};
     constexpr Ip6 kAllNodes{0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1};
-    for (const Ip6& ip : addresses_.nics[nic].ip6)
+    for (const Ip6& ip : all.nics[nic].ip6)
         frames.push_back(make_neighbour_advertisement(kAllNodesMac, mac, ip, kAllNodes, false));
     return frames;
 }

@@ -227,6 +227,11 @@ void RuntimeImpl::set_lease(Time until)
     if (before <= now().us) commands_.wake();   // something may wait for it
 }
 
+void RuntimeImpl::set_announce(const AnnounceSchedule& schedule)
+{
+    commands_.post([this, schedule] { options_.announce = schedule; });
+}
+
 void RuntimeImpl::announce(Generation generation)
 {
     commands_.post([this, generation] {

@@ -126,6 +126,7 @@ public:
     virtual void set_mode(replication::Mode mode) = 0;                                           // posted
     // Any thread, as often as a beat is answered; takes effect at once (checked again right before every send).
     virtual void set_lease(Time until) = 0;
+    virtual void set_announce(const AnnounceSchedule& schedule) = 0;   // posted; from the next announcement on
     virtual void announce(Generation generation) = 0;   // posted; a whole round by the schedule, reason announcement
 
     // ---- primary: checkpoint. Guest thread.

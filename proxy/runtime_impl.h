@@ -37,6 +37,7 @@ public:
     void set_output(PrimaryProxy::Output output, Generation generation) override;
     void set_mode(replication::Mode mode) override;
     void set_lease(Time until) override;
+    void set_announce(const AnnounceSchedule& schedule) override;
     void announce(Generation generation) override;
 
     void pause_input(bool paused) override;
