@@ -1,0 +1,261 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// The real coloctl against the real commands over a fake daemon.
+
+#include "colo/handlers/control.h"
+#include "fake_service.h"
+#include "live_server.h"
+
+#include <gmock/gmock.h>
+
+#include <sys/wait.h>
+
+#include <array>
+#include <cstdio>
+
+namespace colo::test {
+namespace {
+
+using qmp::test::LiveServer;
+using qmp::test::soon;
+using ::testing::HasSubstr;
+using ::testing::StartsWith;
+
+struct Outcome {
+    int status = -1;
+    std::string out;  // standard output and error together
+};
+
+Outcome shell(const std::string& command)
+{
+    Outcome outcome;
+    std::FILE* pipe = ::popen((command + " 2>&1").c_str(), "r");
+    if (pipe == nullptr) return outcome;
+    std::array<char, 4096> buffer;
+    while (const std::size_t size = std::fread(buffer.data(), 1, buffer.size(), pipe)) outcome.out.append(buffer.data(), size);
+    const int status = ::pclose(pipe);
+    outcome.status = WIFEXITED(status) ? WEXITSTATUS(status) : -2;
+    return outcome;
+}
+
+// The events of a Control go to the server that serves it; the server needs the registry first.
+class Relay : public qmp::EventSink {
+public:
+    qmp::EventSink* target = nullptr;
+    void emit_event(std::string_view name, std::optional<schema::Object> data) override
+    {
+        if (target != nullptr) target->emit_event(name, std::move(data));
+    }
+};
+
+struct Daemon {
+    explicit Daemon(const std::string& path, const std::string& domain) : live(registry, path)
+    {
+        relay.target = &live.server();
+        service.report.format = 1;
+        service.report.domain = domain;
+        service.report.role = schema::DomainRole::primary;
+        service.report.state = schema::ProtectionState::protected_;
+        service.report.mode = schema::ReplicationMode::lock_step;
+        service.report.healthy = true;
+        service.report.peer = "10.0.0.2:7777";
+        service.report.remote = schema::PeerReport{200, "10.0.0.2:7777", schema::DomainRole::secondary,
+                                                   schema::ProtectionState::protected_, true, "", 3, 41};
+    }
+    FakeService service;
+    Relay relay;
+    qmp::Registry registry;
+    Control control{service, relay, registry};
+    LiveServer live;
+};
+
+class ColoctlTest : public ::testing::Test {
+protected:
+    Outcome ctl(const std::string& arguments)
+    {
+        return shell(std::string("NO_COLOR=1 " COLOCTL " --run-directory ") + directory_.path() + " " + arguments);
+    }
+    std::unique_ptr<Daemon> daemon(const std::string& domain)
+    {
+        auto result = std::make_unique<Daemon>(directory_.file(domain + ".qmp"), domain);
+        EXPECT_TRUE(result->live.started());
+        return result;
+    }
+    static std::size_t lines(const std::string& text) { return static_cast<std::size_t>(std::ranges::count(text, '\n')); }
+
+    qmp::test::TemporaryDirectory directory_;
+};
+
+TEST_F(ColoctlTest, UsageErrors)
+{
+    for (const char* arguments : {"", "nope", "status --bogus", "failover", "protect", "qmp web1", "status a/b", "-o xml status", "watch -n x"}) {
+        const Outcome outcome = ctl(arguments);
+        EXPECT_EQ(outcome.status, 2) << arguments;
+        EXPECT_THAT(outcome.out, StartsWith("coloctl: usage: ")) << arguments;
+        EXPECT_EQ(lines(outcome.out), 1u) << outcome.out;
+    }
+    EXPECT_EQ(ctl("--help").status, 0);
+    EXPECT_THAT(ctl("--version").out, StartsWith("coloctl "));
+}
+
+TEST_F(ColoctlTest, UnreachableDaemons)
+{
+    EXPECT_EQ(ctl("status").status, 3);  // no socket at all
+    const Outcome outcome = ctl("failover web1");
+    EXPECT_EQ(outcome.status, 3);
+    EXPECT_THAT(outcome.out, StartsWith("coloctl: web1: "));
+    EXPECT_THAT(outcome.out, HasSubstr("No such file or directory"));
+    EXPECT_EQ(ctl("-s /no/such/socket events").status, 3);
+}
+
+TEST_F(ColoctlTest, StatusIsOneLineADomain)
+{
+    auto web1 = daemon("web1");
+    auto web2 = daemon("web2");
+    Outcome outcome = ctl("status");
+    EXPECT_EQ(outcome.status, 0) << outcome.out;
+    EXPECT_EQ(lines(outcome.out), 3u) << outcome.out;
+    EXPECT_THAT(outcome.out, HasSubstr("10.0.0.2:7777 (secondary, protected)"));
+    EXPECT_EQ(outcome.out.find('\033'), std::string::npos);
+
+    web2->live.run([&] {
+        web2->service.report.healthy = false;
+        web2->service.report.state = schema::ProtectionState::peer_lost;
+        web2->service.report.reason = "no beat on 2 paths for 210 ms";
+        web2->service.report.remote->healthy = false;
+        web2->service.report.remote->reason = "its device model died";
+    });
+    outcome = ctl("status");
+    EXPECT_EQ(outcome.status, 4);
+    EXPECT_THAT(outcome.out, HasSubstr("no beat on 2 paths for 210 ms; peer: its device model died"));
+    EXPECT_EQ(ctl("status web1").status, 0);
+    EXPECT_EQ(ctl("status web2").status, 4);
+    EXPECT_THAT(ctl("status web2").out, HasSubstr("peer says"));
+
+    web1.reset();
+    std::fclose(std::fopen(directory_.file("web1.qmp").c_str(), "w"));
+    outcome = ctl("status");
+    EXPECT_EQ(outcome.status, 3);
+    EXPECT_THAT(outcome.out, HasSubstr("unreachable"));
+    EXPECT_THAT(outcome.out, HasSubstr("web2"));
+}
+
+TEST_F(ColoctlTest, StatusAsJson)
+{
+    auto web1 = daemon("web1");
+    std::fclose(std::fopen(directory_.file("dead.qmp").c_str(), "w"));
+    const Outcome outcome = ctl("-o json status");
+    EXPECT_EQ(outcome.status, 3);
+    const auto value = qmp::parse_json(outcome.out);
+    ASSERT_TRUE(value) << outcome.out;
+    EXPECT_EQ(*value->find("schema-version"), schema::Value(1));
+    const schema::Array& domains = *value->find("domains")->as_array();
+    ASSERT_EQ(domains.size(), 2u);
+    EXPECT_EQ(*domains[0].find("domain"), schema::Value("dead"));
+    EXPECT_EQ(*domains[0].find("reachable"), schema::Value(false));
+    EXPECT_TRUE(domains[0].find("error"));
+    EXPECT_EQ(*domains[1].find("report")->find("state"), schema::Value("protected"));
+}
+
+TEST_F(ColoctlTest, ADaemonThatHangsIsGivenUp)
+{
+    auto web1 = daemon("web1");
+    web1->service.hold = true;
+    const Outcome outcome = ctl("--timeout 0.1 qmp web1 stop");
+    EXPECT_EQ(outcome.status, 3);
+    EXPECT_EQ(outcome.out, "coloctl: stop: no answer in time\n");
+}
+
+TEST_F(ColoctlTest, WatchPrintsPlainLinesWithoutATerminal)
+{
+    auto web1 = daemon("web1");
+    const Outcome outcome = ctl("watch -n 0.05 -c 3");
+    EXPECT_EQ(outcome.status, 0);
+    EXPECT_EQ(lines(outcome.out), 3u);
+    EXPECT_THAT(outcome.out, HasSubstr("web1: primary protected lock-step"));
+    EXPECT_EQ(outcome.out.find('\033'), std::string::npos);
+}
+
+TEST_F(ColoctlTest, ProtectWaitsUntilItIsProtected)
+{
+    auto web1 = daemon("web1");
+    web1->service.report.state = schema::ProtectionState::protected_;
+    Outcome outcome = ctl("protect web1 --to tcp:h:1");
+    EXPECT_EQ(outcome.status, 0) << outcome.out;
+    EXPECT_THAT(outcome.out, HasSubstr("web1: primary protected"));
+    EXPECT_THAT(web1->live.run([&] { return web1->service.take_calls(); }), ::testing::ElementsAre("migrate tcp:h:1"));
+
+    outcome = ctl("protect web1");
+    EXPECT_EQ(outcome.status, 1);
+    EXPECT_EQ(outcome.out, "coloctl: web1: There's a migration process in progress\n");
+
+    web1->live.run([&] {
+        web1->service.report.state = schema::ProtectionState::unprotected;
+        web1->control.outgoing(TransferPhase::failed, "Connection refused");
+    });
+    web1->service.outcome = make_error(Errc::refused, "no peer is configured");
+    EXPECT_EQ(ctl("protect web1").out, "coloctl: web1: no peer is configured\n");
+}
+
+TEST_F(ColoctlTest, ProtectSaysWhyItFailedLater)
+{
+    auto web1 = daemon("web1");
+    web1->service.report.state = schema::ProtectionState::connecting;
+    std::thread failure([&] {
+        for (const Deadline deadline = soon(); now() < deadline; std::this_thread::sleep_for(std::chrono::milliseconds(2)))
+            if (web1->live.run([&] { return !web1->service.take_calls().empty(); })) break;
+        web1->live.run([&] { web1->control.outgoing(TransferPhase::failed, "Connection refused"); });
+    });
+    const Outcome outcome = ctl("protect web1");
+    failure.join();
+    EXPECT_EQ(outcome.status, 1);
+    EXPECT_EQ(outcome.out, "coloctl: web1: not protected: Connection refused\n");
+}
+
+TEST_F(ColoctlTest, FailoverAndUnprotect)
+{
+    auto web1 = daemon("web1");
+    web1->service.report.state = schema::ProtectionState::unprotected;
+    EXPECT_EQ(ctl("failover web1").status, 0);
+    EXPECT_EQ(ctl("failover web1 --accept-data-loss").status, 0);
+    EXPECT_EQ(ctl("-s " + directory_.file("web1.qmp") + " unprotect").status, 0);
+    EXPECT_THAT(web1->live.run([&] { return web1->service.take_calls(); }),
+                ::testing::ElementsAre("failover", "failover accept-data-loss", "unprotect"));
+    web1->live.run([&] { web1->service.report.state = schema::ProtectionState::failing_over; });
+    const Outcome outcome = ctl("failover web1 --wait 0.1");
+    EXPECT_EQ(outcome.status, 1);
+    EXPECT_THAT(outcome.out, HasSubstr("still failing-over"));
+}
+
+TEST_F(ColoctlTest, RawCommandsAndEvents)
+{
+    auto web1 = daemon("web1");
+    EXPECT_EQ(ctl("qmp web1 query-name").out, "{\n  \"name\": \"web1\"\n}\n");
+    EXPECT_EQ(ctl("qmp web1 migrate-set-parameters '{\"x-checkpoint-delay\": 500}'").status, 0);
+    EXPECT_EQ(ctl("-s " + directory_.file("web1.qmp") + " qmp query-status").status, 0);
+    EXPECT_EQ(ctl("-s " + directory_.file("web1.qmp") + " qmp migrate-set-parameters '{\"max-bandwidth\": 5}'").status, 0);
+    Outcome outcome = ctl("qmp web1 nope");
+    EXPECT_EQ(outcome.status, 1);
+    EXPECT_EQ(outcome.out, "coloctl: nope: The command nope has not been found\n");
+    EXPECT_EQ(ctl("qmp web1 stop '[1]'").status, 2);
+    EXPECT_EQ(ctl("qmp web1 stop '{'").status, 2);
+
+    std::thread emitter([&] {
+        // coloctl must have negotiated before anything is sent to it; repeat until it has had enough.
+        if (!web1->live.wait_clients(1)) return;
+        while (web1->live.clients() > 0) {
+            web1->live.emit(schema::events::Stop{});
+            std::this_thread::sleep_for(std::chrono::milliseconds(5));
+        }
+    });
+    outcome = ctl("events web1 -c 2");
+    emitter.join();
+    EXPECT_EQ(outcome.status, 0);
+    EXPECT_EQ(lines(outcome.out), 2u);
+    const auto event = qmp::parse_json(outcome.out.substr(0, outcome.out.find('\n')));
+    ASSERT_TRUE(event);
+    EXPECT_EQ(*event->find("event"), schema::Value("STOP"));
+}
+
+}  // namespace
+}  // namespace colo::test
