@@ -140,6 +140,8 @@ const char* arbiter_name(ArbiterKind kind)
 
 }  // namespace
 
+void Daemon::set_announce(const proxy::AnnounceSchedule& schedule) { runtime_->set_announce(schedule); }
+
 StatusReport Daemon::status() const
 {
     const NodeStatus node = node_->status();
