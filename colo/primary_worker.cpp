@@ -107,6 +107,7 @@ Time PrimaryWorker::idle()
     if (!engine_ || epoch_ == 0 || ahead_done_) return kNever;
     if (first_) {
         precapture_first_copy();
+        ahead_done_ = converged_;
         return converged_ || epoch_ == 0 ? kNever : now();
     }
     const Time begin = planned_cut_ == kNever ? kNever : planned_cut_ - lead_;
@@ -170,6 +171,7 @@ void PrimaryWorker::do_cut(const action::StartCut& cut)
     record_.reason = cut.reason;
     record_.mode = cut.mode;
     power_ = cut.power;
+    ahead_done_ = true;   // the epoch's pages are the cut's from here on
     record_.cut_begun = now();
     shrink_residue();
     auto out = run_cut(guest_, *engine_, proxy_, cut.epoch, cut.base == 0, cut.pause_bound, system_clock(), cut.power);
