@@ -97,7 +97,7 @@ CommandLine make_command_line(const EmbeddedGuestOptions& o, const std::string& 
     add({"-device", "pvpanic"});
     unsigned slot = 3;
     for (const EmbeddedNic& nic : o.nics)
-        add({"-device", fmt::format("virtio-net-pci,id=nic-{0},netdev={0},mac={1},romfile=,disable-modern=on,disable-legacy=off,addr={2:#x}", nic.id,
+        add({"-device", fmt::format("virtio-net-pci,id=nic-{0},netdev={0},mac={1},romfile=,guest_announce=off,disable-modern=on,disable-legacy=off,addr={2:#x}", nic.id,
                                     mac_text(nic.mac), slot++)});
     for (std::size_t i = visible_from; i < a.size(); ++i) line.device_list += a[i] + " ";
     // From here on: where its parts come from.

@@ -185,7 +185,6 @@ TEST_P(QemuLoad, Inv11_Inv09_TheOtherSideGoesOnFromTheCheckpoint)
     const std::string method = GetParam();
     if (!have_private_network()) GTEST_SKIP() << "needs a network namespace and /dev/net/tun";
     Tap tap_a("cqa"), tap_b("cqb");
-    tap_b.unselect();
     tap_a.select();
     Pair pair("colo.dirty=10 colo.wset=16 colo.smc=1 colo.exec=1", &tap_a, &tap_b, method);
     if (method == "xen-load") {

@@ -3,13 +3,17 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <arpa/inet.h>
+#include <cerrno>
 #include <cstdlib>
 #include <cstring>
 #include <fcntl.h>
 #include <filesystem>
 #include <fstream>
+#include <linux/if_bridge.h>
 #include <linux/if_tun.h>
+#include <linux/sockios.h>
 #include <net/if.h>
 #include <netinet/in.h>
 #include <sched.h>
@@ -20,31 +24,48 @@
 namespace colo::test {
 namespace {
 
-void set_flags(const char* name, bool up)
+constexpr const char* kBridge = "cqbr";
+
+// One ioctl on a network interface by name; `prepare` fills the rest of the request.
+template <class Prepare>
+bool interface_ioctl(unsigned long request, const char* name, Prepare&& prepare)
 {
     const int s = ::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-    ifreq request{};
-    std::strncpy(request.ifr_name, name, IFNAMSIZ - 1);
-    ::ioctl(s, SIOCGIFFLAGS, &request);
-    request.ifr_flags = static_cast<short>(up ? request.ifr_flags | IFF_UP : request.ifr_flags & ~IFF_UP);
-    ::ioctl(s, SIOCSIFFLAGS, &request);
+    ifreq argument{};
+    std::strncpy(argument.ifr_name, name, IFNAMSIZ - 1);
+    prepare(argument);
+    const bool done = ::ioctl(s, request, &argument) == 0;
     ::close(s);
+    return done;
 }
 
-void set_address(const char* name, const char* address)
+void set_up(const char* name)
+{
+    interface_ioctl(SIOCSIFFLAGS, name, [](ifreq& r) { r.ifr_flags = IFF_UP; });
+}
+
+// 10.77.0.1/24 on a bridge: the address, and with it the connections of this process, stay when the guest's tap changes.
+bool make_bridge()
 {
     const int s = ::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-    ifreq request{};
-    std::strncpy(request.ifr_name, name, IFNAMSIZ - 1);
+    const bool made = ::ioctl(s, SIOCBRADDBR, kBridge) == 0;
+    ::close(s);
+    unsigned long no_forward_delay[4] = {BRCTL_SET_BRIDGE_FORWARD_DELAY, 0, 0, 0};
+    interface_ioctl(SIOCDEVPRIVATE, kBridge, [&](ifreq& r) { r.ifr_data = reinterpret_cast<char*>(no_forward_delay); });
     sockaddr_in in{};
     in.sin_family = AF_INET;
-    ::inet_pton(AF_INET, address, &in.sin_addr);
-    std::memcpy(&request.ifr_addr, &in, sizeof in);
-    ::ioctl(s, SIOCSIFADDR, &request);
+    ::inet_pton(AF_INET, "10.77.0.1", &in.sin_addr);
+    interface_ioctl(SIOCSIFADDR, kBridge, [&](ifreq& r) { std::memcpy(&r.ifr_addr, &in, sizeof in); });
     in.sin_addr.s_addr = htonl(0xffffff00u);
-    std::memcpy(&request.ifr_netmask, &in, sizeof in);
-    if (std::strcmp(address, "0.0.0.0") != 0) ::ioctl(s, SIOCSIFNETMASK, &request);
-    ::close(s);
+    interface_ioctl(SIOCSIFNETMASK, kBridge, [&](ifreq& r) { std::memcpy(&r.ifr_netmask, &in, sizeof in); });
+    set_up(kBridge);
+    return made;
+}
+
+void join(const std::string& name, unsigned long request)
+{
+    const int index = static_cast<int>(::if_nametoindex(name.c_str()));
+    interface_ioctl(request, kBridge, [&](ifreq& r) { r.ifr_ifindex = index; });
 }
 
 }  // namespace
@@ -66,10 +87,10 @@ bool have_private_network()
 {
     static const bool have = [] {
         if (::unshare(CLONE_NEWNET) != 0) return false;
-        set_flags("lo", true);
+        set_up("lo");
         const int tun = ::open("/dev/net/tun", O_RDWR | O_CLOEXEC);
         if (tun >= 0) ::close(tun);
-        return tun >= 0;
+        return tun >= 0 && make_bridge();
     }();
     return have;
 }
@@ -80,22 +101,13 @@ Tap::Tap(const std::string& name) : name_(name), fd_(::open("/dev/net/tun", O_RD
     std::strncpy(request.ifr_name, name.c_str(), IFNAMSIZ - 1);
     request.ifr_flags = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR;
     if (::ioctl(fd_, TUNSETIFF, &request) != 0) std::perror("tap");
-    set_flags(name.c_str(), true);
+    set_up(name.c_str());
 }
 
 Tap::~Tap() { ::close(fd_); }
 
-void Tap::select()
-{
-    set_address(name_.c_str(), "10.77.0.1");
-    set_flags(name_.c_str(), true);
-}
-
-void Tap::unselect()
-{
-    set_address(name_.c_str(), "0.0.0.0");
-    set_flags(name_.c_str(), false);
-}
+void Tap::select() { join(name_, SIOCBRADDIF); }
+void Tap::unselect() { join(name_, SIOCBRDELIF); }
 
 TestGuest::TestGuest(const std::string& name, const std::string& more, Tap* tap)
 {
@@ -192,8 +204,14 @@ std::string LineClient::ask(const std::string& line)
     const std::string text = line + "\n";
     if (::send(fd_, text.data(), text.size(), MSG_NOSIGNAL) != static_cast<ssize_t>(text.size())) return {};
     std::string answer;
-    for (char c = 0; ::recv(fd_, &c, 1, 0) == 1 && c != '\n';) answer += c;
-    return answer;
+    for (;;) {
+        char c = 0;
+        const ssize_t n = ::recv(fd_, &c, 1, 0);
+        if (n < 0 && errno == EINTR) continue;   // a child's end; with SO_RCVTIMEO the call is not restarted
+        if (n != 1) return {};
+        if (c == '\n') return answer;
+        answer += c;
+    }
 }
 
 long long guest_status(const std::string& member)

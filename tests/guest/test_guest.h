@@ -22,7 +22,7 @@ std::string kernel_command_line(const std::string& more);
 // Puts this process into a network namespace of its own, once. False if that is not permitted.
 bool have_private_network();
 
-// A tap without address; one of them at a time is "selected": 10.77.0.1/24 lies on it.
+// A tap; one of them at a time is selected: connected with 10.77.0.1/24 of this process.
 class Tap {
 public:
     explicit Tap(const std::string& name);
@@ -30,7 +30,7 @@ public:
     Tap(const Tap&) = delete;
     Tap& operator=(const Tap&) = delete;
     int fd() const { return fd_; }
-    void select();     // give it the address
+    void select();
     void unselect();
 
 private:
