@@ -37,7 +37,7 @@ public:
         options.delta_cache_bytes = 2 * kFrames * kPageSize;
         options.arena_pages = 32768;
         engine_ = make_capture_engine(guest_, options);
-        stager_ = std::move(*make_stager(guest_.description(), {}));
+        stager_ = *make_stager(guest_.description(), {});
         for (Gfn g = 0; g < kFrames; ++g) fill(g);
         begin();
         must(engine_->precapture(sink(), 0));

@@ -74,7 +74,7 @@ GuestDescription fuzz_guest()
 
 std::unique_ptr<Stager> open_stager(bool with_base)
 {
-    auto stager = std::move(*make_stager(fuzz_guest(), {}));
+    auto stager = *make_stager(fuzz_guest(), {});
     COLO_CHECK(stager->begin(1, 0, 1));
     if (with_base) {
         stager->commit(1);

@@ -25,7 +25,7 @@ struct Fixture : testing::Test {
     {
         options.arena_pages = 128;
         engine = make_capture_engine(guest, options);
-        stager = std::move(*make_stager(guest.description(), {}));
+        stager = *make_stager(guest.description(), {});
     }
     void fill(Gfn gfn, int value) { std::memset(guest.touch(gfn), value, kPageSize); }
 
@@ -187,7 +187,7 @@ TEST_F(CaptureTest, ARescanReplacesWhatTheSaveWrote)
     for (const bool has_view : {true, false}) {
         FakeGuest other(small_guest(), has_view);
         auto capture = make_capture_engine(other, options);
-        auto receiver = std::move(*make_stager(other.description(), {}));
+        auto receiver = *make_stager(other.description(), {});
         chunks.clear();
         ASSERT_TRUE(capture->begin_epoch(1, 0));
         std::memset(other.touch(9), 1, kPageSize);
@@ -394,7 +394,7 @@ TEST_F(StagerTest, Inv06_VerifyNamesWhatDiffers)
 
 TEST_F(StagerTest, StagingIsBounded)
 {
-    stager = std::move(*make_stager(guest.description(), {10 * kPageSize}));
+    stager = *make_stager(guest.description(), {10 * kPageSize});
     ASSERT_TRUE(stager->begin(1, 0, 1));
     std::vector<std::pair<Gfn, int>> all;
     for_each_frame(guest.description(), [&](Gfn g) { all.emplace_back(g, 7); });
