@@ -186,6 +186,7 @@ private:
 
     // One session at a time.
     SessionChannels channels_;              // until OpenSession takes them
+    std::shared_ptr<SessionChannels> early_;   // arrived before the standby was ready
     std::unique_ptr<ControlLink> link_;
     std::shared_ptr<PageSender> page_sender_;
     std::unique_ptr<PageReceiver> page_receiver_;

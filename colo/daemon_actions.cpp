@@ -306,6 +306,8 @@ void Daemon::on(const action::Changed& a)
                        : a.protection == Protection::deciding || a.protection == Protection::abdicated ? spdlog::level::warn
                                                                                                        : spdlog::level::info;
     spdlog::log(level, "{}{}{}", to_string(a.protection), a.reason.empty() ? "" : ": ", a.reason);
+    if (a.protection == Protection::standby && early_)
+        post([this, early = std::exchange(early_, nullptr)] { arrived(std::move(*early)); });
     if (!control_) return;
     if (a.protection == Protection::syncing) {
         if (status.role == Role::primary)

@@ -76,6 +76,10 @@ void Daemon::arrived(SessionChannels channels)
 {
     const NodeStatus status = node_->status();
     const bool free = status.protection == Protection::standby && session_ == 0;
+    if (!free && session_ == 0 && status.protection == Protection::idle && options_.intent == StartIntent::secondary) {
+        early_ = std::make_shared<SessionChannels>(std::move(channels));   // the latest caller waits until the guest is made
+        return;
+    }
     if (!free) {
         // Say why before hanging up: the other operator sees this text.
         const std::string why = session_ != 0 ? "this secondary already has a session"
