@@ -216,7 +216,7 @@ void FrameWriter::put_header(std::uint8_t* to, FrameType type, Epoch epoch, Byte
     store_le(to + kLengthAt, static_cast<std::uint32_t>(length));
     store_le(to + kSessionAt, session_);
     store_le(to + kEpochAt, epoch);
-    store_le(to + kSequenceAt, sequence_++);
+    store_le(to + kSequenceAt, type == FrameType::channel_hello ? std::uint64_t{0} : sequence_++);
     store_le(to + kCrcAt, frame_crc(to, first, second));
 }
 
@@ -368,7 +368,7 @@ Result<std::optional<Frame>> FrameDecoder::next()
     if (frame_crc(at, payload, {}) != load_le<std::uint32_t>(at + kCrcAt))
         return fail(Errc::corrupt, std::string("wrong checksum (") + to_string(header->type) + ")");
     begin_ += kFrameHeaderSize + header->length;
-    ++sequence_;
+    if (header->type != FrameType::channel_hello) ++sequence_;
     return std::optional<Frame>(Frame{*header, payload});
 }
 

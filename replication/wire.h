@@ -63,7 +63,7 @@ struct FrameHeader {
     FrameType type = FrameType::hello;
     SessionId session = 0;
     Epoch epoch = 0;
-    std::uint64_t sequence = 0;   // per direction of one connection: 0, 1, 2, ...
+    std::uint64_t sequence = 0;   // per direction of one connection: 0, 1, 2, ...; ChannelHello is 0 and does not count
     std::uint32_t length = 0;     // of the payload
     bool operator==(const FrameHeader&) const = default;
 };

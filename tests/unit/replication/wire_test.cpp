@@ -213,7 +213,7 @@ TEST(WireFrame, ArbitraryPiecesGiveTheSameFrames)
         EXPECT_EQ(decoder.buffered(), 0u);
         ASSERT_EQ(frames.size(), sample_messages().size() + 1);
         for (std::size_t i = 0; i < frames.size(); ++i) {
-            EXPECT_EQ(frames[i].header.sequence, i);
+            EXPECT_EQ(frames[i].header.sequence, i == 0 ? 0 : i - 1);   // the greeting does not count
             EXPECT_EQ(frames[i].header.session, 42u);
             EXPECT_EQ(frames[i].header.length, payloads[i].size());
             if (i > 0) {
@@ -269,6 +269,16 @@ TEST(WireFrame, Inv05_SequenceGapsAndRepetitionsAreRefused)
     EXPECT_EQ(error_of(join({&first, &third})), Errc::corrupt);
     EXPECT_EQ(error_of(join({&first, &first})), Errc::corrupt);
     EXPECT_EQ(error_of(join({&second, &first})), Errc::corrupt);
+}
+
+TEST(WireFrame, AChannelHelloOnlyComesFirst)
+{
+    FrameWriter writer(ChannelKind::control, 42);
+    Bytes stream;
+    ASSERT_TRUE(writer.append_message(stream, Staged{1}));
+    EXPECT_EQ(error_of(stream), Errc::cancelled);
+    writer.append_channel_hello(stream, 0);
+    EXPECT_EQ(error_of(stream), Errc::corrupt);
 }
 
 TEST(WireFrame, AClaimedLengthIsBoundedAndAllocatesNothing)
