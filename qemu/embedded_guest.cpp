@@ -2,6 +2,7 @@
 #include "qemu/embedded_guest.h"
 
 #include "core/clock.h"
+#include "qemu/cut_priority.h"
 #include "qemu/device_model.h"
 #include "qemu/device_state.h"
 #include "qemu/dirty_log.h"
@@ -37,6 +38,12 @@ constexpr std::string_view kSave = R"({{"execute":"xen-save-devices-state","argu
 constexpr std::string_view kLoad = R"({{"execute":"xen-load-devices-state","arguments":{{"filename":"{}"}}}})";
 constexpr std::string_view kSnapshotLoad =
     R"({{"execute":"snapshot-load","arguments":{{"job-id":"{0}","tag":"c","vmstate":"state","devices":["state"]}}}})";
+
+// A device model's word is not enough to change the priority of a thread.
+bool belongs_to(pid_t process, std::int64_t thread)
+{
+    return thread > 0 && ::access(fmt::format("/proc/{}/task/{}", process, thread).c_str(), F_OK) == 0;
+}
 
 class QemuGuest final : public EmbeddedGuest {
 public:
@@ -75,6 +82,7 @@ private:
     Result<void> start_model(Deadline deadline);
     Result<void> attach_dirty_log();
     Result<void> learn_sections(Deadline deadline);
+    Result<void> learn_threads(Deadline deadline);
     void drop_model();
     Result<QmpLink*> link();
     Result<std::string> run(std::string_view what, std::string_view command, Deadline deadline);
@@ -98,6 +106,7 @@ private:
     std::atomic<int> pid_ = 0;
     std::atomic<bool> running_ = false;
     std::atomic<std::int64_t> progress_us_ = 0;
+    CutPriority priority_;
     bool saving_ = false;   // a save was sent and its answer not read yet
     std::uint64_t jobs_ = 0;
     CutTimes times_;
@@ -178,6 +187,7 @@ Result<void> QemuGuest::start_model(Deadline deadline)
     saving_ = false;
     description_.device_model = model_->version();
     if (auto r = attach_dirty_log(); !r) return r;
+    if (auto r = learn_threads(deadline); !r) return r;
     return learn_sections(deadline);
 }
 
@@ -204,8 +214,26 @@ Result<void> QemuGuest::learn_sections(Deadline deadline)
     return {};
 }
 
+Result<void> QemuGuest::learn_threads(Deadline deadline)
+{
+    auto answer = run("query-cpus-fast", R"({"execute":"query-cpus-fast"})", deadline);
+    if (!answer) return answer.error();
+    boost::system::error_code ec;
+    const boost::json::value list = boost::json::parse(*answer, ec);
+    std::vector<pid_t> threads = {pid_};
+    if (!ec && list.is_array())
+        for (const auto& cpu : list.get_array()) {
+            const auto* id = cpu.is_object() ? cpu.get_object().if_contains("thread-id") : nullptr;
+            if (id != nullptr && id->is_int64() && belongs_to(pid_, id->get_int64())) threads.push_back(static_cast<pid_t>(id->get_int64()));
+        }
+    priority_.set_threads(std::move(threads));
+    return {};
+}
+
 void QemuGuest::drop_model()
 {
+    priority_.restore();
+    priority_.set_threads({});
     std::shared_ptr<DeviceModel> model;
     {
         const std::lock_guard lock(model_mutex_);
@@ -243,10 +271,17 @@ Result<void> QemuGuest::cut_begin(Deadline deadline)
     static const std::string both =
         std::string(kStop) + fmt::format(fmt::runtime(kSave), inherited_fd_numbers().saved_state);
     times_ = {};
+    if (options_.raise_priority) priority_.raise();
     times_.stop_sent = now();
-    if (auto r = (*control)->send(both, 2, deadline); !r) return r;
-    saving_ = true;
-    if (auto r = (*control)->receive("stop", deadline); !r) return r.error();
+    Result<void> stopped = (*control)->send(both, 2, deadline);
+    if (stopped) {
+        saving_ = true;
+        if (auto r = (*control)->receive("stop", deadline); !r) stopped = r.error();
+    }
+    if (!stopped) {
+        priority_.restore();
+        return stopped;
+    }
     times_.stopped = now();
     running_ = false;
     return {};
@@ -275,8 +310,10 @@ Result<void> QemuGuest::resume(Deadline deadline)
         (void)(*control)->receive("xen-save-devices-state", deadline);
     }
     times_.cont_sent = now();
-    if (auto r = run("cont", kCont, deadline); !r) return r.error();
+    const auto resumed = run("cont", kCont, deadline);
     times_.cont_done = now();
+    priority_.restore();
+    if (!resumed) return resumed.error();
     running_ = true;
     return {};
 }
@@ -353,6 +390,7 @@ void QemuGuest::kill() noexcept
 {
     const std::lock_guard lock(model_mutex_);
     if (model_) model_->kill();
+    priority_.restore();
     running_ = false;
 }
 

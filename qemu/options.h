@@ -37,6 +37,7 @@ struct EmbeddedGuestOptions {
     // A text on the serial console that proves life in the KVM self-test; empty: any output.
     std::string life_sign;
     Duration kvm_test_time = std::chrono::seconds(10);
+    bool raise_priority = true;              // real-time priority during a cut, see cut_priority.h
     std::vector<EmbeddedNic> nics;
 };
 

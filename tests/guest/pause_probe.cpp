@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Measures the pause of the embedded guest alone: no secondary, no proxy. Cuts at an interval, pre-captures like the
 // service does, and prints the stages. pause_probe --kernel vmlinuz --initrd initrd.gz [--dirty MB/s] [--wset MB]
-// [--interval MS] [--cuts N] [--mem MiB] [--dirty-log M] [--machine-load 0|1]
+// [--interval MS] [--cuts N] [--mem MiB] [--vcpus N] [--dirty-log M] [--priority 0|1]
 
 #include "core/clock.h"
 #include "qemu/embedded_guest.h"
@@ -24,7 +24,8 @@ using colo::replication::PageSet;
 
 std::map<std::string, std::string> g_options = {{"kernel", ""},      {"initrd", ""},     {"dirty", "0"},      {"wset", "96"},
                                                 {"interval", "500"}, {"cuts", "30"},     {"mem", "256"},      {"dirty-log", "auto"},
-                                                {"vcpus", "1"},      {"precapture", "1"}, {"append", ""}};
+                                                {"vcpus", "1"},      {"precapture", "1"}, {"append", ""},
+                                                {"priority", "1"}};
 
 long number(const std::string& key) { return std::stol(g_options.at(key)); }
 Deadline in(long ms) { return colo::now() + std::chrono::milliseconds(ms); }
@@ -149,6 +150,7 @@ int main(int argc, char** argv)
     options.append = fmt::format("console=ttyS0 quiet reboot=t panic=-1 mitigations=off tsc=reliable no_timer_check "
                                  "random.trust_cpu=on colo.dirty={} colo.wset={} {}",
                                  number("dirty"), number("wset"), g_options["append"]);
+    options.raise_priority = number("priority") != 0;
     colo::qemu::EmbeddedNic nic;
     nic.mac = {0x52, 0x54, 0, 0x12, 0x34, 0x56};
     nic.netdev_argument = [&](int) { return "stream,id=net0,server=on,addr.type=unix,addr.path=" + directory + "/net.sock"; };

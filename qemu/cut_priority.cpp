@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "qemu/cut_priority.h"
+
+#include <cerrno>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+namespace colo::qemu {
+namespace {
+
+// Above ordinary threads, below whatever the operator made important (heartbeats).
+constexpr int kPriority = 1;
+
+pid_t own_thread() { return static_cast<pid_t>(::syscall(SYS_gettid)); }
+
+}  // namespace
+
+void CutPriority::set_threads(std::vector<pid_t> threads)
+{
+    const std::lock_guard lock(mutex_);
+    threads_ = std::move(threads);
+}
+
+bool CutPriority::raise()
+{
+    const std::lock_guard lock(mutex_);
+    if (!permitted_ || !saved_.empty()) return permitted_;
+    const auto raise_one = [this](pid_t thread) {
+        Saved saved{thread, ::sched_getscheduler(thread), {}};
+        if (saved.policy < 0 || saved.policy == SCHED_FIFO || saved.policy == SCHED_RR) return true;   // gone, or high already
+        ::sched_getparam(thread, &saved.parameter);
+        sched_param wanted{};
+        wanted.sched_priority = kPriority;
+        if (::sched_setscheduler(thread, SCHED_FIFO | SCHED_RESET_ON_FORK, &wanted) != 0) return errno != EPERM;
+        saved_.push_back(saved);
+        return true;
+    };
+    permitted_ = raise_one(own_thread());
+    for (std::size_t i = 0; permitted_ && i < threads_.size(); ++i) raise_one(threads_[i]);
+    return permitted_;
+}
+
+void CutPriority::restore() noexcept
+{
+    const std::lock_guard lock(mutex_);
+    for (const Saved& saved : saved_) ::sched_setscheduler(saved.thread, saved.policy, &saved.parameter);
+    saved_.clear();
+}
+
+}  // namespace colo::qemu
