@@ -223,8 +223,8 @@ void NodeImpl::higher_generation(Generation generation, Time now)
     }
     const bool could_run = role_ == Role::primary || s_.eligible;
     if (!could_run) {
-        // A secondary that never was complete claims nothing; the next hello tells it the generation.
-        if (secondary_session()) lost("generation " + std::to_string(generation) + " was granted elsewhere", now);
+        // A secondary that never was complete claims nothing. Before the hello it does not know the generation yet.
+        if (step_ == Step::following) lost("generation " + std::to_string(generation) + " was granted elsewhere", now);
         return;
     }
     state_.generation = generation;

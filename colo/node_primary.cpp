@@ -105,6 +105,7 @@ void NodeImpl::trigger(TriggerReason reason, Time now)
 
 void NodeImpl::start_cut(TriggerReason reason, Time now)
 {
+    p_.cut_late = false;   // guest work is in order: nothing of an earlier session can still be on its way
     p_.cut_mode = mode_policy_.choose(reason, now);
     p_.cut_mode_reason = mode_policy_.reason();
     p_.cut_power = power_;
@@ -193,7 +194,6 @@ void NodeImpl::send_end(replication::Manifest manifest, Time now)
     p_.peer_eligible = true;
     enter(Step::wait_staged, now + config_.staged_deadline);
     send(replication::End{p_.epoch, std::move(manifest)});
-    if (broken(Breakage::release_before_staged)) act(action::ReleaseStaged{p_.epoch});
 }
 
 void NodeImpl::on_staged(const replication::Staged& message, Time now)
@@ -201,7 +201,7 @@ void NodeImpl::on_staged(const replication::Staged& message, Time now)
     if (step_ != Step::wait_staged || message.epoch != p_.epoch) return violation("staged out of order", now);
     p_.base = p_.epoch;
     ++checkpoints_;
-    if (!broken(Breakage::release_before_staged)) act(action::ReleaseStaged{p_.base});
+    act(action::ReleaseStaged{p_.base});
     enter(Step::wait_applied, now + config_.apply_deadline);
     begin_epoch(now);
 }
