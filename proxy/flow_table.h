@@ -22,6 +22,10 @@ struct FlowKey {
     bool operator==(const FlowKey&) const = default;
 };
 
+// FlowState::flags: the handshake began on the host before this one and the client has not named its number yet. Then
+// covered_seq is the guest's first number and highest_timestamp the TSval of its SYN, both in guest numbers.
+inline constexpr std::uint8_t kFlowHalfOpen = 8;
+
 // ARP has one flow per NIC; order among its frames is kept, their content says the rest.
 inline FlowKey key_from_guest(std::uint8_t nic, const Packet& packet)
 {

@@ -164,9 +164,26 @@ void PrimaryProxyImpl::protect_tcp(PrimaryFlow& flow, const Packet& packet, Held
     const bool repeated = packet.payload_size() != 0 && flow.tcp->released(held.span);
     if (!flow.held.empty() && repeated && may_release(now)) {
         // A retransmission of what S owns must not wait behind new bytes: the client is stuck without it.
-        if (const auto reason = reason_for(flow, held)) return emit(flow, held, *reason, now);
+        if (const auto reason = reason_for(flow, held)) {
+            overtake(flow, packet, held);
+            return emit(flow, held, *reason, now);
+        }
     }
     hold(flow, std::move(held), room, now);
+}
+
+// Its clock must not make what waits look old: the client would drop that (PAWS).
+void PrimaryProxyImpl::overtake(const PrimaryFlow& flow, const Packet& packet, Held& held)
+{
+    if (!packet.options.has_timestamp()) return;
+    std::uint32_t oldest = packet.options.tsval;
+    for (const Held& waiting : flow.held) {
+        const Packet earlier = parse_packet(waiting.frame->view());
+        if (!earlier.options.has_timestamp()) continue;
+        if (seq_before(earlier.options.tsval, oldest)) oldest = earlier.options.tsval;
+        break;
+    }
+    held.frame = rewritten(held.frame, packet, {0, 0, oldest - packet.options.tsval, 0});
 }
 
 void PrimaryProxyImpl::hold(PrimaryFlow& flow, Held held, bool room, Time now)

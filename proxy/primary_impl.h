@@ -56,6 +56,7 @@ private:
     // primary_hold.cpp
     void protect(PrimaryFlow& flow, const Packet& packet, const FramePtr& frame, Time now);
     void protect_tcp(PrimaryFlow& flow, const Packet& packet, Held held, bool room, Time now);
+    static void overtake(const PrimaryFlow& flow, const Packet& packet, Held& held);
     void hold(PrimaryFlow& flow, Held held, bool room, Time now);
     std::optional<ReleaseReason> reason_for(PrimaryFlow& flow, const Held& held);
     bool may_release(Time now) const;

@@ -126,6 +126,11 @@ replication::ProxySection PrimaryProxyImpl::build_section() const
         state.peer_port = flow.key.peer_port;
         state.wire_offset = flow.wire_offset;
         state.timestamp_offset = flow.timestamp_offset;
+        if (flow.learning) {
+            state.flags = static_cast<std::uint8_t>(kFlowHalfOpen | (flow.learning->has_timestamp ? 1 : 0));
+            state.covered_seq = flow.learning->guest_isn;
+            state.highest_timestamp = flow.learning->guest_tsval;
+        }
         section.flows.push_back(state);
     }
     section.last_input = number_;

@@ -9,7 +9,7 @@ void SecondaryProxyImpl::note_guest_syn(SecondaryFlow& flow, const Packet& packe
     if (flow.learning && flow.learning->guest_isn == packet.seq) return;
     if (flow.covered && packet.seq + flow.wire_offset + 1 == *flow.covered) return;   // repeated
     flow.wire_offset = flow.timestamp_offset = 0;
-    flow.learnt = flow.closed = flow.established = false;
+    flow.learning_carried = flow.closed = flow.established = false;
     flow.covered.reset();
     flow.client_ack.reset();
     flow.client_tsecr.reset();
@@ -28,6 +28,7 @@ void SecondaryProxyImpl::note_guest(SecondaryFlow& flow, const Packet& packet, T
     if (packet.has(kTcpSyn)) note_guest_syn(flow, packet);
     if (packet.options.has_timestamp()) {
         flow.guest_tsval = packet.options.tsval;
+        flow.guest_tsval_at = now;
         flow.has_timestamp = true;
     }
     journal_bytes_ -= flow.journal.memory();

@@ -25,13 +25,14 @@ struct SecondaryFlow {
     Time last_active;
     // Added to our guest's numbers they give wire numbers (R3).
     std::uint32_t wire_offset = 0, timestamp_offset = 0;
-    bool learnt = false;                      // or from the manifest; otherwise identity
     std::optional<TakeOver::HalfOpen> learning;   // our guest's SYN of this epoch, no answer of the client yet
+    bool learning_carried = false;            // from the manifest: the primary has not learnt it either
     std::optional<std::uint32_t> covered;     // manifest: wire number after what the epoch contains
     std::optional<std::uint32_t> guest_ack;   // client's numbers
     std::optional<std::uint32_t> client_ack;  // wire numbers
     std::optional<std::uint32_t> client_tsecr;    // highest: P released this TSval
     std::uint32_t guest_tsval = 0;            // last of our guest, its numbers
+    Time guest_tsval_at;
     std::uint32_t highest_timestamp = 0;      // manifest, wire numbers
     bool has_timestamp = false, closed = false, established = false;
     std::uint64_t client_syn_number = 0;
@@ -88,6 +89,7 @@ private:
     void take_over_flow(SecondaryFlow& flow, TakeOver& result) const;
     void raise_timestamps(SecondaryFlow& flow) const;
     bool needed(const TakeOver::Replay& replay);
+    FramePtr with_present_clock(const TakeOver::Replay& replay, Time now);
 
     ProxyOptions options_;
     SecondarySink& sink_;

@@ -74,11 +74,16 @@ void SecondaryProxyImpl::learn_offset(SecondaryFlow& flow, const Packet& packet)
 {
     if (!flow.learning) return;
     flow.wire_offset = packet.ack - (flow.learning->guest_isn + 1);
-    if (flow.learning->has_timestamp && packet.options.has_timestamp() && packet.options.tsecr != 0)
+    if (flow.learning->has_timestamp && packet.options.has_timestamp() && packet.options.tsecr != 0) {
         flow.timestamp_offset = packet.options.tsecr - flow.learning->guest_tsval;
+        // Our guest answered later than P's: the echo then shows too small a distance. Kernels with the same state count
+        // from the same base, and the distance is the lag of the clock.
+        const std::uint32_t missing = lag_ticks_ - flow.timestamp_offset;
+        if (!flow.learning_carried && missing < 10'000) flow.timestamp_offset = lag_ticks_;
+    }
     flow.covered = packet.ack;
-    flow.learnt = true;
     flow.learning.reset();
+    flow.learning_carried = false;
 }
 
 FramePtr SecondaryProxyImpl::to_guest_numbers(const SecondaryFlow* flow, const FramePtr& frame) const
@@ -143,8 +148,10 @@ void SecondaryProxyImpl::update_lag(Time now)
     const auto cut = std::find_if(cuts_.begin(), cuts_.end(), [this](const CutTime& c) { return c.epoch == running_; });
     if (cut == cuts_.end()) return;
     const auto ticks = static_cast<std::uint32_t>(std::max<std::int64_t>(0, (now - cut->time).count()) / 1000 + 1);
-    for (SecondaryFlow& flow : flows_)
+    for (SecondaryFlow& flow : flows_) {
         if (!flow.learning) flow.timestamp_offset += ticks - lag_ticks_;
+        else if (flow.learning_carried) flow.learning->guest_tsval -= ticks - lag_ticks_;
+    }
     lag_ticks_ = ticks;
 }
 
@@ -152,10 +159,16 @@ void SecondaryProxyImpl::take_state(const replication::FlowState& state, Time no
 {
     SecondaryFlow* flow = flow_of({state.nic, PacketKind::tcp, state.guest_port, state.peer_port, state.guest_ip, state.peer_ip}, now);
     if (flow == nullptr) return;
+    if ((state.flags & kFlowHalfOpen) != 0) {
+        flow->learning = TakeOver::HalfOpen{state.nic, state.guest_ip, state.peer_ip, state.guest_port, state.peer_port,
+                                            state.covered_seq, state.highest_timestamp - lag_ticks_, (state.flags & 1) != 0};
+        flow->learning_carried = true;
+        flow->timestamp_offset = 0;
+        return;
+    }
     const bool zeroed = broken(Breakage::offsets_zeroed_at_apply);
     flow->wire_offset = zeroed ? 0 : state.wire_offset;
     flow->timestamp_offset = zeroed ? 0 : state.timestamp_offset + lag_ticks_;
-    flow->learnt = true;
     flow->covered = state.covered_seq;
     flow->highest_timestamp = state.highest_timestamp;
     flow->has_timestamp = (state.flags & 1) != 0;
@@ -174,7 +187,7 @@ void SecondaryProxyImpl::applied(Epoch epoch, const replication::ProxySection& s
         journal_bytes_ += flow.journal.memory();
         flow.journal.hurry(now);   // a guest that is loaded again has forgotten what it was given
         flow.wire_offset = flow.timestamp_offset = 0;
-        flow.learnt = flow.closed = flow.has_timestamp = false;
+        flow.learning_carried = flow.closed = flow.has_timestamp = false;
         flow.learning.reset();
         flow.covered.reset();
         flow.guest_ack.reset();

@@ -52,6 +52,18 @@ bool SecondaryProxyImpl::needed(const TakeOver::Replay& replay)
     return seq_after(packet.seq + packet.sequence_size(), *flow->client_ack);
 }
 
+// P may have released newer clocks since this frame was sent; the client would drop the replay as old (PAWS).
+FramePtr SecondaryProxyImpl::with_present_clock(const TakeOver::Replay& replay, Time now)
+{
+    const Packet packet = parse_packet(replay.frame->view());
+    if (packet.kind != PacketKind::tcp || !packet.options.has_timestamp()) return replay.frame;
+    const SecondaryFlow* flow = flows_.find(key_from_guest(replay.nic, packet));
+    if (flow == nullptr || flow->learning || flow->closed) return replay.frame;
+    const auto since = static_cast<std::uint32_t>((now - flow->guest_tsval_at).count() / 1000);
+    const std::uint32_t present = flow->guest_tsval + flow->timestamp_offset + since;
+    return rewritten(replay.frame, packet, {0, 0, present - packet.options.tsval, 0});
+}
+
 TakeOver SecondaryProxyImpl::take_over(Time now)
 {
     TakeOver result;
@@ -71,11 +83,11 @@ TakeOver SecondaryProxyImpl::take_over(Time now)
     if (!broken(Breakage::journal_forgotten)) result.reinject = std::move(captured_);
     captured_.clear();
     result.section.last_input = last_number_;
-    for (TakeOver::Replay& replay : replay_)
-        if (needed(replay)) result.replay.push_back(std::move(replay));
+    for (SecondaryFlow& flow : flows_) take_over_flow(flow, result);
+    for (const TakeOver::Replay& replay : replay_)
+        if (needed(replay)) result.replay.push_back({replay.nic, with_present_clock(replay, now)});
     replay_.clear();
     replay_bytes_ = 0;
-    for (SecondaryFlow& flow : flows_) take_over_flow(flow, result);
     result.addresses = addresses_.addresses();
     return result;
 }
