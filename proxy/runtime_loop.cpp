@@ -81,9 +81,8 @@ void RuntimeImpl::loop()
         const int n = ::epoll_wait(epoll_.get(), ready.data(), static_cast<int>(ready.size()), wait_ms(now_));
         now_ = colo::now();
         update_lease(now_);
-        for (int i = 0; i < n; ++i) { const Time t0 = colo::now(); handle(ready[static_cast<std::size_t>(i)].data.u64, ready[static_cast<std::size_t>(i)].events);
-            if (colo::now() - t0 > Duration{50'000}) fprintf(stderr, "SLOW source %lx %ld us\n", (unsigned long)ready[static_cast<std::size_t>(i)].data.u64, (long)(colo::now()-t0).count()); }
-        { const Time t0 = colo::now(); turn(now_); if (colo::now() - t0 > Duration{50'000}) fprintf(stderr, "SLOW turn %ld us\n", (long)(colo::now()-t0).count()); }
+        for (int i = 0; i < n; ++i) handle(ready[static_cast<std::size_t>(i)].data.u64, ready[static_cast<std::size_t>(i)].events);
+        turn(now_);
     }
 }
 
