@@ -66,6 +66,6 @@ const Value* Value::find(std::string_view name) const
     return object != nullptr ? object->find(name) : nullptr;
 }
 
-bool Value::operator==(const Value&) const = default;
+bool Value::operator==(const Value& other) const { return data_ == other.data_; }
 
 }  // namespace colo::schema

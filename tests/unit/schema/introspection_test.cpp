@@ -124,7 +124,8 @@ TEST_F(IntrospectionTest, UnionsHaveTagAndVariants)
         if (!entity.find("tag")) continue;
         ++unions;
         const Array& list = *entity.find("members")->as_array();
-        const auto tag = std::ranges::find_if(list, [&](const Value& member) { return *member.find("name") == *entity.find("tag"); });
+        const std::string& name_of_tag = text(entity, "tag");
+        const auto tag = std::ranges::find_if(list, [&](const Value& member) { return text(member, "name") == name_of_tag; });
         ASSERT_NE(tag, list.end());
         EXPECT_EQ(entities_.at(text(*tag, "type")).find("values")->as_array()->size(), entity.find("variants")->as_array()->size());
     }
