@@ -285,9 +285,10 @@ Result<std::uint64_t> Capture::emit_backlog(const ChunkSink& sink, std::uint64_t
 Result<std::uint64_t> Capture::precapture(const ChunkSink& sink, std::uint64_t max_pages)
 {
     if (phase_ != Phase::open) return wrong_phase("pre-capture");
-    if (max_pages == 0 || ledger_.backlog().count() < max_pages)
+    if (max_pages == 0 || ledger_.backlog().count() < max_pages) {
+        ++encoder_.stats().rounds;
         if (auto r = fetch(false); !r) return r.error();
-    ++encoder_.stats().rounds;
+    }
     if (!base_is_staged()) return std::uint64_t{0};
     auto taken = emit_backlog(sink, max_pages == 0 ? gfn_limit_ : max_pages);
     if (!taken) return fail(taken.error());

@@ -8,6 +8,11 @@
 #include <xxhash.h>
 
 namespace colo::replication {
+
+#if defined(__x86_64__)
+std::uint64_t hash_with_avx2(const std::uint8_t* data, std::size_t size);   // page_hash_avx2.cpp
+#endif
+
 namespace {
 
 // Offsets of docs/protocol.md, "Page chunk".
@@ -103,7 +108,14 @@ Result<PageRecord> RecordReader::next()
     return record;
 }
 
-std::uint64_t content_hash(const std::uint8_t* page) { return XXH3_64bits(page, kPageSize); }
+std::uint64_t content_hash(const std::uint8_t* page)
+{
+#if defined(__x86_64__)
+    static const bool has_avx2 = __builtin_cpu_supports("avx2");
+    if (has_avx2) return hash_with_avx2(page, kPageSize);
+#endif
+    return XXH3_64bits(page, kPageSize);
+}
 
 std::uint64_t zero_page_hash()
 {

@@ -49,7 +49,7 @@ struct CaptureStats {
     std::uint64_t zero = 0, unchanged = 0, delta = 0, full = 0;   // frames by class
     std::uint64_t not_sent = 0;       // of these: S has the content already, no record was needed
     std::uint64_t raw_bytes = 0, sent_bytes = 0;   // records before compression; chunks as handed to the sink
-    std::uint32_t rounds = 0;         // pre-capture rounds
+    std::uint32_t rounds = 0;         // pre-capture rounds: calls that fetched
     std::uint64_t residue = 0;        // frames copied inside the pause
 };
 

@@ -9,6 +9,7 @@
 
 #include <cstring>
 #include <random>
+#include <xxhash.h>
 
 namespace colo::replication {
 namespace {
@@ -83,6 +84,16 @@ TEST(RecordReader, KindsAndSizes)
     EXPECT_FALSE(read(PageKind::full, kPageSize, kPageSize - 1));
     EXPECT_FALSE(read(static_cast<PageKind>(0), 0, 0));
     EXPECT_FALSE(read(static_cast<PageKind>(5), 0, 0));
+}
+
+TEST(ContentHash, IsTheSameOnEveryProcessor)
+{
+    std::mt19937_64 random(2);
+    for (int run = 0; run < 100; ++run) {
+        Bytes page(kPageSize);
+        for (auto& b : page) b = static_cast<std::uint8_t>(random());
+        ASSERT_EQ(content_hash(page.data()), XXH3_64bits(page.data(), kPageSize));
+    }
 }
 
 TEST(RecordDigest, TellsFrameOrderAndContentApart)
