@@ -48,7 +48,9 @@ Result<PacketSocket> PacketSocket::open(const std::string& interface)
         (void)set_option(fd.get(), SOL_SOCKET, SO_SNDBUF, "SO_SNDBUF", kBufferBytes);
     // Our frames need no shaping, and a stopped queue must not block the guest.
     (void)set_option(fd.get(), SOL_PACKET, PACKET_QDISC_BYPASS, "PACKET_QDISC_BYPASS", 1);
-    return PacketSocket(std::move(fd), static_cast<int>(index), interface);
+    PacketSocket socket(std::move(fd), static_cast<int>(index), interface);
+    if (auto r = socket.listen(false); !r) return r.error();
+    return socket;
 }
 
 Result<void> PacketSocket::listen(bool on)
