@@ -13,10 +13,14 @@ public:
     Result<std::string> settings_digest(Deadline) override { return std::string("manual"); }
     GrantResult request(const GrantRequest&, Deadline) override
     {
-        return {GrantOutcome::unknown,
-                "waits for the operator: make sure that the peer does not run the domain, then x-colo-lost-heartbeat here"};
+        return {
+            GrantOutcome::unknown,
+            "waits for the operator: make sure that the peer does not run the domain, then x-colo-lost-heartbeat here"};
     }
-    Observation observe(Generation, Deadline) override { return {Observation::State::unknown, "only the operator knows"}; }
+    Observation observe(Generation, Deadline) override
+    {
+        return {Observation::State::unknown, "only the operator knows"};
+    }
     void cancel() override {}
 };
 

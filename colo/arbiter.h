@@ -16,20 +16,20 @@
 namespace colo {
 
 struct GrantRequest {
-    Generation generation = 0;   // the one that is asked for: persisted generation + 1
-    Role role = Role::none;      // primary or secondary of the session that was lost
-    std::string peer;            // for the fence command: the peer as the operator named it
+    Generation generation = 0;  // the one that is asked for: persisted generation + 1
+    Role role = Role::none;     // primary or secondary of the session that was lost
+    std::string peer;           // for the fence command: the peer as the operator named it
 };
 
 struct GrantResult {
     GrantOutcome outcome = GrantOutcome::unknown;
-    std::string reason;          // for people: who has it, what failed, what it waits for
+    std::string reason;  // for people: who has it, what failed, what it waits for
 };
 
 struct Observation {
     enum class State : std::uint8_t { free, ours, theirs, unknown };
     State state = State::unknown;
-    std::string detail;          // owner, or why it is unknown
+    std::string detail;  // owner, or why it is unknown
 };
 
 class Arbiter {
@@ -56,7 +56,7 @@ struct ArbiterSettings {
     std::string directory, command;
     Duration timeout{5'000'000};  // of one request, where the caller's deadline is not earlier
     std::string domain_name, domain_uuid;
-    std::string host_id;         // StateDirectory::host_id(): how this host signs
+    std::string host_id;  // StateDirectory::host_id(): how this host signs
 };
 
 // Errc::invalid for settings that cannot work. Does no I/O: a lock directory that is away makes answers unknown.

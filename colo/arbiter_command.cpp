@@ -17,12 +17,12 @@
 #include <cerrno>
 #include <vector>
 
-extern char** environ;   // NOLINT: POSIX declares it nowhere
+extern char** environ;  // NOLINT: POSIX declares it nowhere
 
 namespace colo {
 namespace {
 
-constexpr std::size_t kOutputKept = 512;     // the end of what the command says goes into the reason
+constexpr std::size_t kOutputKept = 512;  // the end of what the command says goes into the reason
 constexpr int kLookEveryMs = 10;
 constexpr Duration kReapWithin{1'000'000};
 
@@ -98,10 +98,13 @@ std::string said(std::string output)
 GrantResult verdict(int status, const std::string& output)
 {
     if (WIFSIGNALED(status))
-        return {GrantOutcome::unknown, "the fence command was killed by signal " + std::to_string(WTERMSIG(status)) + said(output)};
+        return {GrantOutcome::unknown,
+                "the fence command was killed by signal " + std::to_string(WTERMSIG(status)) + said(output)};
     const int code = WEXITSTATUS(status);
-    if (code == kFenceExitGranted) return {GrantOutcome::granted, "the fence command reports that the peer is dead" + said(output)};
-    if (code == kFenceExitRefused) return {GrantOutcome::refused, "the fence command reports that the peer is the one to run" + said(output)};
+    if (code == kFenceExitGranted)
+        return {GrantOutcome::granted, "the fence command reports that the peer is dead" + said(output)};
+    if (code == kFenceExitRefused)
+        return {GrantOutcome::refused, "the fence command reports that the peer is the one to run" + said(output)};
     return {GrantOutcome::unknown, "the fence command failed with exit status " + std::to_string(code) + said(output)};
 }
 
@@ -127,7 +130,7 @@ private:
 
     const ArbiterSettings settings_;
     std::atomic<bool> cancelled_{false};
-    std::vector<pid_t> late_;   // killed, but stuck in the kernel
+    std::vector<pid_t> late_;  // killed, but stuck in the kernel
 };
 
 GrantResult CommandArbiter::request(const GrantRequest& request, Deadline deadline)
@@ -152,8 +155,8 @@ GrantResult CommandArbiter::wait(pid_t pid, int output_fd, Deadline deadline)
     std::string output;
     bool open = true;
     for (;;) {
-        // The end of the output usually is the end of the command; who closes it early, or leaves it to a child, is looked
-        // after by the clock.
+        // The end of the output usually is the end of the command; who closes it early, or leaves it to a child, is
+        // looked after by the clock.
         pollfd one{open ? output_fd : -1, POLLIN, 0};
         poll(&one, 1, std::min(kLookEveryMs, poll_timeout_ms(deadline)));
         if (open) open = collect(output_fd, output);
@@ -163,7 +166,8 @@ GrantResult CommandArbiter::wait(pid_t pid, int output_fd, Deadline deadline)
             if (open) collect(output_fd, output);
             return verdict(status, output);
         }
-        if (ended < 0 && errno != EINTR) return {GrantOutcome::unknown, errno_error("wait for the fence command", errno).text};
+        if (ended < 0 && errno != EINTR)
+            return {GrantOutcome::unknown, errno_error("wait for the fence command", errno).text};
         if (cancelled_.load()) return kill_group(pid, "the request was cancelled");
         if (deadline <= now()) return kill_group(pid, "the fence command did not end in time" + said(output));
     }
@@ -171,7 +175,7 @@ GrantResult CommandArbiter::wait(pid_t pid, int output_fd, Deadline deadline)
 
 GrantResult CommandArbiter::kill_group(pid_t pid, const std::string& why)
 {
-    kill(-pid, SIGKILL);   // not reaped yet, so the group cannot be somebody else's
+    kill(-pid, SIGKILL);  // not reaped yet, so the group cannot be somebody else's
     const Deadline until = now() + kReapWithin;
     while (waitpid(pid, nullptr, WNOHANG) == 0) {
         if (until <= now()) {

@@ -48,7 +48,7 @@ std::string random_hex()
 }
 
 struct FileRead {
-    int err = 0;         // ENOENT: not there
+    int err = 0;  // ENOENT: not there
     std::string text;
 };
 
@@ -65,12 +65,12 @@ FileRead read_file(int directory, const std::string& name)
         if (got < 0) return {errno, {}};
         if (got == 0) return result;
         result.text.append(buffer.data(), static_cast<std::size_t>(got));
-        if (result.text.size() > kLockFileMax) return result;   // too long to be valid; judged as damaged
+        if (result.text.size() > kLockFileMax) return result;  // too long to be valid; judged as damaged
     }
 }
 
-// Makes `name` with `text` unless it exists. 0, or the errno of the step that failed. EEXIST is an answer like any other:
-// the caller reads back what is there.
+// Makes `name` with `text` unless it exists. 0, or the errno of the step that failed. EEXIST is an answer like any
+// other: the caller reads back what is there.
 int link_new(int directory, const std::string& name, const std::string& text)
 {
     const std::string unique = random_hex();
@@ -104,9 +104,9 @@ struct LockSite {
     {
         std::array<char, 256> host{};
         if (gethostname(host.data(), host.size() - 1) != 0) host[0] = '?';
-        return with_checksum(fmt::format("colo-lock 1\ndomain {}\ngeneration {}\nowner {}\nrole {}\nhost {}\n", domain_uuid,
-                                         request.generation, host_id, request.role == Role::primary ? "primary" : "secondary",
-                                         host.data()));
+        return with_checksum(fmt::format("colo-lock 1\ndomain {}\ngeneration {}\nowner {}\nrole {}\nhost {}\n",
+                                         domain_uuid, request.generation, host_id,
+                                         request.role == Role::primary ? "primary" : "secondary", host.data()));
     }
     Observation judge(const FileRead& file, Generation generation) const;
 };
@@ -125,10 +125,12 @@ Observation LockSite::judge(const FileRead& file, Generation generation) const
     if (file.err == ENOENT) return {State::free, "nobody holds generation " + std::to_string(generation)};
     if (file.err != 0) return {State::unknown, errno_error("read " + path_of(generation), file.err).text};
     const auto text = without_checksum(file.text);
-    if (!text || value_of(*text, "domain") != domain_uuid || value_of(*text, "generation") != std::to_string(generation))
+    if (!text || value_of(*text, "domain") != domain_uuid ||
+        value_of(*text, "generation") != std::to_string(generation))
         return {State::unknown, path_of(generation) + " is damaged; only the operator can tell who made it"};
     const std::string owner = value_of(*text, "owner");
-    const std::string who = "generation " + std::to_string(generation) + " is held by " + value_of(*text, "host") + " (" + owner + ")";
+    const std::string who =
+        "generation " + std::to_string(generation) + " is held by " + value_of(*text, "host") + " (" + owner + ")";
     return {owner == host_id ? State::ours : State::theirs, who};
 }
 
@@ -146,11 +148,13 @@ GrantResult take(const LockSite& site, const GrantRequest& request)
     switch (found.state) {
     case Observation::State::ours:
         // Ours only when it cannot be undone by a power loss of the storage.
-        if (fsync(directory->get()) != 0) return {GrantOutcome::unknown, errno_error("fsync " + site.directory, errno).text};
+        if (fsync(directory->get()) != 0)
+            return {GrantOutcome::unknown, errno_error("fsync " + site.directory, errno).text};
         return {GrantOutcome::granted, found.detail};
     case Observation::State::theirs: return {GrantOutcome::refused, found.detail};
     case Observation::State::free:
-        return {GrantOutcome::unknown, errno_error("make " + site.path_of(request.generation), err != 0 ? err : EIO).text};
+        return {GrantOutcome::unknown,
+                errno_error("make " + site.path_of(request.generation), err != 0 ? err : EIO).text};
     case Observation::State::unknown: break;
     }
     return {GrantOutcome::unknown, found.detail};
@@ -170,7 +174,8 @@ Result<std::string> directory_id(const LockSite& site)
     if (!directory) return directory.error();
     FileRead file = read_file(directory->get(), kDirectoryIdName);
     if (file.err == ENOENT) {
-        const int err = link_new(directory->get(), kDirectoryIdName, with_checksum("colo-lock-directory 1\nid " + random_hex() + "\n"));
+        const int err = link_new(directory->get(), kDirectoryIdName,
+                                 with_checksum("colo-lock-directory 1\nid " + random_hex() + "\n"));
         if (err != 0 && err != EEXIST) return errno_error("make " + site.directory + "/" + kDirectoryIdName, err);
         if (fsync(directory->get()) != 0) return errno_error("fsync " + site.directory, errno);
         file = read_file(directory->get(), kDirectoryIdName);
@@ -178,7 +183,9 @@ Result<std::string> directory_id(const LockSite& site)
     if (file.err != 0) return errno_error("read " + site.directory + "/" + kDirectoryIdName, file.err);
     const auto text = without_checksum(file.text);
     const std::string id = text ? value_of(*text, "id") : std::string{};
-    if (id.size() != 32) return make_error(Errc::corrupt, site.directory + "/" + kDirectoryIdName + " is damaged; remove it while no domain is protected");
+    if (id.size() != 32)
+        return make_error(Errc::corrupt, site.directory + "/" + kDirectoryIdName +
+                                             " is damaged; remove it while no domain is protected");
     return id;
 }
 
@@ -222,7 +229,7 @@ private:
     struct Shared {
         std::mutex mutex;
         std::condition_variable changed;
-        bool busy = false;        // a thread is in the file system, maybe for ever
+        bool busy = false;  // a thread is in the file system, maybe for ever
         bool cancelled = false;
     };
 

@@ -47,7 +47,8 @@ Result<std::vector<Address>> look_up(const TcpUri& uri, int flags)
     for (const addrinfo* each = raw; each != nullptr && addresses.size() < 16; each = each->ai_next) {
         Address& address = addresses.emplace_back();
         address.length = each->ai_addrlen;
-        std::copy_n(reinterpret_cast<const char*>(each->ai_addr), each->ai_addrlen, reinterpret_cast<char*>(&address.storage));
+        std::copy_n(reinterpret_cast<const char*>(each->ai_addr), each->ai_addrlen,
+                    reinterpret_cast<char*>(&address.storage));
     }
     if (addresses.empty()) return make_error(Errc::failed, "look up " + uri.host + ": no address");
     return addresses;
@@ -72,7 +73,8 @@ Result<std::vector<Address>> resolve(const TcpUri& uri, Deadline deadline)
     std::unique_lock lock(shared->mutex);
     while (shared->result == nullptr) {
         const int wait_ms = poll_timeout_ms(deadline);
-        if (wait_ms == 0) return make_error(Errc::timed_out, "look up " + uri.host + ": no answer of the name service in time");
+        if (wait_ms == 0)
+            return make_error(Errc::timed_out, "look up " + uri.host + ": no answer of the name service in time");
         shared->done.wait_for(lock, std::chrono::milliseconds(wait_ms));
     }
     return std::move(*shared->result);
@@ -133,7 +135,8 @@ void Fd::reset()
 Result<TcpUri> parse_tcp_uri(std::string_view uri)
 {
     const auto wrong = [&](const char* why) {
-        return make_error(Errc::invalid, "\"" + std::string(uri.substr(0, 200)) + "\" " + why + " (tcp:HOST:PORT or tcp:[IP6]:PORT)");
+        return make_error(Errc::invalid,
+                          "\"" + std::string(uri.substr(0, 200)) + "\" " + why + " (tcp:HOST:PORT or tcp:[IP6]:PORT)");
     };
     constexpr std::size_t kHostMax = 253;
     if (!uri.starts_with("tcp:")) return wrong("does not begin with tcp:");
@@ -144,11 +147,13 @@ Result<TcpUri> parse_tcp_uri(std::string_view uri)
     const std::string_view port = rest.substr(colon + 1);
     TcpUri result;
     const auto [end, status] = std::from_chars(port.data(), port.data() + port.size(), result.port);
-    if (port.empty() || status != std::errc{} || end != port.data() + port.size()) return wrong("has no port from 0 to 65535");
+    if (port.empty() || status != std::errc{} || end != port.data() + port.size())
+        return wrong("has no port from 0 to 65535");
     const bool brackets = host.size() >= 2 && host.front() == '[' && host.back() == ']';
     if (brackets) host = host.substr(1, host.size() - 2);
     if (!brackets && host.find(':') != std::string_view::npos) return wrong("has an IPv6 address without brackets");
-    if (host.size() > kHostMax || host.find_first_of("[]/ \t\r\n@,=") != std::string_view::npos) return wrong("has no valid host");
+    if (host.size() > kHostMax || host.find_first_of("[]/ \t\r\n@,=") != std::string_view::npos)
+        return wrong("has no valid host");
     result.host = host;
     return result;
 }
@@ -161,12 +166,17 @@ std::string to_string(const TcpUri& uri)
 
 Result<void> apply_socket_options(int fd, const SocketOptions& options)
 {
-    const int user_timeout_ms = static_cast<int>(std::chrono::duration_cast<std::chrono::milliseconds>(options.user_timeout).count());
-    const int keepalive_s = std::max(1, static_cast<int>(std::chrono::duration_cast<std::chrono::seconds>(options.keepalive).count()));
+    const int user_timeout_ms =
+        static_cast<int>(std::chrono::duration_cast<std::chrono::milliseconds>(options.user_timeout).count());
+    const int keepalive_s =
+        std::max(1, static_cast<int>(std::chrono::duration_cast<std::chrono::seconds>(options.keepalive).count()));
     // Only with privileges: the unprivileged options are capped low and would switch the kernel's own tuning off.
     static_cast<void>(set_option(fd, SOL_SOCKET, SO_SNDBUFFORCE, options.buffer_bytes, "SO_SNDBUFFORCE"));
     static_cast<void>(set_option(fd, SOL_SOCKET, SO_RCVBUFFORCE, options.buffer_bytes, "SO_RCVBUFFORCE"));
-    struct Option { int level, name, value; const char* what; };
+    struct Option {
+        int level, name, value;
+        const char* what;
+    };
     for (const Option& each : {Option{IPPROTO_TCP, TCP_NODELAY, 1, "TCP_NODELAY"},
                                Option{IPPROTO_TCP, TCP_USER_TIMEOUT, user_timeout_ms, "TCP_USER_TIMEOUT"},
                                Option{SOL_SOCKET, SO_KEEPALIVE, 1, "SO_KEEPALIVE"},
@@ -182,7 +192,8 @@ Result<Fd> connect_tcp(std::string_view text, Deadline deadline, const SocketOpt
     const auto uri = parse_tcp_uri(text);
     if (!uri) return uri.error();
     const std::string context = "connect to " + std::string(text);
-    if (uri->host.empty() || uri->host == "*" || uri->port == 0) return make_error(Errc::invalid, context + ": names no host and port");
+    if (uri->host.empty() || uri->host == "*" || uri->port == 0)
+        return make_error(Errc::invalid, context + ": names no host and port");
     const auto addresses = resolve(*uri, deadline);
     if (!addresses) return with_context(context, addresses.error());
     Error last = make_error(Errc::failed, "no address");
@@ -206,13 +217,15 @@ Result<Listener> Listener::open(std::string_view text, const SocketOptions& opti
     const Address& address = addresses->front();
     Fd fd(socket(address.storage.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
     if (!fd.valid()) return with_context(context, errno_error("socket", errno));
-    if (auto set = set_option(fd.get(), SOL_SOCKET, SO_REUSEADDR, 1, "SO_REUSEADDR"); !set) return with_context(context, set.error());
+    if (auto set = set_option(fd.get(), SOL_SOCKET, SO_REUSEADDR, 1, "SO_REUSEADDR"); !set)
+        return with_context(context, set.error());
     if (auto applied = apply_socket_options(fd.get(), options); !applied) return with_context(context, applied.error());
     if (bind(fd.get(), address.get(), address.length) != 0) return with_context(context, errno_error("bind", errno));
     if (::listen(fd.get(), 32) != 0) return with_context(context, errno_error("listen", errno));
     sockaddr_storage bound{};
     socklen_t length = sizeof bound;
-    if (getsockname(fd.get(), reinterpret_cast<sockaddr*>(&bound), &length) != 0) return with_context(context, errno_error("getsockname", errno));
+    if (getsockname(fd.get(), reinterpret_cast<sockaddr*>(&bound), &length) != 0)
+        return with_context(context, errno_error("getsockname", errno));
     return Listener(std::move(fd), name_of_address(bound, length), options);
 }
 
@@ -239,7 +252,7 @@ Result<Fd> Listener::accept(Deadline deadline, std::string* peer)
 Result<void> send_all(int fd, std::span<const iovec> parts, Deadline deadline)
 {
     constexpr std::size_t kPartsPerCall = 64;
-    std::size_t first = 0, skip = 0;   // skip: bytes of parts[first] already sent
+    std::size_t first = 0, skip = 0;  // skip: bytes of parts[first] already sent
     while (first < parts.size()) {
         iovec window[kPartsPerCall];
         const std::size_t count = std::min(kPartsPerCall, parts.size() - first);
@@ -293,6 +306,9 @@ Result<void> recv_all(int fd, std::span<std::uint8_t> buffer, Deadline deadline)
     return {};
 }
 
-void shutdown_socket(int fd) { static_cast<void>(shutdown(fd, SHUT_RDWR)); }
+void shutdown_socket(int fd)
+{
+    static_cast<void>(shutdown(fd, SHUT_RDWR));
+}
 
 }  // namespace colo

@@ -44,17 +44,17 @@ private:
 };
 
 struct TcpUri {
-    std::string host;   // name or address, without brackets; "" and "*" mean any (listen only)
+    std::string host;  // name or address, without brackets; "" and "*" mean any (listen only)
     std::uint16_t port = 0;
     bool operator==(const TcpUri&) const = default;
 };
-Result<TcpUri> parse_tcp_uri(std::string_view uri);   // "tcp:HOST:PORT", "tcp:[V6]:PORT"
+Result<TcpUri> parse_tcp_uri(std::string_view uri);  // "tcp:HOST:PORT", "tcp:[V6]:PORT"
 std::string to_string(const TcpUri& uri);
 
 struct SocketOptions {
-    int buffer_bytes = 4 << 20;                // send and receive, where privileges allow; else the kernel tunes
-    Duration user_timeout{5'000'000};          // TCP_USER_TIMEOUT: unacknowledged data
-    Duration keepalive{1'000'000};             // idle before the first probe, and between probes
+    int buffer_bytes = 4 << 20;        // send and receive, where privileges allow; else the kernel tunes
+    Duration user_timeout{5'000'000};  // TCP_USER_TIMEOUT: unacknowledged data
+    Duration keepalive{1'000'000};     // idle before the first probe, and between probes
 };
 
 // Name look-up included in the deadline. The socket is non-blocking, close-on-exec, TCP_NODELAY.
@@ -71,7 +71,10 @@ public:
     const std::string& uri() const { return uri_; }
 
 private:
-    Listener(Fd fd, std::string uri, const SocketOptions& options) : fd_(std::move(fd)), uri_(std::move(uri)), options_(options) {}
+    Listener(Fd fd, std::string uri, const SocketOptions& options)
+        : fd_(std::move(fd)), uri_(std::move(uri)), options_(options)
+    {
+    }
     Fd fd_;
     std::string uri_;
     SocketOptions options_;

@@ -18,20 +18,26 @@ using config::Reader;
 void check_times(const Config& c, Reader& reader)
 {
     const HeartbeatConfig& h = c.heartbeat;
-    const auto text = [](const char* key, std::uint64_t value) { return std::string(key) + " (" + std::to_string(value) + ")"; };
+    const auto text = [](const char* key, std::uint64_t value) {
+        return std::string(key) + " (" + std::to_string(value) + ")";
+    };
     if (std::uint64_t{h.lease_ms} * 103 > std::uint64_t{h.loss_ms} * 100)
-        reader.complain("heartbeat.lease_ms", text("heartbeat.lease_ms", h.lease_ms) + " must end before " +
-                                                  text("heartbeat.loss_ms", h.loss_ms) +
-                                                  ": lease_ms x 1.03 <= loss_ms, or the secondary could take over while the primary still sends");
+        reader.complain(
+            "heartbeat.lease_ms",
+            text("heartbeat.lease_ms", h.lease_ms) + " must end before " + text("heartbeat.loss_ms", h.loss_ms) +
+                ": lease_ms x 1.03 <= loss_ms, or the secondary could take over while the primary still sends");
     if (std::uint64_t{h.interval_ms} * 3 > h.loss_ms)
         reader.complain("heartbeat.loss_ms", text("heartbeat.loss_ms", h.loss_ms) + " must be at least 3 x " +
-                                                 text("heartbeat.interval_ms", h.interval_ms) + ", or one lost datagram is an outage");
+                                                 text("heartbeat.interval_ms", h.interval_ms) +
+                                                 ", or one lost datagram is an outage");
     if (std::uint64_t{h.interval_ms} * 3 > h.lease_ms)
         reader.complain("heartbeat.lease_ms", text("heartbeat.lease_ms", h.lease_ms) + " must be at least 3 x " +
-                                                  text("heartbeat.interval_ms", h.interval_ms) + ", or output stalls between beats");
+                                                  text("heartbeat.interval_ms", h.interval_ms) +
+                                                  ", or output stalls between beats");
     if (h.progress_timeout_ms < h.loss_ms)
         reader.complain("heartbeat.progress_timeout_ms", text("heartbeat.progress_timeout_ms", h.progress_timeout_ms) +
-                                                             " must not be less than " + text("heartbeat.loss_ms", h.loss_ms));
+                                                             " must not be less than " +
+                                                             text("heartbeat.loss_ms", h.loss_ms));
     if (c.proxy.hold_min_ms > c.proxy.hold_max_ms)
         reader.complain("proxy.hold_min_ms", text("proxy.hold_min_ms", c.proxy.hold_min_ms) + " must not exceed " +
                                                  text("proxy.hold_max_ms", c.proxy.hold_max_ms));
@@ -58,7 +64,8 @@ void check_nics(std::vector<NicConfig>& nics, Reader& reader)
         const std::string at = "nic." + std::to_string(i) + ".";
         for (std::size_t k = 0; k < i; ++k) {
             const std::string other = " is already used by nic." + std::to_string(k);
-            if (!nics[i].id.empty() && nics[i].id == nics[k].id) reader.complain(at + "id", at + "id = \"" + nics[i].id + "\"" + other);
+            if (!nics[i].id.empty() && nics[i].id == nics[k].id)
+                reader.complain(at + "id", at + "id = \"" + nics[i].id + "\"" + other);
             if (!nics[i].mac_text.empty() && nics[i].mac_text == nics[k].mac_text)
                 reader.complain(at + "mac", at + "mac = \"" + nics[i].mac_text + "\"" + other);
             const auto interface = [](const std::string& wire) { return wire.substr(0, wire.find('@')); };
@@ -74,12 +81,14 @@ void check_paths(const std::vector<HeartbeatPathConfig>& paths, Reader& reader)
         const std::string at = "heartbeat.path." + std::to_string(i) + ".";
         const HeartbeatPathConfig& path = paths[i];
         if (path.local.empty() || path.peer.empty()) continue;
-        if (path.local == path.peer) reader.complain(at + "peer", at + "peer is the same as " + at + "local (" + path.local + ")");
+        if (path.local == path.peer)
+            reader.complain(at + "peer", at + "peer is the same as " + at + "local (" + path.local + ")");
         if ((path.local.front() == '[') != (path.peer.front() == '['))
             reader.complain(at + "peer", at + "local and peer must both be IPv4 or both be IPv6");
         for (std::size_t k = 0; k < i; ++k)
             if (path.local == paths[k].local)
-                reader.complain(at + "local", at + "local = \"" + path.local + "\" is already used by heartbeat.path." + std::to_string(k));
+                reader.complain(at + "local", at + "local = \"" + path.local + "\" is already used by heartbeat.path." +
+                                                  std::to_string(k));
     }
 }
 
@@ -90,13 +99,15 @@ void check_arbiter(const Config& c, Reader& reader)
         if (chosen && value.empty())
             reader.complain("arbiter.kind", "arbiter.kind = \"" + kind + "\" needs arbiter." + key);
         if (!chosen && !value.empty())
-            reader.complain("arbiter." + key, "arbiter." + key + " contradicts arbiter.kind: only kind = \"" + kind + "\" uses it");
+            reader.complain("arbiter." + key,
+                            "arbiter." + key + " contradicts arbiter.kind: only kind = \"" + kind + "\" uses it");
     };
     needs(a.kind == ArbiterKind::lock, "lock", "directory", a.directory);
     needs(a.kind == ArbiterKind::command, "command", "command", a.command);
     if (a.kind == ArbiterKind::lock && !a.directory.empty() && a.directory == c.state.directory)
-        reader.complain("arbiter.directory",
-                        "arbiter.directory must not be state.directory: the one is shared by both hosts, the other must not be");
+        reader.complain(
+            "arbiter.directory",
+            "arbiter.directory must not be state.directory: the one is shared by both hosts, the other must not be");
 }
 
 void check_guest(const GuestConfig& g, Reader& reader)

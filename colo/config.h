@@ -29,7 +29,7 @@ enum class CompressionSetting : std::uint8_t { none, zlib, zstd };
 
 struct DomainConfig {
     std::string name;
-    std::string uuid;   // 36 characters, lower case
+    std::string uuid;  // 36 characters, lower case
 };
 
 struct GuestConfig {
@@ -49,17 +49,17 @@ struct GuestConfig {
 struct NicConfig {
     std::string id;
     std::string mac_text;
-    std::array<std::uint8_t, 6> mac{};   // of mac_text
-    std::string wire;                    // "packet:IF" or "tap:NAME[@BRIDGE]", as proxy::make_wire takes it
+    std::array<std::uint8_t, 6> mac{};  // of mac_text
+    std::string wire;                   // "packet:IF" or "tap:NAME[@BRIDGE]", as proxy::make_wire takes it
     FramePortSetting frame_port = FramePortSetting::tap;
 };
 
 struct PeerConfig {
-    std::string address;   // "tcp:HOST:PORT" or empty
+    std::string address;  // "tcp:HOST:PORT" or empty
 };
 
 struct ReplicationConfig {
-    std::string listen;    // "tcp:HOST:PORT" or empty
+    std::string listen;  // "tcp:HOST:PORT" or empty
     std::uint32_t page_channels = 2;
     ModeSetting mode = ModeSetting::automatic;
     std::uint32_t checkpoint_interval_ms = 500;
@@ -69,7 +69,7 @@ struct ReplicationConfig {
     std::uint32_t staged_deadline_ms = 5'000;
     std::uint32_t apply_deadline_ms = 5'000;
     std::uint32_t first_copy_deadline_ms = 600'000;
-    std::uint64_t staging_limit_mib = 0;   // 0: as much as RAM
+    std::uint64_t staging_limit_mib = 0;  // 0: as much as RAM
     std::uint64_t delta_cache_mib = 64;
     CompressionSetting compression = CompressionSetting::none;
     std::uint32_t compression_level = 1;
@@ -86,7 +86,7 @@ struct ProxyConfig {
 };
 
 struct HeartbeatPathConfig {
-    std::string local, peer;   // "IP:PORT", "[IP6]:PORT"
+    std::string local, peer;  // "IP:PORT", "[IP6]:PORT"
 };
 
 struct HeartbeatConfig {
@@ -94,23 +94,23 @@ struct HeartbeatConfig {
     std::uint32_t loss_ms = 100;
     std::uint32_t lease_ms = 90;
     std::uint32_t progress_timeout_ms = 400;
-    std::vector<HeartbeatPathConfig> paths;   // 1 to 4
+    std::vector<HeartbeatPathConfig> paths;  // 1 to 4
 };
 
 struct ArbiterConfig {
     ArbiterKind kind = ArbiterKind::manual;
-    std::string directory;   // lock
-    std::string command;     // command
+    std::string directory;  // lock
+    std::string command;    // command
     std::uint32_t fence_delay_ms = 2'000;
     std::uint32_t timeout_ms = 5'000;
     std::uint32_t link_penalty_ms = 0;
 };
 
 struct QmpConfig {
-    std::string socket;   // default /run/colo/<name>/qmp.sock
+    std::string socket;  // default /run/colo/<name>/qmp.sock
 };
 struct StateConfig {
-    std::string directory;   // default /var/lib/colo/<name>
+    std::string directory;  // default /var/lib/colo/<name>
 };
 struct LogConfig {
     std::string level = "info";
@@ -135,14 +135,14 @@ struct ConfigProblem {
     std::string source;      // file name, or "--set section.key=value"
     std::uint32_t line = 0;  // 0: the source has no lines
     std::uint32_t column = 0;
-    std::string reason;      // names the key
+    std::string reason;  // names the key
 
-    std::string text() const;   // "file:line:column: reason"
+    std::string text() const;  // "file:line:column: reason"
 };
 
-// Reads `toml`, puts `overrides` ("section.key=value"; arrays by index: "nic.0.wire=...", "heartbeat.path.0.peer=...") on
-// top and checks everything. On refusal `problems` has every problem of the file in the order of their lines (a syntax
-// error alone if it is not TOML) and the returned value must not be used.
+// Reads `toml`, puts `overrides` ("section.key=value"; arrays by index: "nic.0.wire=...", "heartbeat.path.0.peer=...")
+// on top and checks everything. On refusal `problems` has every problem of the file in the order of their lines (a
+// syntax error alone if it is not TOML) and the returned value must not be used.
 Config parse_config(std::string_view toml, const std::string& file, const std::vector<std::string>& overrides,
                     std::vector<ConfigProblem>& problems);
 
@@ -155,8 +155,8 @@ std::string to_toml(const Config& config);
 // The reference of all settings as Markdown, for docs/config.md.
 std::string config_reference();
 
-// A digest of everything in the heartbeat and arbiter sections that both sides must have alike is in Hello itself; these
-// helpers convert. Settings that NodeConfig has and the file does not keep NodeConfig's defaults.
+// A digest of everything in the heartbeat and arbiter sections that both sides must have alike is in Hello itself;
+// these helpers convert. Settings that NodeConfig has and the file does not keep NodeConfig's defaults.
 NodeConfig node_config(const Config& config);
 
 }  // namespace colo

@@ -72,38 +72,45 @@ void visit_guest(Visitor& v, Target& guest)
     v.number(NumberSpec{"memory_mib", 16, 1u << 20, "Guest RAM. A secondary needs about three times as much free."},
              guest.memory_mib);
     v.number(NumberSpec{"vcpus", 1, 64, "Virtual CPUs."}, guest.vcpus);
-    v.text(TextSpec{"kernel", TextKind::path, true, "Linux kernel image, the same content on both hosts."}, guest.kernel);
-    v.text(TextSpec{"initrd", TextKind::path, false, "Initial RAM disk, the same content on both hosts."}, guest.initrd);
+    v.text(TextSpec{"kernel", TextKind::path, true, "Linux kernel image, the same content on both hosts."},
+           guest.kernel);
+    v.text(TextSpec{"initrd", TextKind::path, false, "Initial RAM disk, the same content on both hosts."},
+           guest.initrd);
     v.text(TextSpec{"append", TextKind::free, false, "Kernel command line."}, guest.append);
     v.text(TextSpec{"machine", TextKind::name, true, "QEMU machine type; a versioned one, so that both hosts agree."},
            guest.machine);
     v.text(TextSpec{"cpu", TextKind::free, true, "QEMU CPU model; not `host` unless the CPUs are equal."}, guest.cpu);
     v.choice(ChoiceSpec{"accelerator", false, "`auto`: KVM where a self-test proves that it runs the guest, else TCG."},
              guest.accelerator, std::span(kAccelerators));
-    v.choice(ChoiceSpec{"dirty_log", false, "How dirty pages are found; `auto`: the best one that passes its self-test."},
-             guest.dirty_log, std::span(kDirtyLogs));
-    v.choice(ChoiceSpec{"device_load", false, "How device state is loaded; `auto`: the one that this device model survives."},
+    v.choice(
+        ChoiceSpec{"dirty_log", false, "How dirty pages are found; `auto`: the best one that passes its self-test."},
+        guest.dirty_log, std::span(kDirtyLogs));
+    v.choice(ChoiceSpec{"device_load", false,
+                        "How device state is loaded; `auto`: the one that this device model survives."},
              guest.device_load, std::span(kDeviceLoads));
     v.text(TextSpec{"qemu_binary", TextKind::free, true, "QEMU program, a path or a name looked up in PATH."},
            guest.qemu_binary);
-    v.number(NumberSpec{"start_timeout_ms", 1'000, 600'000, "Longest start of the device model."}, guest.start_timeout_ms);
+    v.number(NumberSpec{"start_timeout_ms", 1'000, 600'000, "Longest start of the device model."},
+             guest.start_timeout_ms);
 }
 
 template <class Visitor, class Target>
 void visit_nics(Visitor& v, Target& nics)
 {
-    v.array(ArraySpec{"nic", 0, 8, "A network interface of the guest; repeat the section for more. The order counts."}, nics,
-            [](Visitor& each, auto& nic) {
-                each.text(TextSpec{"id", TextKind::name, true, "Name, equal on both hosts, for example `net0`."}, nic.id);
-                each.text(TextSpec{"mac", TextKind::mac, true, "Unicast address, equal on both hosts."}, nic.mac_text);
-                each.text(TextSpec{"wire", TextKind::wire, true,
-                                   "Where the clients are: `packet:INTERFACE` (AF_PACKET on an existing interface) or "
-                                   "`tap:NAME[@BRIDGE]` (a tap made here, joined to the bridge)."},
-                          nic.wire);
-                each.choice(ChoiceSpec{"frame_port", false,
-                                       "How frames reach the guest: `tap` (offloads, needs privileges) or `stream` (none)."},
-                            nic.frame_port, std::span(kFramePorts));
-            });
+    v.array(
+        ArraySpec{"nic", 0, 8, "A network interface of the guest; repeat the section for more. The order counts."},
+        nics, [](Visitor& each, auto& nic) {
+            each.text(TextSpec{"id", TextKind::name, true, "Name, equal on both hosts, for example `net0`."}, nic.id);
+            each.text(TextSpec{"mac", TextKind::mac, true, "Unicast address, equal on both hosts."}, nic.mac_text);
+            each.text(TextSpec{"wire", TextKind::wire, true,
+                               "Where the clients are: `packet:INTERFACE` (AF_PACKET on an existing interface) or "
+                               "`tap:NAME[@BRIDGE]` (a tap made here, joined to the bridge)."},
+                      nic.wire);
+            each.choice(
+                ChoiceSpec{"frame_port", false,
+                           "How frames reach the guest: `tap` (offloads, needs privileges) or `stream` (none)."},
+                nic.frame_port, std::span(kFramePorts));
+        });
 }
 
 template <class Visitor, class Target>
@@ -113,28 +120,35 @@ void visit_replication(Visitor& v, Target& replication)
     v.text(TextSpec{"listen", TextKind::tcp_uri, false,
                     "`tcp:HOST:PORT` on which this host accepts a primary. Empty: only `migrate-incoming` opens one."},
            replication.listen);
-    v.number(NumberSpec{"page_channels", 1, 16, "TCP connections for pages. Equal on both hosts."}, replication.page_channels);
-    v.choice(ChoiceSpec{"mode", false,
-                        "`lock-step`: both copies run and are compared; `buffered`: output waits for the next checkpoint; "
-                        "`auto`: lock-step while the copies agree."},
-             replication.mode, std::span(kModes));
+    v.number(NumberSpec{"page_channels", 1, 16, "TCP connections for pages. Equal on both hosts."},
+             replication.page_channels);
+    v.choice(
+        ChoiceSpec{"mode", false,
+                   "`lock-step`: both copies run and are compared; `buffered`: output waits for the next checkpoint; "
+                   "`auto`: lock-step while the copies agree."},
+        replication.mode, std::span(kModes));
     v.number(NumberSpec{"checkpoint_interval_ms", 5, 3'600'000, "Longest time between two checkpoints."},
              replication.checkpoint_interval_ms);
     v.number(NumberSpec{"checkpoint_interval_min_ms", 1, 60'000, "Shortest time between two checkpoints in lock-step."},
              replication.checkpoint_interval_min_ms);
-    v.number(NumberSpec{"pause_limit_ms", 5, 60'000, "A cut that holds the guest longer is aborted and the guest resumed."},
-             replication.pause_limit_ms);
+    v.number(
+        NumberSpec{"pause_limit_ms", 5, 60'000, "A cut that holds the guest longer is aborted and the guest resumed."},
+        replication.pause_limit_ms);
     v.number(NumberSpec{"transfer_deadline_ms", 100, 600'000, "From the cut until every byte was sent."},
              replication.transfer_deadline_ms);
-    v.number(NumberSpec{"staged_deadline_ms", 100, 600'000, "From the last byte sent until the secondary has verified it."},
-             replication.staged_deadline_ms);
-    v.number(NumberSpec{"apply_deadline_ms", 100, 600'000, "From verified until the secondary runs it; later it counts as lost."},
+    v.number(
+        NumberSpec{"staged_deadline_ms", 100, 600'000, "From the last byte sent until the secondary has verified it."},
+        replication.staged_deadline_ms);
+    v.number(NumberSpec{"apply_deadline_ms", 100, 600'000,
+                        "From verified until the secondary runs it; later it counts as lost."},
              replication.apply_deadline_ms);
     v.number(NumberSpec{"first_copy_deadline_ms", 1'000, 86'400'000, "For the first copy of the whole guest."},
              replication.first_copy_deadline_ms);
-    v.number(NumberSpec{"staging_limit_mib", 0, 1u << 20, "Memory for a checkpoint that is not verified yet; 0: as much as RAM."},
+    v.number(NumberSpec{"staging_limit_mib", 0, 1u << 20,
+                        "Memory for a checkpoint that is not verified yet; 0: as much as RAM."},
              replication.staging_limit_mib);
-    v.number(NumberSpec{"delta_cache_mib", 0, 1u << 20, "Memory on the primary for old page contents, from which deltas are made."},
+    v.number(NumberSpec{"delta_cache_mib", 0, 1u << 20,
+                        "Memory on the primary for old page contents, from which deltas are made."},
              replication.delta_cache_mib);
     v.choice(ChoiceSpec{"compression", false, "Of page contents."}, replication.compression, std::span(kCompressions));
     v.number(NumberSpec{"compression_level", 0, 20, "zlib 0 to 9, zstd 1 to 20."}, replication.compression_level);
@@ -144,9 +158,11 @@ template <class Visitor, class Target>
 void visit_proxy(Visitor& v, Target& proxy)
 {
     v.section("proxy", "The guest's network traffic.");
-    v.number(NumberSpec{"hold_min_ms", 1, 10'000, "Output that waits this long for its counterpart may force a checkpoint."},
-             proxy.hold_min_ms);
-    v.number(NumberSpec{"hold_max_ms", 1, 10'000, "Output that waits this long always forces a checkpoint."}, proxy.hold_max_ms);
+    v.number(
+        NumberSpec{"hold_min_ms", 1, 10'000, "Output that waits this long for its counterpart may force a checkpoint."},
+        proxy.hold_min_ms);
+    v.number(NumberSpec{"hold_max_ms", 1, 10'000, "Output that waits this long always forces a checkpoint."},
+             proxy.hold_max_ms);
     v.number(NumberSpec{"hold_limit_mib", 1, 65'536, "Output that the primary holds."}, proxy.hold_limit_mib);
     v.number(NumberSpec{"compare_limit_mib", 1, 65'536, "Output of the secondary that waits for the primary's."},
              proxy.compare_limit_mib);
@@ -154,7 +170,8 @@ void visit_proxy(Visitor& v, Target& proxy)
              proxy.journal_limit_mib);
     v.number(NumberSpec{"replay_limit_mib", 1, 65'536, "Output of the secondary that is sent again at take-over."},
              proxy.replay_limit_mib);
-    v.number(NumberSpec{"flows_max", 64, 65'536, "Connections; beyond it idle ones are forgotten first."}, proxy.flows_max);
+    v.number(NumberSpec{"flows_max", 64, 65'536, "Connections; beyond it idle ones are forgotten first."},
+             proxy.flows_max);
 }
 
 template <class Visitor, class Target>
@@ -162,44 +179,57 @@ void visit_heartbeat(Visitor& v, Target& heartbeat)
 {
     v.section("heartbeat", "How the loss of the other host is noticed. The times must be equal on both hosts.");
     v.number(NumberSpec{"interval_ms", 1, 10'000, "Between two beats."}, heartbeat.interval_ms);
-    v.number(NumberSpec{"loss_ms", 5, 60'000, "Silence on all paths for so long: the peer is lost. At least 3 intervals."},
-             heartbeat.loss_ms);
-    v.number(NumberSpec{"lease_ms", 4, 60'000,
-                        "The primary stops sending that long after its last answered beat was sent. The secondary waits 3 % "
-                        "longer before it asks to take over, hence `lease_ms` x 1.03 <= `loss_ms`; at least 3 intervals."},
-             heartbeat.lease_ms);
-    v.number(NumberSpec{"progress_timeout_ms", 20, 600'000,
-                        "A peer that beats but whose control loop, proxy or guest stands still for so long is lost. At least "
-                        "`loss_ms`."},
-             heartbeat.progress_timeout_ms);
-    v.array(ArraySpec{"heartbeat.path", 1, 4,
-                      "A network path between the hosts; repeat the section for more. Independent networks make a false alarm "
-                      "unlikely."},
-            heartbeat.paths, [](Visitor& each, auto& path) {
-                each.text(TextSpec{"local", TextKind::udp_endpoint, true, "`IP:PORT` or `[IP6]:PORT` of this host (UDP)."}, path.local);
-                each.text(TextSpec{"peer", TextKind::udp_endpoint, true, "The same of the other host."}, path.peer);
-            });
+    v.number(
+        NumberSpec{"loss_ms", 5, 60'000, "Silence on all paths for so long: the peer is lost. At least 3 intervals."},
+        heartbeat.loss_ms);
+    v.number(
+        NumberSpec{"lease_ms", 4, 60'000,
+                   "The primary stops sending that long after its last answered beat was sent. The secondary waits 3 % "
+                   "longer before it asks to take over, hence `lease_ms` x 1.03 <= `loss_ms`; at least 3 intervals."},
+        heartbeat.lease_ms);
+    v.number(
+        NumberSpec{
+            "progress_timeout_ms", 20, 600'000,
+            "A peer that beats but whose control loop, proxy or guest stands still for so long is lost. At least "
+            "`loss_ms`."},
+        heartbeat.progress_timeout_ms);
+    v.array(
+        ArraySpec{
+            "heartbeat.path", 1, 4,
+            "A network path between the hosts; repeat the section for more. Independent networks make a false alarm "
+            "unlikely."},
+        heartbeat.paths, [](Visitor& each, auto& path) {
+            each.text(TextSpec{"local", TextKind::udp_endpoint, true, "`IP:PORT` or `[IP6]:PORT` of this host (UDP)."},
+                      path.local);
+            each.text(TextSpec{"peer", TextKind::udp_endpoint, true, "The same of the other host."}, path.peer);
+        });
 }
 
 template <class Visitor, class Target>
 void visit_arbiter(Visitor& v, Target& arbiter)
 {
     v.section("arbiter", "Who may go on alone when the hosts lose each other. Equal on both hosts.");
-    v.choice(ChoiceSpec{"kind", true,
-                        "`lock`: the first to make a file in a directory that both hosts share; `command`: a fence command that "
-                        "kills the other host; `manual`: the operator decides (`x-colo-lost-heartbeat`)."},
-             arbiter.kind, std::span(kArbiters));
-    v.text(TextSpec{"directory", TextKind::path, false, "`lock`: the shared directory (NFS, cluster file system)."}, arbiter.directory);
-    v.text(TextSpec{"command", TextKind::free, false,
-                    "`command`: run by /bin/sh. Exit 0: the peer is dead and cannot resume by itself; 10: the peer is the one to "
-                    "run; anything else: not known, asked again. Gets COLO_DOMAIN, COLO_UUID, COLO_GENERATION, COLO_ROLE, "
-                    "COLO_PEER."},
-           arbiter.command);
+    v.choice(
+        ChoiceSpec{
+            "kind", true,
+            "`lock`: the first to make a file in a directory that both hosts share; `command`: a fence command that "
+            "kills the other host; `manual`: the operator decides (`x-colo-lost-heartbeat`)."},
+        arbiter.kind, std::span(kArbiters));
+    v.text(TextSpec{"directory", TextKind::path, false, "`lock`: the shared directory (NFS, cluster file system)."},
+           arbiter.directory);
+    v.text(
+        TextSpec{"command", TextKind::free, false,
+                 "`command`: run by /bin/sh. Exit 0: the peer is dead and cannot resume by itself; 10: the peer is the "
+                 "one to "
+                 "run; anything else: not known, asked again. Gets COLO_DOMAIN, COLO_UUID, COLO_GENERATION, COLO_ROLE, "
+                 "COLO_PEER."},
+        arbiter.command);
     v.number(NumberSpec{"fence_delay_ms", 0, 60'000, "`command`: head start of the primary, so that not both shoot."},
              arbiter.fence_delay_ms);
     v.number(NumberSpec{"timeout_ms", 100, 600'000, "Longest single request; then the answer counts as not known."},
              arbiter.timeout_ms);
-    v.number(NumberSpec{"link_penalty_ms", 0, 60'000, "A side whose client interface has no carrier waits so long before it asks."},
+    v.number(NumberSpec{"link_penalty_ms", 0, 60'000,
+                        "A side whose client interface has no carrier waits so long before it asks."},
              arbiter.link_penalty_ms);
 }
 
@@ -208,7 +238,8 @@ void visit_config(Visitor& v, Target& config)
 {
     v.section("domain", "Which domain this is. Equal on both hosts.");
     v.text(TextSpec{"name", TextKind::name, true, "Name for people, logs and default paths."}, config.domain.name);
-    v.text(TextSpec{"uuid", TextKind::uuid, true, "Identity of the domain, for example from `uuidgen`."}, config.domain.uuid);
+    v.text(TextSpec{"uuid", TextKind::uuid, true, "Identity of the domain, for example from `uuidgen`."},
+           config.domain.uuid);
     visit_guest(v, config.guest);
     visit_nics(v, config.nics);
     v.section("peer", "The other host.");
@@ -220,8 +251,9 @@ void visit_config(Visitor& v, Target& config)
     visit_heartbeat(v, config.heartbeat);
     visit_arbiter(v, config.arbiter);
     v.section("qmp", "The control socket.");
-    v.text(TextSpec{"socket", TextKind::socket_path, false, "Path of the Unix socket. Empty: `/run/colo/NAME/qmp.sock`."},
-           config.qmp.socket);
+    v.text(
+        TextSpec{"socket", TextKind::socket_path, false, "Path of the Unix socket. Empty: `/run/colo/NAME/qmp.sock`."},
+        config.qmp.socket);
     v.section("state", "What must survive a restart.");
     v.text(TextSpec{"directory", TextKind::path, false,
                     "On storage of this host alone, never shared. Empty: `/var/lib/colo/NAME`."},

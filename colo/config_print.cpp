@@ -36,7 +36,10 @@ std::string_view name_of_value(E value, std::span<const Name<E>, N> names)
 struct Printer {
     std::string out;
 
-    void section(std::string_view name, std::string_view) { out += fmt::format("{}[{}]\n", out.empty() ? "" : "\n", name); }
+    void section(std::string_view name, std::string_view)
+    {
+        out += fmt::format("{}[{}]\n", out.empty() ? "" : "\n", name);
+    }
     void text(const TextSpec& spec, const std::string& value)
     {
         // An empty optional setting is an absent one.
@@ -93,12 +96,14 @@ struct Reference {
     {
         std::string all;
         for (const Name<E>& name : names) all += fmt::format("{}`{}`", all.empty() ? "" : ", ", name.text);
-        row(spec.key, all, spec.required ? "**required**" : fmt::format("`{}`", name_of_value(value, names)), spec.meaning);
+        row(spec.key, all, spec.required ? "**required**" : fmt::format("`{}`", name_of_value(value, names)),
+            spec.meaning);
     }
     template <class T, class Each>
     void array(const ArraySpec& spec, const std::vector<T>&, Each each)
     {
-        heading("[[" + std::string(spec.key) + "]]", fmt::format("{} ({} to {} of them.)", spec.meaning, spec.min, spec.max));
+        heading("[[" + std::string(spec.key) + "]]",
+                fmt::format("{} ({} to {} of them.)", spec.meaning, spec.min, spec.max));
         const T presets{};
         each(*this, presets);
     }

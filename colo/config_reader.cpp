@@ -48,7 +48,7 @@ bool parse_unsigned(std::string_view text, std::uint64_t& value)
 
 struct Reader::Document {
     toml::table root;
-    const toml::table* current = nullptr;      // section or array element being read; null if the file has none
+    const toml::table* current = nullptr;  // section or array element being read; null if the file has none
     const toml::table* section = nullptr;
     const toml::array* array = nullptr;
 
@@ -79,7 +79,8 @@ bool Reader::parse(std::string_view toml)
     toml::parse_result result = toml::parse(toml, std::string_view(file_));
     if (!result) {
         const toml::parse_error& error = result.error();
-        problems_.push_back({file_, error.source().begin.line, error.source().begin.column, std::string(error.description())});
+        problems_.push_back(
+            {file_, error.source().begin.line, error.source().begin.column, std::string(error.description())});
         return false;
     }
     document_->root = std::move(result).table();
@@ -201,7 +202,8 @@ int Reader::read_choice(const ChoiceSpec& spec, const std::vector<std::string>& 
     if (position != allowed.end()) return static_cast<int>(position - allowed.begin());
     std::string reason = key + " = \"" + found.substr(0, 100) + "\" is not one of " + join(allowed);
     if (key == "arbiter.kind" && found == "pacemaker")
-        reason = "arbiter.kind = \"pacemaker\": this version cannot let a cluster decide yet; choose one of " + join(allowed);
+        reason = "arbiter.kind = \"pacemaker\": this version cannot let a cluster decide yet; choose one of " +
+                 join(allowed);
     else if (const std::string_view near = closest(found, allowed); !near.empty())
         reason += "; did you mean \"" + std::string(near) + "\"?";
     complain(key, std::move(reason));
@@ -231,13 +233,15 @@ std::size_t Reader::begin_array(const ArraySpec& spec)
             return 0;
         }
     }
-    for (const Override& each : overrides_) {   // an override may add the next element
+    for (const Override& each : overrides_) {  // an override may add the next element
         const std::string next = key + "." + std::to_string(count) + ".";
         if (each.key.starts_with(next)) ++count;
     }
-    if (count < spec.min) complain(key, "[[" + key + "]] is missing; at least " + std::to_string(spec.min) + " is needed");
+    if (count < spec.min)
+        complain(key, "[[" + key + "]] is missing; at least " + std::to_string(spec.min) + " is needed");
     if (count > spec.max) {
-        complain(key, "there are " + std::to_string(count) + " [[" + key + "]] sections; at most " + std::to_string(spec.max) + " are possible");
+        complain(key, "there are " + std::to_string(count) + " [[" + key + "]] sections; at most " +
+                          std::to_string(spec.max) + " are possible");
         count = spec.max;
     }
     return count;

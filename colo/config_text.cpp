@@ -12,10 +12,14 @@
 namespace colo::config {
 namespace {
 
-bool is_hex(char c) { return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f') || (c >= 'A' && c <= 'F'); }
+bool is_hex(char c)
+{
+    return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f') || (c >= 'A' && c <= 'F');
+}
 bool is_word(char c)
 {
-    return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '-' || c == '_' || c == '.';
+    return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '-' || c == '_' ||
+           c == '.';
 }
 bool is_name(std::string_view text, std::size_t longest)
 {
@@ -110,14 +114,15 @@ std::string check_text(TextKind kind, std::string& value)
 {
     constexpr std::size_t kLongest = 4096;
     if (value.size() > kLongest) return "is longer than 4096 characters";
-    if (value.empty()) return {};   // whether it may be empty is the caller's question
+    if (value.empty()) return {};  // whether it may be empty is the caller's question
     switch (kind) {
     case TextKind::free:
         if (value.find('\0') != std::string::npos || value.find('\n') != std::string::npos)
             return "contains a line break or a zero";
         return {};
     case TextKind::name:
-        if (!is_name(value, 64)) return "must be 1 to 64 letters, digits, '-', '_' or '.', not beginning with '-' or '.'";
+        if (!is_name(value, 64))
+            return "must be 1 to 64 letters, digits, '-', '_' or '.', not beginning with '-' or '.'";
         return {};
     case TextKind::uuid: return check_uuid(value);
     case TextKind::mac: return check_mac(value);
@@ -127,7 +132,8 @@ std::string check_text(TextKind kind, std::string& value)
         return uri ? std::string{} : uri.error().text;
     }
     case TextKind::udp_endpoint:
-        if (!is_udp_endpoint(value)) return "is not IP:PORT or [IP6]:PORT (a name is not enough: heartbeats must not wait for a look-up)";
+        if (!is_udp_endpoint(value))
+            return "is not IP:PORT or [IP6]:PORT (a name is not enough: heartbeats must not wait for a look-up)";
         return {};
     case TextKind::path: return check_path(value, 4000);
     case TextKind::socket_path: return check_path(value, 107);
@@ -159,7 +165,7 @@ std::string_view describe(TextKind kind)
 std::string_view closest(std::string_view word, const std::vector<std::string>& candidates)
 {
     std::string_view best;
-    std::size_t best_distance = 3;   // two typing errors at most
+    std::size_t best_distance = 3;  // two typing errors at most
     if (word.size() > 64) return best;
     for (const std::string& candidate : candidates) {
         std::vector<std::size_t> row(candidate.size() + 1);

@@ -32,7 +32,10 @@ Role from_beat_role(BeatRole role)
     return Role::none;
 }
 
-std::string milliseconds(Duration d) { return std::to_string(d.count() / 1000) + " ms"; }
+std::string milliseconds(Duration d)
+{
+    return std::to_string(d.count() / 1000) + " ms";
+}
 
 }  // namespace
 
@@ -73,6 +76,8 @@ void HeartbeatCore::become(const HeartbeatIdentity& identity, Time now)
     identity_ = identity;
     if (identity_.session != 0 && identity_.session == closed_session_) identity_.closed = true;
     if (higher_ && *higher_ <= identity_.generation) higher_.reset();
+    knows_itself_ = true;
+    note_generation(highest_seen_);
     if (!in_session()) {
         lease_until_ = Time{0};
         lost_.reset();
@@ -187,9 +192,10 @@ void HeartbeatCore::judge(Time now)
 void HeartbeatCore::note_generation(Generation generation)
 {
     highest_seen_ = std::max(highest_seen_, generation);
-    if (generation <= identity_.generation || generation <= highest_reported_) return;
-    highest_reported_ = generation;
-    higher_ = generation;
+    // Who has not been told its own generation yet cannot compare; become() makes up for it.
+    if (!knows_itself_ || highest_seen_ <= identity_.generation || highest_seen_ <= highest_reported_) return;
+    highest_reported_ = highest_seen_;
+    higher_ = highest_seen_;
 }
 
 bool HeartbeatCore::of_this_session(const Beat& beat) const
@@ -216,7 +222,7 @@ std::optional<Beat> HeartbeatCore::on_beat(std::size_t path, const Beat& beat, T
         }
         return std::nullopt;
     }
-    if (beat.number <= newest_on_path_[path]) return std::nullopt;   // duplicated or overtaken on its way
+    if (beat.number <= newest_on_path_[path]) return std::nullopt;  // duplicated or overtaken on its way
     newest_on_path_[path] = beat.number;
     status.heard = heard_ = true;
     status.last_beat = last_heard_ = now;
@@ -235,7 +241,7 @@ void HeartbeatCore::on_malformed(std::size_t path)
 
 void HeartbeatCore::note_progress(const Beat& beat, Time now)
 {
-    if (beat.number <= newest_number_) return;   // another path was faster
+    if (beat.number <= newest_number_) return;  // another path was faster
     newest_number_ = beat.number;
     newest_sent_at_us_ = beat.sent_at_us;
     peer_epoch_ = beat.epoch;
@@ -252,7 +258,8 @@ void HeartbeatCore::renew_lease(std::size_t path, const Beat& beat, Time now)
     const std::optional<Time> sent = sent_at(beat.echo_number);
     if (!sent) return;
     if ((beat.flags & flag::kAnswer) != 0)
-        paths_[path].rtt_us = static_cast<std::uint32_t>(std::clamp<std::int64_t>((now - *sent).count(), 1, 60'000'000));
+        paths_[path].rtt_us =
+            static_cast<std::uint32_t>(std::clamp<std::int64_t>((now - *sent).count(), 1, 60'000'000));
     if (identity_.role == Role::primary) lease_until_ = std::max(lease_until_, *sent + times_.lease);
 }
 
@@ -263,8 +270,14 @@ std::optional<Time> HeartbeatCore::sent_at(std::uint64_t number) const
     return sent.at;
 }
 
-std::optional<PeerLost> HeartbeatCore::take_peer_lost() { return std::exchange(lost_, std::nullopt); }
-std::optional<Generation> HeartbeatCore::take_higher_generation() { return std::exchange(higher_, std::nullopt); }
+std::optional<PeerLost> HeartbeatCore::take_peer_lost()
+{
+    return std::exchange(lost_, std::nullopt);
+}
+std::optional<Generation> HeartbeatCore::take_higher_generation()
+{
+    return std::exchange(higher_, std::nullopt);
+}
 
 Time HeartbeatCore::grant_not_before() const
 {

@@ -5,19 +5,23 @@
 // heartbeat_thread.* gives it sockets and a timer; the simulator gives it neither.
 //
 // What our beats say is set by become(); three situations follow from it:
-//   session != 0, !closed   in session: beats go out on every path; the secondary also answers each beat at once; loss and
+//   session != 0, !closed   in session: beats go out on every path; the secondary also answers each beat at once; loss
+//   and
 //                           progress of the peer are judged; the primary's lease is renewed by answers.
 //   closed                  beats say "closed" and answer nothing; nothing of the session is honoured any more.
 //   session == 0            primary: announces its generation for ever (a returning old primary must hear it);
 //                           otherwise silent. Nobody is judged.
-// In all of them a beat with a higher generation is reported: the caller freezes first and thinks afterwards.
+// In all of them, from the first become() on, a beat with a higher generation is reported (also one that came before):
+// the caller freezes first and thinks afterwards.
 //
-// Lease (on top of the arbiter, never instead). P may release until `send time of its newest beat that S answered + lease`.
-// S may ask for a grant only kLeaseMargin x lease after it last answered *for the first time* a new beat. Every answer is
-// given after the beat was sent, so S's wait starts later and, with clocks that run within 1 % of true time, ends later.
+// Lease (on top of the arbiter, never instead). P may release until `send time of its newest beat that S answered +
+// lease`. S may ask for a grant only kLeaseMargin x lease after it last answered *for the first time* a new beat. Every
+// answer is given after the beat was sent, so S's wait starts later and, with clocks that run within 1 % of true time,
+// ends later.
 //
 // Local gap: a side that was not running itself (SIGSTOP, suspend, overload) has not seen the peer fail. When on_timer
-// comes late by more than `gap_tolerance`, judging starts anew with a full loss period. Drain the sockets before on_timer.
+// comes late by more than `gap_tolerance`, judging starts anew with a full loss period. Drain the sockets before
+// on_timer.
 //
 // Not thread-safe; no allocation after construction; nothing blocks.
 
@@ -33,15 +37,15 @@
 namespace colo {
 
 inline constexpr std::size_t kMaxHeartbeatPaths = 4;
-inline constexpr std::int64_t kLeaseMarginPercent = 103;   // S waits this share of the lease: 1.01 / 0.99 and rounding
+inline constexpr std::int64_t kLeaseMarginPercent = 103;  // S waits this share of the lease: 1.01 / 0.99 and rounding
 
 struct HeartbeatTimes {
     Duration interval{10'000};
     Duration loss{100'000};
     Duration lease{90'000};
     Duration progress_timeout{400'000};
-    Duration gap_tolerance{25'000};       // on_timer may come this much later than `interval` and still count
-    Duration first_beat_within{1'000'000};   // of a session: the two sides enter it at different moments
+    Duration gap_tolerance{25'000};         // on_timer may come this much later than `interval` and still count
+    Duration first_beat_within{1'000'000};  // of a session: the two sides enter it at different moments
 };
 
 struct HeartbeatIdentity {
@@ -61,17 +65,17 @@ using ProgressValues = std::array<std::uint64_t, kProgressCounters>;
 struct PeerLost {
     enum class Cause : std::uint8_t { no_beat, stale_progress, peer_closed };
     Cause cause = Cause::no_beat;
-    ProgressCounter counter = ProgressCounter::control;   // of stale_progress
+    ProgressCounter counter = ProgressCounter::control;  // of stale_progress
     Duration silence{0};
     std::uint8_t paths = 0;
-    std::string text() const;   // "no beat for 104 ms on all 2 paths"
+    std::string text() const;  // "no beat for 104 ms on all 2 paths"
 };
 
 struct HeartbeatPathStatus {
-    bool heard = false;              // a valid beat of the peer since become()
-    Time last_beat{};                // local arrival
-    std::uint32_t rtt_us = 0;        // 0: not measured
-    std::uint64_t received = 0, foreign = 0;   // foreign: another session, an older generation, or malformed
+    bool heard = false;                       // a valid beat of the peer since become()
+    Time last_beat{};                         // local arrival
+    std::uint32_t rtt_us = 0;                 // 0: not measured
+    std::uint64_t received = 0, foreign = 0;  // foreign: another session, an older generation, or malformed
 };
 
 struct HeartbeatStatus {
@@ -144,6 +148,7 @@ private:
     std::size_t path_count_;
     replication::DomainId domain_;
     HeartbeatIdentity identity_;
+    bool knows_itself_ = false;  // become() was called
     ProgressValues own_progress_{};
     Epoch own_epoch_ = 0;
 
@@ -155,8 +160,8 @@ private:
     // Of the peer, in this session
     std::array<HeartbeatPathStatus, kMaxHeartbeatPaths> paths_{};
     std::array<std::uint64_t, kMaxHeartbeatPaths> newest_on_path_{};
-    std::uint64_t newest_number_ = 0;        // over all paths
-    std::int64_t newest_sent_at_us_ = 0;     // the peer's clock; only echoed
+    std::uint64_t newest_number_ = 0;     // over all paths
+    std::int64_t newest_sent_at_us_ = 0;  // the peer's clock; only echoed
     Time last_heard_{};
     bool heard_ = false;
     std::array<Progress, kProgressCounters> peer_progress_{};
@@ -165,9 +170,9 @@ private:
 
     Time lease_until_{};
     Time last_answer_{};
-    std::uint64_t newest_answered_ = 0;      // newest peer number that a beat of ours has answered
+    std::uint64_t newest_answered_ = 0;  // newest peer number that a beat of ours has answered
 
-    SessionId closed_session_ = 0;           // the last one that was closed: never opened again
+    SessionId closed_session_ = 0;  // the last one that was closed: never opened again
     bool lost_reported_ = false;
     std::optional<PeerLost> lost_;
     std::optional<Generation> higher_;

@@ -14,7 +14,9 @@ namespace {
 // "IP:PORT" or "[IP6]:PORT", numeric: a heartbeat must not wait for a name service.
 Result<socklen_t> parse_endpoint(const std::string& text, sockaddr_storage& out)
 {
-    const auto wrong = [&] { return make_error(Errc::invalid, "\"" + text.substr(0, 100) + "\" is not IP:PORT or [IP6]:PORT"); };
+    const auto wrong = [&] {
+        return make_error(Errc::invalid, "\"" + text.substr(0, 100) + "\" is not IP:PORT or [IP6]:PORT");
+    };
     const std::size_t colon = text.rfind(':');
     if (colon == std::string::npos || colon == 0) return wrong();
     std::uint16_t port = 0;
@@ -58,7 +60,8 @@ Result<HeartbeatSocket> HeartbeatSocket::open(const std::string& local, const st
         return with_context(context, errno_error("FREEBIND", errno));
     // Ahead of bulk traffic where the network or the queueing discipline looks at it; not having it is no failure.
     const int class_selector_6 = 0xc0;
-    static_cast<void>(setsockopt(fd.get(), v6 ? IPPROTO_IPV6 : IPPROTO_IP, v6 ? IPV6_TCLASS : IP_TOS, &class_selector_6, sizeof class_selector_6));
+    static_cast<void>(setsockopt(fd.get(), v6 ? IPPROTO_IPV6 : IPPROTO_IP, v6 ? IPV6_TCLASS : IP_TOS, &class_selector_6,
+                                 sizeof class_selector_6));
     if (bind(fd.get(), reinterpret_cast<const sockaddr*>(&local_address), *local_length) != 0)
         return with_context(context, errno_error("bind", errno));
     return HeartbeatSocket(std::move(fd), peer_address, *peer_length);

@@ -27,7 +27,10 @@ public:
     Received receive(std::span<std::uint8_t> buffer, std::size_t& size) noexcept;
 
 private:
-    HeartbeatSocket(Fd fd, const sockaddr_storage& peer, socklen_t length) : fd_(std::move(fd)), peer_(peer), peer_length_(length) {}
+    HeartbeatSocket(Fd fd, const sockaddr_storage& peer, socklen_t length)
+        : fd_(std::move(fd)), peer_(peer), peer_length_(length)
+    {
+    }
     bool from_peer(const sockaddr_storage& from) const noexcept;
 
     Fd fd_;

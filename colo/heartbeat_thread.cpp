@@ -21,7 +21,7 @@
 #include <mutex>
 
 extern "C" {
-extern const char __executable_start;   // from the linker: begin and end of our code
+extern const char __executable_start;  // from the linker: begin and end of our code
 extern const char etext;
 }
 
@@ -52,7 +52,7 @@ private:
 // The thread's stack, locked: a page fault under memory pressure would delay beats.
 class LockedStack {
 public:
-    static constexpr std::size_t kSize = 512u << 10;
+    static constexpr std::size_t kSize = 2u << 20;  // thread-local storage comes out of it, and sanitizers have much
     ~LockedStack()
     {
         if (memory_ != MAP_FAILED) munmap(memory_, kSize);
@@ -72,7 +72,8 @@ private:
     bool locked_ = false;
 };
 
-constexpr std::size_t kDatagramsPerRound = 4096;   // of one path; what a long freeze can have queued up is less
+constexpr int kRealtimePriority = 10;
+constexpr std::size_t kDatagramsPerRound = 4096;  // of one path; what a long freeze can have queued up is less
 
 }  // namespace
 
@@ -89,15 +90,16 @@ struct HeartbeatThread::Loop {
     void publish()
     {
         const Time until = core.lease_until();
-        if (owner.lease_until_us_.exchange(until.us, std::memory_order_acq_rel) != until.us && setup.lease) setup.lease(until);
+        if (owner.lease_until_us_.exchange(until.us, std::memory_order_acq_rel) != until.us && setup.lease)
+            setup.lease(until);
     }
     void drain(std::size_t path);
     void round(bool timer_expired);
-    void become_realtime();
+    int create(bool realtime_thread);
 
     HeartbeatThread& owner;
     HeartbeatSetup setup;
-    mutable InheritingMutex mutex;   // guards core and sending
+    mutable InheritingMutex mutex;  // guards core and sending
     HeartbeatCore core;
     std::vector<HeartbeatSocket> sockets;
     Fd timer, wakeup;
@@ -133,36 +135,49 @@ Result<void> HeartbeatThread::Loop::launch()
     const auto code = static_cast<std::size_t>(&etext - &__executable_start);
     const bool locked = stack.locked() && mlock(&__executable_start, code) == 0 && mlock(this, sizeof *this) == 0;
     if (!locked)
-        spdlog::warn("heartbeat: memory is not locked ({}); under memory pressure beats may be late. Raise LimitMEMLOCK",
-                     std::strerror(errno));
-    pthread_attr_t attributes;
-    pthread_attr_init(&attributes);
-    pthread_attr_setstack(&attributes, stack.memory(), LockedStack::kSize);
+        spdlog::warn(
+            "heartbeat: memory is not locked ({}); under memory pressure beats may be late. Raise LimitMEMLOCK",
+            std::strerror(errno));
     // Signals are for the control thread.
     sigset_t all, before;
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
-    const int status = pthread_create(&thread, &attributes, [](void* self) -> void* {
-        static_cast<Loop*>(self)->run();
-        return nullptr;
-    }, this);
+    int status = create(setup.realtime);
+    if (setup.realtime && status != 0) {
+        spdlog::warn(
+            "heartbeat: no real-time priority ({}); a busy machine may look dead. Give CAP_SYS_NICE or LimitRTPRIO={}",
+            std::strerror(status), kRealtimePriority);
+        status = create(false);
+    } else {
+        owner.realtime_.store(setup.realtime, std::memory_order_relaxed);
+    }
     pthread_sigmask(SIG_SETMASK, &before, nullptr);
-    pthread_attr_destroy(&attributes);
     if (status != 0) return errno_error("heartbeat thread", status);
     running = true;
-    if (setup.realtime) become_realtime();
     return {};
 }
 
-void HeartbeatThread::Loop::become_realtime()
+int HeartbeatThread::Loop::create(bool realtime_thread)
 {
-    sched_param parameters{};
-    parameters.sched_priority = 10;
-    const int status = pthread_setschedparam(thread, SCHED_FIFO, &parameters);
-    owner.realtime_.store(status == 0, std::memory_order_relaxed);
-    if (status != 0)
-        spdlog::warn("heartbeat: no real-time priority ({}); a busy machine may look dead. Give CAP_SYS_NICE or LimitRTPRIO=10",
-                     std::strerror(status));
+    pthread_attr_t attributes;
+    pthread_attr_init(&attributes);
+    pthread_attr_setstack(&attributes, stack.memory(), LockedStack::kSize);
+    if (realtime_thread) {
+        sched_param parameters{};
+        parameters.sched_priority = kRealtimePriority;
+        pthread_attr_setinheritsched(&attributes, PTHREAD_EXPLICIT_SCHED);
+        pthread_attr_setschedpolicy(&attributes, SCHED_FIFO);
+        pthread_attr_setschedparam(&attributes, &parameters);
+    }
+    const int status = pthread_create(
+        &thread, &attributes,
+        [](void* self) -> void* {
+            static_cast<Loop*>(self)->run();
+            return nullptr;
+        },
+        this);
+    pthread_attr_destroy(&attributes);
+    return status;
 }
 
 void HeartbeatThread::Loop::stop()
@@ -177,7 +192,7 @@ void HeartbeatThread::Loop::stop()
 void HeartbeatThread::Loop::wake() const
 {
     const std::uint64_t one = 1;
-    static_cast<void>(!write(wakeup.get(), &one, sizeof one));   // full means that it is awake anyway
+    static_cast<void>(!write(wakeup.get(), &one, sizeof one));  // full means that it is awake anyway
 }
 
 void HeartbeatThread::Loop::run()
@@ -207,7 +222,8 @@ void HeartbeatThread::Loop::round(bool timer_expired)
     {
         const std::lock_guard lock(mutex);
         ProgressValues progress;
-        for (std::size_t i = 0; i < progress.size(); ++i) progress[i] = owner.progress_[i].load(std::memory_order_relaxed);
+        for (std::size_t i = 0; i < progress.size(); ++i)
+            progress[i] = owner.progress_[i].load(std::memory_order_relaxed);
         core.set_progress(progress);
         core.set_epoch(owner.epoch_.load(std::memory_order_relaxed));
         for (std::size_t path = 0; path < sockets.size(); ++path) drain(path);

@@ -2,8 +2,8 @@
 #pragma once
 
 // Drives HeartbeatCore: one thread, one UDP socket per path, a CLOCK_BOOTTIME timer. The thread touches only locked
-// memory and runs with real-time priority where that is permitted (logged once if not), so that a machine whose CPUs are
-// full of guests does not look dead.
+// memory and runs with real-time priority where that is permitted (logged once if not), so that a machine whose CPUs
+// are full of guests does not look dead.
 //
 // Threads: handlers are called from the heartbeat thread without a lock held and must only post; everything else may be
 // called from any thread and does not block (a priority-inheriting mutex is held for microseconds).
@@ -20,16 +20,17 @@
 namespace colo {
 
 struct HeartbeatEndpoints {
-    std::string local, peer;   // "IP:PORT" or "[IP6]:PORT"
+    std::string local, peer;  // "IP:PORT" or "[IP6]:PORT"
 };
 
 struct HeartbeatSetup {
-    std::vector<HeartbeatEndpoints> paths;   // 1 .. kMaxHeartbeatPaths
+    std::vector<HeartbeatEndpoints> paths;  // 1 .. kMaxHeartbeatPaths
     HeartbeatTimes times;
     std::string domain_uuid;
     std::function<void(PeerLost)> peer_lost;
     std::function<void(Generation)> higher_generation;
-    std::function<void(Time until)> lease;   // P: whenever lease_until() changes; must not block (proxy::ProxyRuntime::set_lease)
+    std::function<void(Time until)>
+        lease;  // P: whenever lease_until() changes; must not block (proxy::ProxyRuntime::set_lease)
     bool realtime = true;
 };
 
@@ -47,7 +48,8 @@ public:
     // On return nothing of the session is answered or honoured any more. See HeartbeatCore::close_session.
     Time close_session();
 
-    // Progress of our own parts. Whoever does the work calls progressed() at least every progress_timeout / 4 while healthy.
+    // Progress of our own parts. Whoever does the work calls progressed() at least every progress_timeout / 4 while
+    // healthy.
     void progressed(ProgressCounter counter) noexcept
     {
         progress_[static_cast<std::size_t>(counter)].fetch_add(1, std::memory_order_relaxed);
@@ -67,7 +69,7 @@ public:
     bool realtime() const noexcept { return realtime_.load(std::memory_order_relaxed); }
 
 private:
-    struct Loop;   // sockets, timer, core and the thread's function
+    struct Loop;  // sockets, timer, core and the thread's function
     HeartbeatThread();
     std::array<std::atomic<std::uint64_t>, kProgressCounters> progress_{};
     std::atomic<Epoch> epoch_{0};

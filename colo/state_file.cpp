@@ -53,8 +53,10 @@ std::string one_line(std::string text)
 
 Error corrupt(const std::string& what)
 {
-    return make_error(Errc::corrupt, what + ". If the peer runs the domain, move the file away and protect the domain again "
-                                            "from there; if this host had the newest state, restore the file from a backup");
+    return make_error(Errc::corrupt,
+                      what +
+                          ". If the peer runs the domain, move the file away and protect the domain again "
+                          "from there; if this host had the newest state, restore the file from a backup");
 }
 
 Result<void> write_whole(int fd, std::string_view text, const std::string& what)
@@ -88,7 +90,7 @@ Result<std::string> read_whole(int directory_fd, const char* name, const std::st
 
 bool exists(int directory_fd, const char* name)
 {
-    struct stat info{};
+    struct stat info {};
     return fstatat(directory_fd, name, &info, AT_SYMLINK_NOFOLLOW) == 0 || errno != ENOENT;
 }
 
@@ -107,7 +109,8 @@ Result<void> replace_file(int directory_fd, const char* name, std::string_view t
     if (auto written = write_whole(fd.get(), text, what); !written) return give_up(written.error());
     if (fsync(fd.get()) != 0) return give_up(errno_error("fsync " + what, errno));
     if (close(fd.release()) != 0) return give_up(errno_error("close " + what, errno));
-    if (renameat(directory_fd, temporary.c_str(), directory_fd, name) != 0) return give_up(errno_error("rename to " + what, errno));
+    if (renameat(directory_fd, temporary.c_str(), directory_fd, name) != 0)
+        return give_up(errno_error("rename to " + what, errno));
     if (fsync(directory_fd) != 0) return errno_error("fsync " + directory, errno);
     return {};
 }
@@ -141,7 +144,8 @@ bool set_field(PersistentState& state, std::string_view key, std::string_view va
     return false;
 }
 
-constexpr std::string_view kKeys[] = {"domain", "generation", "role", "session", "in-session", "eligible", "outdated", "reason"};
+constexpr std::string_view kKeys[] = {"domain",     "generation", "role",     "session",
+                                      "in-session", "eligible",   "outdated", "reason"};
 
 bool is_host_id(std::string_view text)
 {
@@ -154,7 +158,7 @@ std::string random_host_id()
     std::size_t filled = 0;
     while (filled < random.size()) {
         const ssize_t got = getrandom(random.data() + filled, random.size() - filled, 0);
-        COLO_CHECK(got > 0 || errno == EINTR);   // up to 256 bytes cannot fail otherwise
+        COLO_CHECK(got > 0 || errno == EINTR);  // up to 256 bytes cannot fail otherwise
         if (got > 0) filled += static_cast<std::size_t>(got);
     }
     std::string text;
@@ -178,8 +182,10 @@ Result<void> make_directories(const std::string& path)
         const std::string part = path.substr(0, at);
         if (mkdir(part.c_str(), 0700) == 0) {
             // The name of a new directory must survive a power loss as well as what is stored in it.
-            const Fd parent(::open(part.substr(0, std::max<std::size_t>(part.rfind('/'), 1)).c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-            if (!parent.valid() || fsync(parent.get()) != 0) return errno_error("fsync the directory above " + part, errno);
+            const Fd parent(::open(part.substr(0, std::max<std::size_t>(part.rfind('/'), 1)).c_str(),
+                                   O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+            if (!parent.valid() || fsync(parent.get()) != 0)
+                return errno_error("fsync the directory above " + part, errno);
         } else if (errno != EEXIST) {
             return errno_error("create directory " + part, errno);
         }
@@ -196,7 +202,8 @@ std::string encode_state(const PersistentState& state)
         if (each.role == state.role) role = each.text;
     const auto yes = [](bool value) { return value ? "yes" : "no"; };
     std::string text = fmt::format(
-        "colo-state {}\ndomain {}\ngeneration {}\nrole {}\nsession {}\nin-session {}\neligible {}\noutdated {}\nreason {}\n",
+        "colo-state {}\ndomain {}\ngeneration {}\nrole {}\nsession {}\nin-session {}\neligible {}\noutdated {}\nreason "
+        "{}\n",
         kFormat, state.domain_uuid, state.generation, role, state.session, yes(state.in_session), yes(state.eligible),
         yes(state.outdated), one_line(state.reason));
     return text + checksum_line(text);
@@ -217,8 +224,10 @@ Result<PersistentState> decode_state(std::string_view text)
         return corrupt("the checksum of the state file is wrong");
     // Judged after the checksum: a flipped bit in the number is damage, not a newer version.
     if (format != kFormat)
-        return make_error(Errc::unsupported, fmt::format("the state file has format {}, this version reads {}: start the "
-                                                         "version that wrote it", format, kFormat));
+        return make_error(Errc::unsupported,
+                          fmt::format("the state file has format {}, this version reads {}: start the "
+                                      "version that wrote it",
+                                      format, kFormat));
     PersistentState state;
     std::string_view rest = text.substr(first_end + 1, checksum_at - first_end - 1);
     for (const std::string_view expected : kKeys) {
@@ -246,7 +255,8 @@ StateDirectory::~StateDirectory()
 
 Result<std::unique_ptr<StateDirectory>> StateDirectory::open(const std::string& path, const std::string& domain_uuid)
 {
-    if (path.empty() || path.front() != '/') return make_error(Errc::invalid, "the state directory must be an absolute path");
+    if (path.empty() || path.front() != '/')
+        return make_error(Errc::invalid, "the state directory must be an absolute path");
     if (domain_uuid.size() != 36) return make_error(Errc::invalid, "the state directory needs the domain's UUID");
     if (auto made = make_directories(path); !made) return made.error();
     Fd directory(::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
@@ -255,7 +265,8 @@ Result<std::unique_ptr<StateDirectory>> StateDirectory::open(const std::string& 
     if (!lock.valid()) return errno_error("open " + path + "/lock", errno);
     if (flock(lock.get(), LOCK_EX | LOCK_NB) != 0) {
         if (errno == EWOULDBLOCK)
-            return make_error(Errc::refused, path + " is in use by another colod; one state directory serves one domain on one host");
+            return make_error(Errc::refused,
+                              path + " is in use by another colod; one state directory serves one domain on one host");
         return errno_error("lock " + path + "/lock", errno);
     }
     std::unique_ptr<StateDirectory> self(new StateDirectory(path, domain_uuid, directory.release(), lock.release()));
@@ -274,7 +285,9 @@ Result<void> StateDirectory::prepare()
     if (!id) return id.error();
     host_id_ = id->substr(0, id->find('\n'));
     if (!is_host_id(host_id_) || id->size() != 33)
-        return make_error(Errc::corrupt, path_ + "/host-id is damaged. While no failover is under way it may be removed; a new one is made");
+        return make_error(
+            Errc::corrupt,
+            path_ + "/host-id is damaged. While no failover is under way it may be removed; a new one is made");
     return {};
 }
 
@@ -291,8 +304,8 @@ Result<PersistentState> StateDirectory::load() const
     auto state = decode_state(*text);
     if (!state) return with_context(what, state.error());
     if (state->domain_uuid != domain_uuid_)
-        return make_error(Errc::refused, what + " belongs to domain " + state->domain_uuid + ", not to " + domain_uuid_ +
-                                             ": each domain needs a state.directory of its own");
+        return make_error(Errc::refused, what + " belongs to domain " + state->domain_uuid + ", not to " +
+                                             domain_uuid_ + ": each domain needs a state.directory of its own");
     return state;
 }
 
@@ -306,7 +319,8 @@ Result<void> StateDirectory::store(const PersistentState& state)
         newest_ = stored->generation;
     }
     if (state.generation < *newest_)
-        return make_error(Errc::invalid, fmt::format("the generation must not fall from {} to {}", *newest_, state.generation));
+        return make_error(Errc::invalid,
+                          fmt::format("the generation must not fall from {} to {}", *newest_, state.generation));
     // Taken as reached even if the write fails: it may have reached the disk.
     newest_ = state.generation;
     return replace_file(directory_fd_, kStateName, encode_state(state), path_);

@@ -5,8 +5,8 @@
 // (PersistentState in colo/node.h). One state directory belongs to one domain on one host and to one daemon at a time.
 //
 // Files: `state` (current; text with a CRC-32C as its last line), `host-id` (made once; identifies this host to the
-// arbiter), `lock` (flock). store() is atomic: temporary file, fsync, rename, fsync of the directory. After a crash at any
-// point the directory holds either the old or the new state, whole.
+// arbiter), `lock` (flock). store() is atomic: temporary file, fsync, rename, fsync of the directory. After a crash at
+// any point the directory holds either the old or the new state, whole.
 //
 // Threads: calls block on the file system and must come from one thread at a time, not from the control thread.
 
@@ -32,8 +32,8 @@ public:
     const std::string& host_id() const { return host_id_; }
     const std::string& path() const { return path_; }
 
-    // Nothing stored yet: a PersistentState of this domain with role none. Errc::corrupt, Errc::unsupported (format of a
-    // newer version) and Errc::refused (state of another domain) say what the operator can do; nothing is guessed.
+    // Nothing stored yet: a PersistentState of this domain with role none. Errc::corrupt, Errc::unsupported (format of
+    // a newer version) and Errc::refused (state of another domain) say what the operator can do; nothing is guessed.
     Result<PersistentState> load() const;
 
     // On success the state is on stable storage. On failure the old or the new state is there: store again or stop.

@@ -26,7 +26,10 @@ using State = Observation::State;
 constexpr const char* kUuid = "01234567-89ab-cdef-0123-456789abcdef";
 const std::string kHostA(32, 'a'), kHostB(32, 'b');
 
-Deadline soon() { return now() + Duration{20'000'000}; }
+Deadline soon()
+{
+    return now() + Duration{20'000'000};
+}
 
 class ArbiterTest : public testing::Test {
 protected:
@@ -82,10 +85,12 @@ TEST_F(LockArbiter, Inv17_FirstIsGrantedSecondIsRefusedAndTheFirstMayAskAgain)
     EXPECT_EQ(refused.outcome, GrantOutcome::refused);
     EXPECT_THAT(refused.reason, HasSubstr(kHostA));
     EXPECT_EQ(a->request({5, Role::secondary, ""}, soon()).outcome, GrantOutcome::granted);
-    EXPECT_EQ(lock(kHostA)->request({5, Role::secondary, ""}, soon()).outcome, GrantOutcome::granted) << "after a restart too";
+    EXPECT_EQ(lock(kHostA)->request({5, Role::secondary, ""}, soon()).outcome, GrantOutcome::granted)
+        << "after a restart too";
     EXPECT_EQ(a->observe(5, soon()).state, State::ours);
     EXPECT_EQ(b->observe(5, soon()).state, State::theirs);
-    EXPECT_EQ(b->request({6, Role::primary, ""}, soon()).outcome, GrantOutcome::granted) << "another generation is another question";
+    EXPECT_EQ(b->request({6, Role::primary, ""}, soon()).outcome, GrantOutcome::granted)
+        << "another generation is another question";
     for (const fs::directory_entry& entry : fs::directory_iterator(path_))
         EXPECT_THAT(entry.path().filename().string(), testing::Not(HasSubstr(".tmp")));
 }
@@ -129,7 +134,8 @@ TEST_F(LockArbiter, Inv17_RaceOfTwoProcessesHasExactlyOneWinnerEachTime)
     for (Generation g = 1; g <= kGenerations; ++g) {
         int from_a = -1, from_b = -1;
         ASSERT_TRUE(a >> from_a && b >> from_b);
-        const bool a_won = from_a == static_cast<int>(GrantOutcome::granted), b_won = from_b == static_cast<int>(GrantOutcome::granted);
+        const bool a_won = from_a == static_cast<int>(GrantOutcome::granted),
+                   b_won = from_b == static_cast<int>(GrantOutcome::granted);
         ASSERT_NE(a_won, b_won) << "generation " << g;
         ASSERT_EQ(a_won ? from_b : from_a, static_cast<int>(GrantOutcome::refused)) << "generation " << g;
         ASSERT_EQ(judge->observe(g, soon()).state, a_won ? State::ours : State::theirs);
@@ -154,12 +160,13 @@ TEST_F(LockArbiter, DamagedLockFileIsUnknown)
     const auto a = lock(kHostA);
     ASSERT_EQ(a->request({5, Role::secondary, ""}, soon()).outcome, GrantOutcome::granted);
     const std::string good = read(lock_path(5));
-    for (const std::string& bad : {std::string(), good.substr(0, good.size() / 2), std::string(10'000, 'x'), good + "x"}) {
+    for (const std::string& bad :
+         {std::string(), good.substr(0, good.size() / 2), std::string(10'000, 'x'), good + "x"}) {
         std::ofstream(lock_path(5)) << bad;
         EXPECT_EQ(a->request({5, Role::secondary, ""}, soon()).outcome, GrantOutcome::unknown);
         EXPECT_EQ(a->observe(5, soon()).state, State::unknown);
     }
-    std::ofstream(lock_path(6)) << good;   // a copy under another generation grants nothing
+    std::ofstream(lock_path(6)) << good;  // a copy under another generation grants nothing
     EXPECT_EQ(a->request({6, Role::secondary, ""}, soon()).outcome, GrantOutcome::unknown);
 }
 
@@ -173,7 +180,8 @@ TEST_F(LockArbiter, StorageThatHangsIsUnknownWithinTheDeadlineAndStaysBounded)
         EXPECT_EQ(result.outcome, GrantOutcome::unknown);
         EXPECT_THAT(result.reason, HasSubstr("does not answer"));
     }
-    EXPECT_EQ(a->request({6, Role::secondary, ""}, now() + Duration{50'000}).outcome, GrantOutcome::unknown) << "still stuck";
+    EXPECT_EQ(a->request({6, Role::secondary, ""}, now() + Duration{50'000}).outcome, GrantOutcome::unknown)
+        << "still stuck";
     // The storage answers again (somebody opens the other end): the next request works.
     std::ofstream(lock_path(5)).close();
     fs::remove(lock_path(5));
@@ -238,7 +246,10 @@ TEST_F(CommandArbiter, EnvironmentNamesTheQuestion)
     const std::string out = path_ + "/environment";
     const auto arbiter = command("env | grep '^COLO_' | sort > " + out);
     ASSERT_EQ(arbiter->request({5, Role::secondary, "tcp:192.0.2.1:9100"}, soon()).outcome, GrantOutcome::granted);
-    EXPECT_EQ(read(out), std::string("COLO_DOMAIN=vm1\nCOLO_GENERATION=5\nCOLO_PEER=tcp:192.0.2.1:9100\nCOLO_ROLE=secondary\nCOLO_UUID=") + kUuid + "\n");
+    EXPECT_EQ(read(out),
+              std::string(
+                  "COLO_DOMAIN=vm1\nCOLO_GENERATION=5\nCOLO_PEER=tcp:192.0.2.1:9100\nCOLO_ROLE=secondary\nCOLO_UUID=") +
+                  kUuid + "\n");
 }
 
 TEST_F(CommandArbiter, LateCommandIsKilledWithItsChildren)
@@ -247,7 +258,8 @@ TEST_F(CommandArbiter, LateCommandIsKilledWithItsChildren)
     int seen = 0;
     // On a busy machine the command may not have begun when its time is over: more time then.
     for (Duration timeout{200'000}; seen != 2 && timeout.count() < 20'000'000; timeout *= 2) {
-        const auto arbiter = command("sleep 1000 & echo $! > " + pids + "; echo $$ >> " + pids + "; echo waiting; wait", timeout);
+        const auto arbiter =
+            command("sleep 1000 & echo $! > " + pids + "; echo $$ >> " + pids + "; echo waiting; wait", timeout);
         const GrantResult result = arbiter->request({5, Role::secondary, ""}, soon());
         ASSERT_EQ(result.outcome, GrantOutcome::unknown);
         ASSERT_THAT(result.reason, HasSubstr("did not end in time"));
@@ -286,7 +298,8 @@ TEST_F(CommandArbiter, CancelKillsTheCommand)
 
 TEST_F(CommandArbiter, MuchOutputNeitherBlocksNorGrows)
 {
-    const GrantResult result = command("yes no | head -c 3000000; echo; echo the end; exit 3")->request({5, Role::secondary, ""}, soon());
+    const GrantResult result =
+        command("yes no | head -c 3000000; echo; echo the end; exit 3")->request({5, Role::secondary, ""}, soon());
     EXPECT_EQ(result.outcome, GrantOutcome::unknown);
     EXPECT_THAT(result.reason, HasSubstr("the end"));
     EXPECT_LT(result.reason.size(), 700u);
@@ -295,7 +308,8 @@ TEST_F(CommandArbiter, MuchOutputNeitherBlocksNorGrows)
 TEST_F(CommandArbiter, BackgroundChildDoesNotHoldTheAnswerUp)
 {
     const std::string pid_file = path_ + "/pid";
-    const GrantResult result = command("sleep 60 & echo $! > " + pid_file + "; exit 0")->request({5, Role::secondary, ""}, soon());
+    const GrantResult result =
+        command("sleep 60 & echo $! > " + pid_file + "; exit 0")->request({5, Role::secondary, ""}, soon());
     EXPECT_EQ(result.outcome, GrantOutcome::granted);
     kill(std::stoi(read(pid_file)), SIGKILL);
 }

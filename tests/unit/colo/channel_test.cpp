@@ -20,8 +20,14 @@ namespace {
 
 using testing::HasSubstr;
 
-Deadline soon() { return now() + Duration{20'000'000}; }
-Deadline at_once() { return now() + Duration{20'000}; }
+Deadline soon()
+{
+    return now() + Duration{20'000'000};
+}
+Deadline at_once()
+{
+    return now() + Duration{20'000};
+}
 
 struct Connection {
     Fd client, server;
@@ -48,7 +54,8 @@ Connection make_connection(const std::string& uri = "tcp:127.0.0.1:0")
 
 TEST(ChannelUri, ValidOnesAreParsedAndPrintedBack)
 {
-    for (const char* text : {"tcp:192.0.2.1:9100", "tcp:[2001:db8::1]:9100", "tcp:host.example:1", "tcp::9100", "tcp:*:65535"}) {
+    for (const char* text :
+         {"tcp:192.0.2.1:9100", "tcp:[2001:db8::1]:9100", "tcp:host.example:1", "tcp::9100", "tcp:*:65535"}) {
         const auto uri = parse_tcp_uri(text);
         ASSERT_TRUE(uri) << text << ": " << uri.error().text;
         EXPECT_EQ(to_string(*uri), text);
@@ -58,8 +65,9 @@ TEST(ChannelUri, ValidOnesAreParsedAndPrintedBack)
 
 TEST(ChannelUri, InvalidOnesAreRefusedWithTheForm)
 {
-    for (const char* text : {"", "tcp:", "tcp:host", "udp:host:1", "host:1", "tcp:host:", "tcp:host:65536", "tcp:host:-1", "tcp:host:1x",
-                             "tcp:::1:7", "tcp:[::1:7", "tcp:a b:7", "tcp:host,to=3:7", "tcp:[[x]]:1"}) {
+    for (const char* text :
+         {"", "tcp:", "tcp:host", "udp:host:1", "host:1", "tcp:host:", "tcp:host:65536", "tcp:host:-1", "tcp:host:1x",
+          "tcp:::1:7", "tcp:[::1:7", "tcp:a b:7", "tcp:host,to=3:7", "tcp:[[x]]:1"}) {
         const auto uri = parse_tcp_uri(text);
         ASSERT_FALSE(uri) << text;
         EXPECT_EQ(uri.error().code, Errc::invalid);
@@ -119,7 +127,7 @@ TEST(Channel, ManyPartsArriveInOrderThroughASmallSocket)
     std::vector<Bytes> pieces;
     Bytes all;
     for (int i = 0; i < 500; ++i) {
-        Bytes piece(random() % 20'000);   // empty ones too
+        Bytes piece(random() % 20'000);  // empty ones too
         for (std::uint8_t& byte : piece) byte = static_cast<std::uint8_t>(random());
         if (i % 50 == 0) piece.clear();
         all.insert(all.end(), piece.begin(), piece.end());

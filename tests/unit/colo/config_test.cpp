@@ -125,18 +125,20 @@ local = "localhost:1"
 kind = "pacemaker"
 color = 3
 )";
-    EXPECT_THAT(problems_of(toml),
-                ElementsAre(HasSubstr("vm1.toml:2:8: domain.name must be text in quotation marks, not a number"),
-                            HasSubstr("vm1.toml:3:8: domain.uuid = \"not a uuid\": is not a UUID"),
-                            HasSubstr("vm1.toml:5:10: guest.kernel = \"vmlinuz\": must be an absolute path"),
-                            HasSubstr("vm1.toml:6:14: guest.memory_mib must be a whole number, not text"),
-                            HasSubstr("vm1.toml:7:9: guest.vcpus = 65 must be from 1 to 64"),
-                            HasSubstr("vm1.toml:8:15: guest.accelerator = \"kmv\" is not one of auto, tcg, kvm; did you mean \"kvm\"?"),
-                            HasSubstr("vm1.toml:10:15: heartbeat.interval_ms = -1 must be from 1 to 10000"),
-                            HasSubstr("heartbeat.path.0.peer is missing"),
-                            HasSubstr("vm1.toml:12:9: heartbeat.path.0.local = \"localhost:1\": is not IP:PORT"),
-                            HasSubstr("vm1.toml:14:8: arbiter.kind = \"pacemaker\": this version cannot let a cluster decide yet"),
-                            HasSubstr("vm1.toml:15:1: unknown setting arbiter.color")));
+    EXPECT_THAT(
+        problems_of(toml),
+        ElementsAre(
+            HasSubstr("vm1.toml:2:8: domain.name must be text in quotation marks, not a number"),
+            HasSubstr("vm1.toml:3:8: domain.uuid = \"not a uuid\": is not a UUID"),
+            HasSubstr("vm1.toml:5:10: guest.kernel = \"vmlinuz\": must be an absolute path"),
+            HasSubstr("vm1.toml:6:14: guest.memory_mib must be a whole number, not text"),
+            HasSubstr("vm1.toml:7:9: guest.vcpus = 65 must be from 1 to 64"),
+            HasSubstr("vm1.toml:8:15: guest.accelerator = \"kmv\" is not one of auto, tcg, kvm; did you mean \"kvm\"?"),
+            HasSubstr("vm1.toml:10:15: heartbeat.interval_ms = -1 must be from 1 to 10000"),
+            HasSubstr("heartbeat.path.0.peer is missing"),
+            HasSubstr("vm1.toml:12:9: heartbeat.path.0.local = \"localhost:1\": is not IP:PORT"),
+            HasSubstr("vm1.toml:14:8: arbiter.kind = \"pacemaker\": this version cannot let a cluster decide yet"),
+            HasSubstr("vm1.toml:15:1: unknown setting arbiter.color")));
 }
 
 TEST(Config, SyntaxErrorHasItsPlace)
@@ -149,19 +151,23 @@ TEST(Config, SyntaxErrorHasItsPlace)
 
 TEST(Config, DisksAreRefused)
 {
-    EXPECT_THAT(problems_of(std::string(kMinimal) + "[[disk]]\nfile = \"/x\"\n"),
-                ElementsAre("vm1.toml:14:1: [[disk]]: disks come later: this version replicates memory, CPU and devices only"));
+    EXPECT_THAT(
+        problems_of(std::string(kMinimal) + "[[disk]]\nfile = \"/x\"\n"),
+        ElementsAre("vm1.toml:14:1: [[disk]]: disks come later: this version replicates memory, CPU and devices only"));
 }
 
 TEST(Config, ArbiterHasNoDefaultAndItsSettingsMustFitItsKind)
 {
-    EXPECT_THAT(problems_of(replaced(kMinimal, "kind = \"manual\"", "")),
-                ElementsAre("vm1.toml:12:1: arbiter.kind is missing and has no default; choose one of manual, command, lock"));
+    EXPECT_THAT(
+        problems_of(replaced(kMinimal, "kind = \"manual\"", "")),
+        ElementsAre("vm1.toml:12:1: arbiter.kind is missing and has no default; choose one of manual, command, lock"));
     EXPECT_THAT(problems_of(replaced(kMinimal, "[arbiter]\nkind = \"manual\"\n", "")),
                 ElementsAre(HasSubstr("arbiter.kind is missing and has no default")));
-    EXPECT_THAT(problems_of(replaced(kMinimal, "\"manual\"", "\"lock\"")), ElementsAre(HasSubstr("needs arbiter.directory")));
-    EXPECT_THAT(problems_of(replaced(kMinimal, "\"manual\"", "\"command\"\ndirectory = \"/x\"")),
-                ElementsAre(HasSubstr("needs arbiter.command"), HasSubstr("arbiter.directory contradicts arbiter.kind")));
+    EXPECT_THAT(problems_of(replaced(kMinimal, "\"manual\"", "\"lock\"")),
+                ElementsAre(HasSubstr("needs arbiter.directory")));
+    EXPECT_THAT(
+        problems_of(replaced(kMinimal, "\"manual\"", "\"command\"\ndirectory = \"/x\"")),
+        ElementsAre(HasSubstr("needs arbiter.command"), HasSubstr("arbiter.directory contradicts arbiter.kind")));
     EXPECT_THAT(problems_of(replaced(kMinimal, "\"manual\"", "\"lock\"\ndirectory = \"/var/lib/colo/vm1\"")),
                 ElementsAre(HasSubstr("must not be state.directory")));
     good(replaced(kMinimal, "\"manual\"", "\"lock\"\ndirectory = \"/srv/colo\""));
@@ -169,14 +175,20 @@ TEST(Config, ArbiterHasNoDefaultAndItsSettingsMustFitItsKind)
 
 TEST(Config, ContradictoryTimesAreRefused)
 {
-    const auto with = [](const char* lines) { return problems_of(replaced(kMinimal, "[[heartbeat.path]]", std::string("[heartbeat]\n") + lines + "\n[[heartbeat.path]]")); };
-    EXPECT_THAT(with("lease_ms = 100"), ElementsAre(HasSubstr("vm1.toml:9:12: heartbeat.lease_ms (100) must end before heartbeat.loss_ms (100)")));
+    const auto with = [](const char* lines) {
+        return problems_of(
+            replaced(kMinimal, "[[heartbeat.path]]", std::string("[heartbeat]\n") + lines + "\n[[heartbeat.path]]"));
+    };
+    EXPECT_THAT(
+        with("lease_ms = 100"),
+        ElementsAre(HasSubstr("vm1.toml:9:12: heartbeat.lease_ms (100) must end before heartbeat.loss_ms (100)")));
     EXPECT_THAT(with("lease_ms = 98"), ElementsAre(HasSubstr("lease_ms x 1.03"))) << "1.03 x 98 > 100";
     EXPECT_THAT(with("lease_ms = 97"), IsEmpty());
     EXPECT_THAT(with("interval_ms = 31"), ElementsAre(HasSubstr("at least 3 x heartbeat.interval_ms (31)")));
     EXPECT_THAT(with("interval_ms = 34"), testing::SizeIs(2)) << "loss and lease both";
     EXPECT_THAT(with("progress_timeout_ms = 99"), ElementsAre(HasSubstr("must not be less than heartbeat.loss_ms")));
-    EXPECT_THAT(problems_of(kMinimal, {"proxy.hold_min_ms=300"}), ElementsAre(HasSubstr("must not exceed proxy.hold_max_ms (200)")));
+    EXPECT_THAT(problems_of(kMinimal, {"proxy.hold_min_ms=300"}),
+                ElementsAre(HasSubstr("must not exceed proxy.hold_max_ms (200)")));
     EXPECT_THAT(problems_of(kMinimal, {"replication.checkpoint_interval_ms=10"}),
                 ElementsAre(HasSubstr("must not exceed replication.checkpoint_interval_ms (10)")));
     EXPECT_THAT(problems_of(kMinimal, {"replication.compression=zlib", "replication.compression_level=10"}),
@@ -194,31 +206,40 @@ TEST(Config, InterfacesMustDiffer)
     const Config config = good(kMinimal + first + nic("net1", "52:54:00:00:00:0A", "packet:eth1"));
     EXPECT_EQ(config.nics[1].mac, (std::array<std::uint8_t, 6>{0x52, 0x54, 0, 0, 0, 0x0a}));
     EXPECT_THAT(problems_of(kMinimal + first + nic("net0", "52:54:00:00:00:01", "tap:vm1@br1")),
-                ElementsAre(HasSubstr("nic.1.id = \"net0\" is already used by nic.0"), HasSubstr("nic.1.mac"), HasSubstr("nic.1.wire")));
+                ElementsAre(HasSubstr("nic.1.id = \"net0\" is already used by nic.0"), HasSubstr("nic.1.mac"),
+                            HasSubstr("nic.1.wire")));
     EXPECT_THAT(problems_of(kMinimal + nic("n", "53:54:00:00:00:01", "tap:x")), ElementsAre(HasSubstr("multicast")));
-    EXPECT_THAT(problems_of(kMinimal + nic("n", "52:54:00:00:00", "tap:x")), ElementsAre(HasSubstr("is not a MAC address")));
-    EXPECT_THAT(problems_of(kMinimal + nic("n", "52:54:00:00:00:01", "eth0")), ElementsAre(HasSubstr("neither packet:INTERFACE nor tap:NAME")));
-    EXPECT_THAT(problems_of(kMinimal + nic("n", "52:54:00:00:00:01", "tap:a-name-that-is-too-long")), ElementsAre(HasSubstr("no interface that can exist")));
+    EXPECT_THAT(problems_of(kMinimal + nic("n", "52:54:00:00:00", "tap:x")),
+                ElementsAre(HasSubstr("is not a MAC address")));
+    EXPECT_THAT(problems_of(kMinimal + nic("n", "52:54:00:00:00:01", "eth0")),
+                ElementsAre(HasSubstr("neither packet:INTERFACE nor tap:NAME")));
+    EXPECT_THAT(problems_of(kMinimal + nic("n", "52:54:00:00:00:01", "tap:a-name-that-is-too-long")),
+                ElementsAre(HasSubstr("no interface that can exist")));
 }
 
 TEST(Config, HeartbeatPathsMustMakeSense)
 {
-    EXPECT_THAT(problems_of(replaced(kMinimal, "192.0.2.2:7000", "192.0.2.1:7000")), ElementsAre(HasSubstr("peer is the same as")));
-    EXPECT_THAT(problems_of(replaced(kMinimal, "192.0.2.2:7000", "[2001:db8::2]:7000")), ElementsAre(HasSubstr("both be IPv4 or both be IPv6")));
+    EXPECT_THAT(problems_of(replaced(kMinimal, "192.0.2.2:7000", "192.0.2.1:7000")),
+                ElementsAre(HasSubstr("peer is the same as")));
+    EXPECT_THAT(problems_of(replaced(kMinimal, "192.0.2.2:7000", "[2001:db8::2]:7000")),
+                ElementsAre(HasSubstr("both be IPv4 or both be IPv6")));
     const std::string path = "[[heartbeat.path]]\nlocal = \"192.0.2.1:7000\"\npeer = \"192.0.2.3:7000\"\n";
     EXPECT_THAT(problems_of(kMinimal + path), ElementsAre(HasSubstr("is already used by heartbeat.path.0")));
     std::string five = kMinimal;
-    for (int i = 2; i <= 5; ++i) five += "[[heartbeat.path]]\nlocal = \"192.0.2.1:700" + std::to_string(i) + "\"\npeer = \"192.0.2.2:700" + std::to_string(i) + "\"\n";
+    for (int i = 2; i <= 5; ++i)
+        five += "[[heartbeat.path]]\nlocal = \"192.0.2.1:700" + std::to_string(i) + "\"\npeer = \"192.0.2.2:700" +
+                std::to_string(i) + "\"\n";
     EXPECT_THAT(problems_of(five), ElementsAre(HasSubstr("there are 5 [[heartbeat.path]] sections; at most 4")));
-    EXPECT_THAT(problems_of(replaced(kMinimal, "[[heartbeat.path]]\nlocal = \"192.0.2.1:7000\"\npeer = \"192.0.2.2:7000\"\n", "")),
+    EXPECT_THAT(problems_of(replaced(
+                    kMinimal, "[[heartbeat.path]]\nlocal = \"192.0.2.1:7000\"\npeer = \"192.0.2.2:7000\"\n", "")),
                 ElementsAre(HasSubstr("[[heartbeat.path]] is missing; at least 1")));
 }
 
 TEST(Config, OverridesGoOnTopUnderTheSameChecks)
 {
     const Config config = good(kMinimal, {"guest.memory_mib=512", "domain.name=vm2", "guest.memory_mib=1024",
-                                          "heartbeat.path.0.peer=192.0.2.9:1", "nic.0.id=net0", "nic.0.mac=52:54:00:00:00:01",
-                                          "nic.0.wire=tap:vm2", "guest.append=a=b c"});
+                                          "heartbeat.path.0.peer=192.0.2.9:1", "nic.0.id=net0",
+                                          "nic.0.mac=52:54:00:00:00:01", "nic.0.wire=tap:vm2", "guest.append=a=b c"});
     EXPECT_EQ(config.guest.memory_mib, 1024u) << "the last one wins";
     EXPECT_EQ(config.state.directory, "/var/lib/colo/vm2");
     EXPECT_EQ(config.heartbeat.paths[0].peer, "192.0.2.9:1");
@@ -231,7 +252,8 @@ TEST(Config, OverridesGoOnTopUnderTheSameChecks)
     EXPECT_THAT(problems_of(kMinimal, {"guest.memory_mib=many", "guest.colour=red", "guest", "nic.7.id=x"}),
                 ElementsAre("--set guest: is not of the form section.key=value",
                             "--set guest.memory_mib=many: guest.memory_mib must be a whole number from 16 to 1048576",
-                            "--set guest.colour=red: unknown setting guest.colour", "--set nic.7.id=x: unknown setting nic.7.id"));
+                            "--set guest.colour=red: unknown setting guest.colour",
+                            "--set nic.7.id=x: unknown setting nic.7.id"));
 }
 
 TEST(Config, WrongShapesAreRefused)
@@ -239,9 +261,12 @@ TEST(Config, WrongShapesAreRefused)
     EXPECT_THAT(problems_of("guest = 5\n" + replaced(kMinimal, "[guest]\nkernel = \"/boot/vmlinuz\"\n", "")),
                 testing::Contains(HasSubstr("guest must be a section, [guest], not a number")));
     EXPECT_THAT(problems_of(kMinimal + std::string("[nic]\nid = \"x\"\n")), ElementsAre(HasSubstr("[[nic]]")));
-    EXPECT_THAT(problems_of(replaced(kMinimal, "kernel = \"/boot/vmlinuz\"", "kernel = \"\"")), ElementsAre(HasSubstr("guest.kernel must not be empty")));
-    EXPECT_THAT(problems_of(kMinimal + std::string("[log]\nlevel = \"loud\"\n")), ElementsAre(HasSubstr("is not one of trace")));
-    EXPECT_THAT(problems_of(kMinimal + std::string("[replication]\nlisten = \"unix:/x\"\n")), ElementsAre(HasSubstr("does not begin with tcp:")));
+    EXPECT_THAT(problems_of(replaced(kMinimal, "kernel = \"/boot/vmlinuz\"", "kernel = \"\"")),
+                ElementsAre(HasSubstr("guest.kernel must not be empty")));
+    EXPECT_THAT(problems_of(kMinimal + std::string("[log]\nlevel = \"loud\"\n")),
+                ElementsAre(HasSubstr("is not one of trace")));
+    EXPECT_THAT(problems_of(kMinimal + std::string("[replication]\nlisten = \"unix:/x\"\n")),
+                ElementsAre(HasSubstr("does not begin with tcp:")));
 }
 
 TEST(Config, LoadReportsAMissingFileAndJoinsProblems)
@@ -261,7 +286,8 @@ TEST(Config, LoadReportsAMissingFileAndJoinsProblems)
 
 TEST(Config, NodeConfigTakesTheTimesOver)
 {
-    const NodeConfig node = node_config(good(kMinimal, {"heartbeat.loss_ms=200", "replication.pause_limit_ms=50", "replication.mode=lock-step"}));
+    const NodeConfig node = node_config(
+        good(kMinimal, {"heartbeat.loss_ms=200", "replication.pause_limit_ms=50", "replication.mode=lock-step"}));
     EXPECT_EQ(node.beat_loss, Duration{200'000});
     EXPECT_EQ(node.pause_bound, Duration{50'000});
     EXPECT_FALSE(node.allow_buffered);

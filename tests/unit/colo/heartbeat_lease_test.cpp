@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Inv16 for the lease: whatever the network does and however the clocks run (within 1 % of true time each, so 2 % apart),
-// P has stopped releasing before S may ask for a grant.
+// Inv16 for the lease: whatever the network does and however the clocks run (within 1 % of true time each, so 2 %
+// apart), P has stopped releasing before S may ask for a grant.
 #include "colo/heartbeat.h"
 
 #include <gtest/gtest.h>
@@ -19,8 +19,8 @@ struct Side {
     HeartbeatCore core;
     double rate;
     std::int64_t offset;
-    std::int64_t frozen_until = 0;   // true time
-    std::int64_t next_timer = 0;     // true time
+    std::int64_t frozen_until = 0;  // true time
+    std::int64_t next_timer = 0;    // true time
     Time local(std::int64_t true_us) const
     {
         return Time{offset + static_cast<std::int64_t>(static_cast<double>(true_us) * rate)};
@@ -28,27 +28,30 @@ struct Side {
 };
 
 struct Flight {
-    std::int64_t arrives;   // true time
+    std::int64_t arrives;  // true time
     bool to_primary;
     std::size_t path;
     Beat beat;
 };
 
 struct Outcome {
-    std::int64_t overlap_us = 0;      // P's lease was valid this long after S might ask
+    std::int64_t overlap_us = 0;  // P's lease was valid this long after S might ask
     bool lease_was_used = false;
 };
 
 class World {
 public:
     explicit World(unsigned seed)
-        : random_(seed), paths_(1 + random_() % 3),
-          p_{HeartbeatCore({}, paths_, kDomain), rate(), 1'000'000'000 + static_cast<std::int64_t>(random_() % 1'000'000'000)},
-          s_{HeartbeatCore({}, paths_, kDomain), rate(), 1'000'000'000 + static_cast<std::int64_t>(random_() % 1'000'000'000)}
+        : random_(seed),
+          paths_(1 + random_() % 3),
+          p_{HeartbeatCore({}, paths_, kDomain), rate(),
+             1'000'000'000 + static_cast<std::int64_t>(random_() % 1'000'000'000)},
+          s_{HeartbeatCore({}, paths_, kDomain), rate(),
+             1'000'000'000 + static_cast<std::int64_t>(random_() % 1'000'000'000)}
     {
         p_.core.become({Role::primary, 1, 42, false}, p_.local(0));
         s_.core.become({Role::secondary, 1, 42, false}, s_.local(0));
-        delay_max_ = 100 + static_cast<std::int64_t>(random_() % 200'000);   // up to twice the loss time
+        delay_max_ = 100 + static_cast<std::int64_t>(random_() % 200'000);  // up to twice the loss time
         loss_percent_ = random_() % 60;
     }
 
@@ -69,7 +72,8 @@ public:
             }
             const bool lease = p_.local(now) < p_.core.lease_until();
             result.lease_was_used |= lease;
-            const Time may_ask = s_.core.last_answer() + Duration{HeartbeatTimes{}.lease.count() * margin_percent / 100 + 1};
+            const Time may_ask =
+                s_.core.last_answer() + Duration{HeartbeatTimes{}.lease.count() * margin_percent / 100 + 1};
             if (margin_percent == kLeaseMarginPercent && s_.core.last_answer().us != 0) {
                 EXPECT_EQ(s_.core.grant_not_before(), may_ask);
             }
@@ -84,14 +88,16 @@ private:
     void freeze_at_random(std::int64_t now)
     {
         for (Side* side : {&p_, &s_})
-            if (random_() % 2000 == 0) side->frozen_until = std::max(side->frozen_until, now + static_cast<std::int64_t>(random_() % 300'000));
+            if (random_() % 2000 == 0)
+                side->frozen_until = std::max(side->frozen_until, now + static_cast<std::int64_t>(random_() % 300'000));
     }
     void send(std::int64_t now, bool to_primary, std::size_t path, const Beat& beat)
     {
         if (random_() % 100 < loss_percent_) return;
         const int copies = random_() % 20 == 0 ? 2 : 1;
         for (int i = 0; i < copies; ++i)
-            flights_.push_back({now + static_cast<std::int64_t>(random_() % static_cast<std::uint64_t>(delay_max_)), to_primary, path, beat});
+            flights_.push_back({now + static_cast<std::int64_t>(random_() % static_cast<std::uint64_t>(delay_max_)),
+                                to_primary, path, beat});
     }
     void deliver(std::int64_t now)
     {
@@ -101,10 +107,12 @@ private:
             ready.push_back(flight);
             return true;
         });
-        std::stable_sort(ready.begin(), ready.end(), [](const Flight& a, const Flight& b) { return a.arrives < b.arrives; });
+        std::stable_sort(ready.begin(), ready.end(),
+                         [](const Flight& a, const Flight& b) { return a.arrives < b.arrives; });
         for (const Flight& flight : ready) {
             Side& to = flight.to_primary ? p_ : s_;
-            if (const auto answer = to.core.on_beat(flight.path, flight.beat, to.local(now))) send(now, !flight.to_primary, flight.path, *answer);
+            if (const auto answer = to.core.on_beat(flight.path, flight.beat, to.local(now)))
+                send(now, !flight.to_primary, flight.path, *answer);
         }
     }
     void tick(Side& side, std::int64_t now, bool primary)

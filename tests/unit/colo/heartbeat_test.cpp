@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The heartbeat core against a simulated clock. Times in milliseconds of a clock that both sides share here; clocks that
-// drift apart are in heartbeat_lease_test.cpp.
+// The heartbeat core against a simulated clock. Times in milliseconds of a clock that both sides share here; clocks
+// that drift apart are in heartbeat_lease_test.cpp.
 #include "colo/heartbeat.h"
 
 #include <gtest/gtest.h>
@@ -16,17 +16,17 @@ using replication::Beat;
 constexpr SessionId kSession = 0x1234;
 const replication::DomainId kDomain{1, 2, 3};
 
-Time at_ms(std::int64_t ms) { return Time{1'000'000'000 + ms * 1000}; }
+Time at_ms(std::int64_t ms)
+{
+    return Time{1'000'000'000 + ms * 1000};
+}
 
 // Two sides and the paths between them, in steps of one millisecond.
 class Pair {
 public:
     enum class Way : std::uint8_t { to_secondary, to_primary };
 
-    explicit Pair(std::size_t paths = 1)
-        : primary({}, paths, kDomain), secondary({}, paths, kDomain), paths_(paths)
-    {
-    }
+    explicit Pair(std::size_t paths = 1) : primary({}, paths, kDomain), secondary({}, paths, kDomain), paths_(paths) {}
     void open(Generation generation = 7)
     {
         primary.become({Role::primary, generation, kSession, false}, now());
@@ -190,7 +190,7 @@ TEST(Heartbeat, PartThatDoesNotExistIsNotJudged)
     pair.secondary_works[2] = false;
     pair.run_until(3000);
     EXPECT_FALSE(pair.primary.take_peer_lost());
-    pair.secondary_works[2] = true;   // a guest was created
+    pair.secondary_works[2] = true;  // a guest was created
     pair.run_until(4000);
     EXPECT_FALSE(pair.primary.take_peer_lost());
     pair.secondary_works[2] = false;
@@ -224,7 +224,7 @@ TEST(Heartbeat, AfterALocalGapAFullLossPeriodIsWaited)
     pair.secondary_runs = false;
     pair.run_until(900);
     pair.thaw(Pair::Way::to_secondary);
-    pair.run_until(990);   // the first timer after the gap ran at 905
+    pair.run_until(990);  // the first timer after the gap ran at 905
     EXPECT_FALSE(pair.secondary.take_peer_lost());
     pair.run_until(1020);
     EXPECT_TRUE(pair.secondary.take_peer_lost());
@@ -292,6 +292,23 @@ TEST(Heartbeat, StandbyWithoutASessionIsSilentAndStillHearsGenerations)
     higher.number = 1;
     EXPECT_FALSE(standby.on_beat(0, higher, at_ms(11)));
     EXPECT_EQ(standby.take_higher_generation(), std::optional<Generation>(4));
+}
+
+TEST(Heartbeat, GenerationHeardBeforeWeKnowOurOwnIsComparedAfterwards)
+{
+    for (const Generation own : {Generation{3}, Generation{4}, Generation{5}}) {
+        HeartbeatCore core({}, 1, kDomain);
+        Beat beat;
+        beat.domain = kDomain;
+        beat.generation = 4;
+        beat.number = 1;
+        core.on_beat(0, beat, at_ms(1));
+        EXPECT_FALSE(core.take_higher_generation());
+        core.become({Role::primary, own, 0, false}, at_ms(2));
+        EXPECT_EQ(core.take_higher_generation().has_value(), own == 3);
+        core.become({Role::primary, own, 0, false}, at_ms(3));
+        EXPECT_FALSE(core.take_higher_generation()) << "reported once";
+    }
 }
 
 TEST(Heartbeat, AnotherDomainsBeatHasNoEffect)
@@ -402,7 +419,7 @@ TEST(Heartbeat, LeaseCountsFromOurOwnRecordWhateverTheAnswerClaims)
     beat.generation = 3;
     beat.role = replication::BeatRole::secondary;
     beat.number = 1;
-    beat.echo_number = own->number + 100;   // never sent
+    beat.echo_number = own->number + 100;  // never sent
     beat.echo_sent_at_us = at_ms(50'000).us;
     core.on_beat(0, beat, at_ms(1));
     EXPECT_EQ(core.lease_until(), Time{0});

@@ -1,110 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
-// The heartbeat with real sockets, threads and processes. Nothing here depends on how fast the machine is: healthy pairs
-// have generous times, everything else is waited for.
-#include "colo/heartbeat_thread.h"
-
-#include "colo/channel.h"
-#include "core/clock.h"
+// The heartbeat with real sockets, threads and processes. Nothing here depends on how fast the machine is: healthy
+// pairs have generous times, everything else is waited for.
+#include "tests/unit/colo/heartbeat_thread_parts.h"
 
 #include <gmock/gmock.h>
-#include <gtest/gtest.h>
-
-#include <arpa/inet.h>
-#include <poll.h>
-#include <signal.h>
-#include <sys/socket.h>
-#include <sys/wait.h>
-#include <unistd.h>
-
-#include <mutex>
-#include <thread>
 
 namespace colo {
 namespace {
 
 using testing::HasSubstr;
 
-constexpr const char* kUuid = "01234567-89ab-cdef-0123-456789abcdef";
-constexpr SessionId kSession = 77;
-
-// Binds an unused UDP port; it is free again when the descriptor is closed.
-std::pair<Fd, std::string> bind_port()
-{
-    Fd fd(socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
-    sockaddr_in address{};
-    address.sin_family = AF_INET;
-    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    socklen_t length = sizeof address;
-    EXPECT_EQ(bind(fd.get(), reinterpret_cast<sockaddr*>(&address), sizeof address), 0);
-    EXPECT_EQ(getsockname(fd.get(), reinterpret_cast<sockaddr*>(&address), &length), 0);
-    return {std::move(fd), "127.0.0.1:" + std::to_string(ntohs(address.sin_port))};
-}
-
-struct Ends {
-    std::string a, b;
-};
-Ends two_ports()
-{
-    const auto first = bind_port(), second = bind_port();
-    return {first.second, second.second};
-}
-
-class Recorder {
-public:
-    HeartbeatSetup setup(const std::vector<HeartbeatEndpoints>& paths, const HeartbeatTimes& times)
-    {
-        HeartbeatSetup s;
-        s.paths = paths;
-        s.times = times;
-        s.domain_uuid = kUuid;
-        s.peer_lost = [this](const PeerLost& lost) { add(lost.text()); };
-        s.higher_generation = [this](Generation generation) { add("higher " + std::to_string(generation)); };
-        return s;
-    }
-    std::vector<std::string> events() const
-    {
-        const std::lock_guard lock(mutex_);
-        return events_;
-    }
-
-private:
-    void add(std::string event)
-    {
-        const std::lock_guard lock(mutex_);
-        events_.push_back(std::move(event));
-    }
-    mutable std::mutex mutex_;
-    std::vector<std::string> events_;
-};
-
-template <class Condition>
-bool wait_until(Condition condition)
-{
-    const Deadline until = now() + Duration{60'000'000};
-    while (!condition()) {
-        if (until <= now()) return false;
-        std::this_thread::sleep_for(std::chrono::milliseconds(2));
-    }
-    return true;
-}
-
-HeartbeatTimes generous()
-{
-    HeartbeatTimes times;
-    times.loss = Duration{30'000'000};
-    times.lease = Duration{29'000'000};
-    times.progress_timeout = Duration{60'000'000};
-    times.first_beat_within = Duration{60'000'000};
-    times.gap_tolerance = Duration{60'000'000};
-    return times;
-}
-
-std::unique_ptr<HeartbeatThread> start(HeartbeatSetup setup)
-{
-    auto thread = HeartbeatThread::start(std::move(setup));
-    EXPECT_TRUE(thread) << thread.error().text;
-    return thread ? std::move(*thread) : nullptr;
-}
+using namespace heartbeat_test;
 
 // Both know the generation before either speaks, as after a hello.
 void open_session(HeartbeatThread& p, HeartbeatThread& s)
@@ -214,7 +120,9 @@ TEST(HeartbeatThread, GarbageAndStrangersHaveNoEffect)
     ASSERT_EQ(bind(peer.get(), reinterpret_cast<const sockaddr*>(&from), sizeof from), 0);
     std::array<std::uint8_t, 300> long_one{};
     std::copy(bytes.begin(), bytes.end(), long_one.begin());
-    for (const std::size_t size : {std::size_t{0}, std::size_t{1}, std::size_t{127}, std::size_t{129}, std::size_t{300}}) send(peer.get(), long_one.data(), size);
+    for (const std::size_t size :
+         {std::size_t{0}, std::size_t{1}, std::size_t{127}, std::size_t{129}, std::size_t{300}})
+        send(peer.get(), long_one.data(), size);
     replication::BeatBytes flipped = bytes;
     flipped[40] ^= 1;
     send(peer.get(), flipped.data(), flipped.size());
@@ -230,7 +138,9 @@ TEST(HeartbeatThread, PathThatIsNotThereYetDoesNotStopTheOthers)
 {
     const Ends ends = two_ports();
     Recorder at_p, at_s;
-    const auto p = start(at_p.setup({{"203.0.113.1:7001", "203.0.113.2:7001"}, {ends.a, ends.b}, {"[2001:db8::1]:7001", "[2001:db8::2]:7001"}}, generous()));
+    const auto p = start(at_p.setup(
+        {{"203.0.113.1:7001", "203.0.113.2:7001"}, {ends.a, ends.b}, {"[2001:db8::1]:7001", "[2001:db8::2]:7001"}},
+        generous()));
     const auto s = start(at_s.setup({{ends.b, ends.a}}, generous()));
     open_session(*p, *s);
     EXPECT_TRUE(wait_until([&] { return p->lease_until() > now(); }));
@@ -246,62 +156,6 @@ TEST(HeartbeatThread, SetupThatCannotWorkIsRefused)
     const auto refused = HeartbeatThread::start(r.setup({{taken.second, "127.0.0.1:9"}}, generous()));
     ASSERT_FALSE(refused);
     EXPECT_THAT(refused.error().text, HasSubstr(taken.second));
-}
-
-// A host that was frozen while the other side took over: its first news must be the higher generation, and its lease must
-// be over by the time it runs again.
-TEST(HeartbeatThread, Inv18_FrozenProcessWakesToTheHigherGeneration)
-{
-    const Ends ends = two_ports();
-    int news[2];
-    ASSERT_EQ(pipe(news), 0);
-    const pid_t child = fork();   // before this process has a second thread
-    ASSERT_GE(child, 0);
-    if (child == 0) {
-        HeartbeatSetup setup;
-        setup.paths = {{ends.a, ends.b}};
-        setup.times.first_beat_within = Duration{60'000'000};
-        setup.domain_uuid = kUuid;
-        HeartbeatThread* self = nullptr;
-        const auto say = [&](char what) { static_cast<void>(!write(news[1], &what, 1)); };
-        setup.peer_lost = [&](const PeerLost&) { say('l'); };
-        setup.higher_generation = [&](Generation generation) { say(generation == 4 && self->lease_until() < now() ? 'h' : '?'); };
-        auto started = HeartbeatThread::start(std::move(setup));
-        if (!started) _exit(1);
-        self = started->get();
-        self->become({Role::primary, 3, kSession, false});
-        while (self->lease_until().us == 0) usleep(1000);
-        say('r');
-        for (;;) pause();
-    }
-    close(news[1]);
-    const Fd reading(news[0]);
-    const auto next = [&] {
-        pollfd one{reading.get(), POLLIN, 0};
-        char what = '-';
-        if (poll(&one, 1, 60'000) != 1 || read(reading.get(), &what, 1) != 1) what = '!';
-        return what;
-    };
-    Recorder at_s;
-    HeartbeatTimes times;
-    times.first_beat_within = Duration{60'000'000};
-    times.loss = Duration{2'000'000};   // a busy machine must not make us lose the child before it is frozen
-    const auto s = start(at_s.setup({{ends.b, ends.a}}, times));
-    s->become({Role::secondary, 3, 0, false});
-    s->become({Role::secondary, 3, kSession, false});
-    EXPECT_EQ(next(), 'r');
-    kill(child, SIGSTOP);
-    EXPECT_TRUE(wait_until([&] { return !at_s.events().empty(); }));
-    EXPECT_THAT(at_s.events(), testing::ElementsAre(HasSubstr("no beat for")));
-    s->close_session();
-    s->become({Role::primary, 4, 0, false});
-    std::this_thread::sleep_for(std::chrono::milliseconds(100));   // some announcements pile up in its socket
-    kill(child, SIGCONT);
-    char what = next();
-    if (what == 'l') what = next();   // it may have lost us before it was stopped
-    EXPECT_EQ(what, 'h');
-    kill(child, SIGKILL);
-    waitpid(child, nullptr, 0);
 }
 
 }  // namespace
