@@ -69,7 +69,6 @@ Result<CutOutput> run_cut(replication::Guest& guest, replication::CaptureEngine&
     out.stop = watch.lap();
     const auto paused = paused_part(guest, engine, proxy, epoch, first, deadline, out, watch);
     if (!paused) proxy.cancel();
-    const bool over_bound = watch.total() > bound;
     if (power == replication::PowerState::running)
         if (power == replication::PowerState::running)
         if (auto r = guest.resume(clock.now() + bound); !r) return make_error(Errc::guest_died, "cont: " + r.error().text);
@@ -77,7 +76,7 @@ Result<CutOutput> run_cut(replication::Guest& guest, replication::CaptureEngine&
     out.pause = watch.total();
     if (auto r = failpoint::pass("p-after-cont", guest.device_model_pid()); !r) return r.error();
     if (!paused) return paused.error();
-    if (over_bound)
+    if (out.pause > bound)
         return make_error(Errc::timed_out, "pause took " + std::to_string(out.pause.count() / 1000) + " ms, the bound is " +
                                                std::to_string(bound.count() / 1000) + " ms");
     return out;

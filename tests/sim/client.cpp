@@ -165,10 +165,8 @@ void Client::on_segment(std::size_t index, const Segment& s)
             scheduler_.after(random_.between(0, pause.count()), [this, index, port = c.port] {
                 if (connections_[index].port == port) ask(index);
             });
-        } else if (s.seq != c.irs) {
-            violation_("Inv03: " + who + "a second handshake with another first number");
         } else {
-            segment(c, c.nxt, tcp_flag::kAck, {});
+            segment(c, c.nxt, tcp_flag::kAck, {});   // RFC 5961: a challenge, whatever its number
         }
         return;
     }

@@ -110,6 +110,20 @@ std::optional<Segment> read_frame(ByteView frame, bool* damaged)
     return s;
 }
 
+std::string describe(ByteView frame)
+{
+    const auto s = read_frame(frame);
+    if (!s) return "other frame of " + std::to_string(frame.size()) + " bytes";
+    std::string text = std::to_string(s->source_port) + " > " + std::to_string(s->target_port);
+    if (s->udp) return text + " udp";
+    static constexpr const char kFlags[] = "FSRPA";
+    text += ' ';
+    for (int i = 0; i < 5; ++i)
+        if ((s->flags >> i & 1) != 0) text += kFlags[i];
+    return text + " seq " + std::to_string(s->seq) + "+" + std::to_string(s->payload.size()) + " ack " + std::to_string(s->ack) +
+           " ts " + std::to_string(s->tsval) + "/" + std::to_string(s->tsecr);
+}
+
 Mac target_mac(ByteView frame)
 {
     Mac mac{};

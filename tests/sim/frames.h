@@ -8,6 +8,7 @@
 
 #include <array>
 #include <optional>
+#include <string>
 
 namespace colo::sim {
 
@@ -39,6 +40,7 @@ struct Segment {
 Bytes make_frame(const Segment& segment, bool from_guest);
 // Nothing for anything else (ARP, announcements) and for wrong checksums; `damaged` tells these apart.
 std::optional<Segment> read_frame(ByteView frame, bool* damaged = nullptr);
+std::string describe(ByteView frame);   // for traces
 Mac source_mac(ByteView frame);
 Mac target_mac(ByteView frame);
 

@@ -420,6 +420,7 @@ void Host::on_frame(std::size_t stream, const replication::Frame& frame)
         if (frame.header.type == replication::FrameType::input && l.secondary_proxy) {
             const auto in = replication::decode_input(frame);
             const auto f = proxy::make_frame(Bytes(in->bytes.begin(), in->bytes.end()));
+            surroundings_.model.frame(index_, "mirrored", in->epoch, f->view());
             surroundings_.model.secondary_received(f);
             l.secondary_proxy->input(in->nic, in->epoch, in->number, f, local_now());
         } else if (frame.header.type == replication::FrameType::output && l.primary_proxy) {

@@ -271,7 +271,10 @@ void Host::do_seal(Epoch next, bool protect)
     if (protect && !late) l.primary_proxy->set_output(proxy::PrimaryProxy::Output::protect, l.node->status().generation, local_now());
     std::vector<proxy::PrimaryProxy::UnreadInput> unread;
     for (const auto& frame : l.guest->take_unread()) unread.push_back({0, frame});
-    if (!late) l.section = l.primary_proxy->seal(next, unread, local_now());
+    if (!late) {
+        l.section = l.primary_proxy->seal(next, unread, local_now());
+        surroundings_.model.sealed(l.session, l.section);
+    }
     else for (const auto& input : unread) l.guest->deliver(input.frame);
     l.sealed = true;
     if (broken(Breakage::no_seal)) drain_port();
@@ -294,6 +297,7 @@ void Host::wire_frame(ByteView frame)
     after(Lane::proxy, Duration{5}, [this, f = proxy::make_frame(Bytes(frame.begin(), frame.end()))] {
         Life& l = *life_;
         if (!l.primary_proxy || target_mac(f->view()) != kGuestMac) return;   // S's wire is off
+        surroundings_.model.frame(index_, "in", l.node->status().epoch, f->view());
         if (l.input_paused) l.waiting_input.push_back(f);
         else l.primary_proxy->wire_frame(0, f, local_now());
     });
@@ -309,6 +313,8 @@ void Host::to_wire(std::uint8_t, const proxy::FramePtr& frame, const proxy::Rele
     if (life_->wire_frozen) return;
     const bool in_session = reason.kind() == proxy::ReleaseReason::Kind::matched || reason.kind() == proxy::ReleaseReason::Kind::staged;
     const Generation generation = in_session ? life_->node->status().generation : reason.epoch();
+    static constexpr const char* kKinds[] = {"out matched", "out staged", "out unprotected", "out announcement", "out replay"};
+    surroundings_.model.frame(index_, kKinds[static_cast<std::size_t>(reason.kind())], reason.epoch(), frame->view());
     surroundings_.model.released(index_, generation, frame, reason);
     surroundings_.network.from_host(index_, frame->view());
 }

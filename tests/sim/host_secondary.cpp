@@ -255,6 +255,7 @@ void Host::go_live(const action::GoLive& a)
 
 void Host::output(std::uint8_t nic, Epoch epoch, const proxy::FramePtr& frame)
 {
+    surroundings_.model.frame(index_, "copy's output", epoch, frame->view());
     surroundings_.model.secondary_produced(frame);
     if (life_->closed || !life_->connection) return;
     Bytes out;

@@ -21,9 +21,13 @@ void Model::note(int host, const std::string& text)
 {
     hash_ = mix(hash_, mix(static_cast<std::uint64_t>(scheduler_.now().us),
                            crc32c({reinterpret_cast<const std::uint8_t*>(text.data()), text.size()})));
-    if (tracing)
-        std::printf("%12.3f %c %s\n", static_cast<double>(scheduler_.now().us - 1'000'000'000) / 1000.0,
-                    host < 0 ? '*' : static_cast<char>('A' + host), text.c_str());
+    if (tracing) print(host, text);
+}
+
+void Model::print(int host, const std::string& text) const
+{
+    std::printf("%12.3f %c %s\n", static_cast<double>(scheduler_.now().us - 1'000'000'000) / 1000.0,
+                host < 0 ? '*' : static_cast<char>('A' + host), text.c_str());
 }
 
 // ---- checkpoints ------------------------------------------------------------------------------------------------------
@@ -83,11 +87,25 @@ void Model::committed(SessionId session, Epoch epoch, const replication::Manifes
         return violation("Inv06/08: page " + std::to_string(gfn) + " of STAGED epoch " + std::to_string(epoch) +
                          " is not the primary's at the cut");
     }
-    for (auto& [port, flow] : flows_) flow.covered.reset();
-    for (const replication::FlowState& f : manifest.proxy.flows) {
+    contains(manifest.proxy);
+}
+
+void Model::contains(const replication::ProxySection& section)
+{
+    for (auto& [port, flow] : flows_) {
+        flow.covered.reset();
+        flow.acked.reset();
+    }
+    for (const replication::FlowState& f : section.flows) {
         flows_[f.peer_port].covered = f.covered_seq;
         flows_[f.peer_port].acked = f.acked_seq;
     }
+}
+
+// Before the first STAGED nobody but P can run, and S will run nothing older than this cut: what it contains may leave.
+void Model::sealed(SessionId session, const replication::ProxySection& section)
+{
+    if (session == session_ && staged_sent_ == 0) contains(section);
 }
 
 void Model::staged_sent(SessionId session, Epoch epoch)
@@ -190,6 +208,7 @@ void Model::released(int host, Generation generation, const proxy::FramePtr& fra
     if (!s || s->udp) return;
     Flow& flow = flows_[s->target_port];
     if (protected_output) check_protected(flow, *s, reason);
+    if (s->has(tcp_flag::kSyn) && reason.kind() == Kind::replay) return;   // in S's own numbers: the client only challenges it
     if (s->has(tcp_flag::kSyn)) flow.any_released = false;
     const std::uint32_t end = s->seq + s->length();
     if (s->length() == 0) return;

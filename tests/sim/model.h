@@ -27,6 +27,10 @@ public:
 
     // What happened, for --trace and for the replay test.
     void note(int host, const std::string& text);
+    void frame(int host, const char* what, Epoch epoch, ByteView bytes)   // only printed
+    {
+        if (tracing) print(host, std::string(what) + " " + std::to_string(epoch) + " " + describe(bytes));
+    }
     bool tracing = false;
     std::uint64_t trace_hash() const { return hash_; }
 
@@ -35,6 +39,7 @@ public:
     void epoch_begun(SessionId session, Epoch epoch);
     void cut_started(SessionId session, Epoch epoch);
     void cut_state(SessionId session, Epoch epoch, ByteView ram, const Registers& registers);
+    void sealed(SessionId session, const replication::ProxySection& section);
     void committed(SessionId session, Epoch epoch, const replication::Manifest& manifest, const replication::Stager& stager);
     void applied(SessionId session, Epoch epoch, bool loaded, ByteView ram, const Registers& registers);
     void applied_known(SessionId session, Epoch epoch);   // P has APPLIED
@@ -63,7 +68,9 @@ private:
         std::optional<std::uint32_t> covered, acked;  // of the last STAGED
         std::optional<std::uint32_t> received, secondary_ack;   // client's numbers
     };
+    void print(int host, const std::string& text) const;
     void forget_session();
+    void contains(const replication::ProxySection& section);
     bool produced(const Flow& flow, std::uint32_t seq, std::uint8_t byte) const;
     void check_protected(Flow& flow, const Segment& s, const proxy::ReleaseReason& reason);
 

@@ -7,16 +7,45 @@ void World::crash(int host, bool power_lost)
 {
     if (!hosts_[host]->alive()) return;
     ++faults_;
-    ++destroyed_;
-    if (!has_copy(1 - host) || destroyed_ > 1) {
-        // Two hits without a whole copy in between may end the guest; then only safety is checked.
-        if (has_copy(host) && !has_copy(1 - host)) {
-            guest_lost_ = true;
-            client_->give_up();
-        }
-    }
+    disaster();
+    lose_copy(host);
     hosts_[host]->crash(power_lost);
     restart_at_[host] = scheduler_.now() + random_.between(120'000, 600'000);
+}
+
+// The only whole copy is hit: the guest may be gone for good. Then only safety is checked.
+void World::lose_copy(int host)
+{
+    if (has_copy(host) && !has_copy(1 - host)) lose_guest();
+}
+
+void World::lose_guest()
+{
+    guest_lost_ = true;
+    client_->give_up();
+}
+
+// With a manual arbiter the operator's word counts, so he says it only while he sees both sides.
+void World::command_failover(int host)
+{
+    const bool clear = paths_[0].blocked_until <= scheduler_.now() && paths_[1].blocked_until <= scheduler_.now() &&
+                       hosts_[1 - host]->alive() && !hosts_[1 - host]->frozen();
+    if (!hosts_[host]->alive() || hosts_[host]->frozen()) return;
+    if (settings_.node.arbiter == ArbiterKind::manual && !clear) return;
+    (void)hosts_[host]->with_node([](Node& n, Time t) { return n.lost_heartbeat(t); });
+}
+
+void World::block(int from, Duration d)
+{
+    disaster();
+    paths_[from].blocked_until = std::max(paths_[from].blocked_until, scheduler_.now() + d);
+}
+
+void World::block_both(Duration d)
+{
+    block(0, d);
+    block(1, d);
+    --disasters_;   // one event
 }
 
 void World::strike(int host, FaultKind kind)
@@ -37,12 +66,13 @@ void World::strike(int host, FaultKind kind)
     case FaultKind::power_loss: return crash(host, true);
     case FaultKind::kill_process: return crash(host, false);
     case FaultKind::short_stall: return victim.freeze(random_.between(5'000, 70'000));
-    case FaultKind::long_stall: return victim.freeze(random_.between(150'000, random_.chance(0.1) ? 10'000'000 : 2'000'000));
+    case FaultKind::long_stall:
+        disaster();
+        return victim.freeze(random_.between(150'000, random_.chance(0.1) ? 10'000'000 : 2'000'000));
     case FaultKind::partition:
-        for (Path& path : paths_) path.blocked_until = now + random_.between(50'000, 900'000);
-        return;
-    case FaultKind::outgoing_lost: paths_[host].blocked_until = now + random_.between(50'000, 900'000); return;
-    case FaultKind::incoming_lost: paths_[1 - host].blocked_until = now + random_.between(50'000, 900'000); return;
+        return block_both(random_.between(50'000, 900'000));
+    case FaultKind::outgoing_lost: return block(host, random_.between(50'000, 900'000));
+    case FaultKind::incoming_lost: return block(1 - host, random_.between(50'000, 900'000));
     case FaultKind::control_reset: return reset(0);
     case FaultKind::proxy_reset: return reset(1);
     case FaultKind::page_reset: return reset(2 + random_.below(kPageChannels));
@@ -69,11 +99,8 @@ void World::strike(int host, FaultKind kind)
         network_.jitter = Duration{3'000};
         return;
     case FaultKind::guest_dies:
-        ++destroyed_;
-        if (has_copy(host) && !has_copy(1 - host)) {
-            guest_lost_ = true;
-            client_->give_up();
-        }
+        disaster();
+        lose_copy(host);
         return victim.guest().die("killed");
     case FaultKind::guest_slow: {
         const Duration d = random_.chance(0.5) ? random_.between(3'000, 60'000) : random_.between(100'000, 3'000'000);
@@ -93,17 +120,11 @@ void World::strike(int host, FaultKind kind)
     case FaultKind::arbiter_hangs:
         arbiter_.hangs = true;
         scheduler_.after(random_.between(100'000, 700'000), [this] { arbiter_.hangs = false; });
-        for (Path& path : paths_) path.blocked_until = now + random_.between(120'000, 500'000);
-        return;
+        return block_both(random_.between(120'000, 500'000));
     case FaultKind::operator_both:
-        (void)hosts_[1 - host]->alive();
-        if (hosts_[1 - host]->alive() && !hosts_[1 - host]->frozen())
-            (void)hosts_[1 - host]->with_node([](Node& n, Time t) { return n.lost_heartbeat(t); });
-        [[fallthrough]];
-    case FaultKind::operator_failover:
-        if (!victim.frozen() && settings_.node.arbiter != ArbiterKind::manual)
-            (void)victim.with_node([](Node& n, Time t) { return n.lost_heartbeat(t); });
-        return;
+        command_failover(1 - host);
+        return command_failover(host);
+    case FaultKind::operator_failover: return command_failover(host);
     case FaultKind::stale_chunk: return victim.inject_stale_chunk();
     }
 }

@@ -124,6 +124,9 @@ bool World::until(bool condition, Duration patience, const char* what)
 void World::act()
 {
     const bool protected_now = server() >= 0 && hosts_[server()]->status().protection == Protection::in_sync;
+    const Time quiet = last_disaster_ + Duration{400'000};
+    if (protected_now && hosts_[1 - server()]->alive() && hosts_[1 - server()]->status().eligible && scheduler_.now() > quiet)
+        disasters_ = 0;
     switch (act_) {
     case 1:
         if (!until(model_.epochs - act_epochs_ >= 10 && protected_now, Duration{8'000'000}, "reaching ten epochs")) return;
@@ -144,6 +147,8 @@ void World::act()
         }
         return;
     case 3:
+        // Two disasters in a row may leave nobody who may run; nobody must run then.
+        if (server() < 0 && disasters_ >= 2 && !guest_lost_ && scheduler_.now() - act_since_ > Duration{6'000'000}) lose_guest();
         if (guest_lost_ && server() < 0 && scheduler_.now() - act_since_ > Duration{1'500'000}) {
             done_ = true;   // nothing is left to lose, and nobody ran what must not run
             return;
@@ -202,9 +207,8 @@ void World::approach()
     case Approach::refused_load: return hosts_[s]->guest().inject("load", {SimGuest::Fault::Kind::error, {}});
     case Approach::peer_lost:
         if (random_.chance(0.4)) {
-            for (Path& path : paths_) path.blocked_until = scheduler_.now() + random_.between(150'000, 700'000);
             ++faults_;
-            return;
+            return block_both(random_.between(150'000, 700'000));
         }
         return crash(cell_->primary ? s : p, true);
     case Approach::resignation:

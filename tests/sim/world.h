@@ -39,6 +39,11 @@ private:
     void fire(int host);
     void strike(int host, FaultKind kind);
     void crash(int host, bool power_lost);
+    void lose_copy(int host);
+    void lose_guest();
+    void block(int from, Duration d);
+    void block_both(Duration d);
+    void command_failover(int host);
     void supervise();
     void supervise_host(int i);
     void operator_decides(int i);
@@ -66,7 +71,13 @@ private:
     std::uint64_t act_epochs_ = 0;
     bool armed_ = false, fired_ = false, done_ = false, guest_lost_ = false, approached_ = false;
     int countdown_ = 1;
-    int destroyed_ = 0;           // destructive events so far
+    void disaster()
+    {
+        ++disasters_;
+        last_disaster_ = scheduler_.now();
+    }
+    Time last_disaster_{};
+    int disasters_ = 0;           // hosts, guests and paths lost since both sides were whole
     std::uint64_t faults_ = 0, takeovers_ = 0;
     Time restart_at_[2] = {kNever, kNever}, stopped_since_[2] = {kNever, kNever};
     SessionId next_session_ = 100;
