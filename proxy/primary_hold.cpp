@@ -161,6 +161,7 @@ void PrimaryProxyImpl::protect_tcp(PrimaryFlow& flow, const Packet& packet, Held
     held.ack = packet.ack;
     held.has_ack = packet.has(kTcpAck);
     compare_tcp(flow);
+    pump(flow, now);
     const bool repeated = packet.payload_size() != 0 && flow.tcp->released(held.span);
     if (!flow.held.empty() && repeated && may_release(now)) {
         // A retransmission of what S owns must not wait behind new bytes: the client is stuck without it.
@@ -188,7 +189,6 @@ void PrimaryProxyImpl::overtake(const PrimaryFlow& flow, const Packet& packet, H
 
 void PrimaryProxyImpl::hold(PrimaryFlow& flow, Held held, bool room, Time now)
 {
-    pump(flow, now);
     if (flow.held.empty()) {
         const auto reason = reason_for(flow, held);
         if (reason && may_release(now)) return emit(flow, held, *reason, now);

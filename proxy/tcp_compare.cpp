@@ -60,10 +60,12 @@ void TcpCompare::note_own(const Packet& packet, Position end)
 
 bool TcpCompare::keep(StreamWindow& window, const Packet& packet, const FramePtr& frame, Position start)
 {
-    const auto inserted = window.insert(start, frame, packet.payload, packet.payload_size(), verified_);
+    // Before our guest's first segment S's may come in any order: verified_ is only where they began to.
+    const Position floor = known_ ? verified_ : 0;
+    const auto inserted = window.insert(start, frame, packet.payload, packet.payload_size(), floor);
     if (inserted == StreamWindow::Insert::conflict) return false;
     const Position fin = start + packet.payload_size();
-    if (packet.has(kTcpFin) && fin >= verified_) return window.insert_fin(fin);
+    if (packet.has(kTcpFin) && fin >= floor) return window.insert_fin(fin);
     return true;
 }
 
