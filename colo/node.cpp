@@ -259,7 +259,7 @@ void NodeImpl::step_expired(Time now)
     switch (step_) {
     case Step::hello: return lost("the peer did not answer the hello in time", now);
     case Step::first_copy: return lost("the first copy did not converge in time; give it more bandwidth or a quieter guest", now);
-    case Step::cutting: return primary_guest_lost("the device model did not finish the cut of epoch " + epoch, now);
+    case Step::cutting: return guest_does_not_answer("the cut of epoch " + epoch + " did not end", now);
     case Step::aborting: return lost("the secondary did not confirm the abort of epoch " + epoch + " in time", now);
     case Step::ending:
     case Step::transferring: return lost("epoch " + epoch + " could not be transferred in time", now);

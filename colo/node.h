@@ -143,7 +143,7 @@ struct SetOutput { std::uint8_t output; Generation generation; };   // proxy::Pr
 // -> grant_result. `peer_abdicated`: the peer has promised never to run again, no need for fence_delay.
 struct RequestGrant { Generation generation; bool client_link_down = false; bool peer_abdicated = false; };
 struct StopGuest { std::string why; };                  // freeze: guest stopped, kept
-struct ResumeGuest {};                                  // after accepted data loss on a stopped guest
+struct ResumeGuest {};                                  // accepted data loss on a stopped guest; a cut whose end is not known
 struct KillGuest { std::string why; };
 // S: take-over, wire on, guest resumed if it is stopped and `power` is running, announce -> went_live
 struct GoLive {

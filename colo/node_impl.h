@@ -106,6 +106,7 @@ private:
     void on_resign(const replication::Resign& message, Time now);
     void on_handover(Time now);
     void note_mode(replication::Mode mode, const std::string& reason);
+    void guest_does_not_answer(const std::string& why, Time now);
     void primary_guest_lost(const std::string& why, Time now);
     void primary_power_event(replication::PowerState power, Time now);
 

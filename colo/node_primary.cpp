@@ -123,11 +123,11 @@ void NodeImpl::cut_done(Epoch epoch, Result<void> result, Time now)
     if (std::exchange(p_.cut_late, false)) {
         // Its session is over, but it may have sealed the proxy after our last word.
         set_output(output_);
-        if (died) primary_guest_lost(result.error().text, now);
+        if (died) guest_does_not_answer(result.error().text, now);
         return;
     }
     if (step_ != Step::cutting || epoch != p_.epoch) return;
-    if (died) return primary_guest_lost(result.error().text, now);
+    if (died) return guest_does_not_answer(result.error().text, now);
     if (!result) return abort_cut(result.error(), now);
     p_.running = epoch;
     pacer_.cut_succeeded();
@@ -263,6 +263,20 @@ void NodeImpl::primary_power_event(PowerState power, Time now)
 {
     power_ = power;
     trigger(TriggerReason::power_event, now);
+}
+
+// It hangs, or it died and the event follows. With a copy elsewhere that is the same: S is faster than waiting. Without one
+// it is the only guest there is: it gets its chance to come back.
+void NodeImpl::guest_does_not_answer(const std::string& why, Time now)
+{
+    const bool only_one = step_ == Step::alone || (primary_session() && !p_.peer_eligible);
+    if (!only_one) return primary_guest_lost(why, now);
+    if (primary_session()) {
+        send(replication::Close{why});
+        lost("the device model does not answer: " + why, now);
+        p_.cut_late = false;
+    }
+    act(action::ResumeGuest{});
 }
 
 void NodeImpl::primary_guest_lost(const std::string& why, Time now)

@@ -72,6 +72,7 @@ void Model::cut_state(SessionId session, Epoch epoch, ByteView ram, const Regist
 {
     if (session != session_) return;
     cuts_[epoch] = {Bytes(ram.begin(), ram.end()), registers};
+    if (staged_sent_ == 0) contains_input(ram);
     while (cuts_.size() > 3) cuts_.erase(cuts_.begin());
 }
 
@@ -88,18 +89,19 @@ void Model::committed(SessionId session, Epoch epoch, const replication::Manifes
                          " is not the primary's at the cut");
     }
     contains(manifest.proxy);
+    contains_input(cut->second.ram);
 }
 
 void Model::contains(const replication::ProxySection& section)
 {
-    for (auto& [port, flow] : flows_) {
-        flow.covered.reset();
-        flow.acked.reset();
-    }
-    for (const replication::FlowState& f : section.flows) {
-        flows_[f.peer_port].covered = f.covered_seq;
-        flows_[f.peer_port].acked = f.acked_seq;
-    }
+    for (auto& [port, flow] : flows_) flow.covered.reset();
+    for (const replication::FlowState& f : section.flows) flows_[f.peer_port].covered = f.covered_seq;
+}
+
+void Model::contains_input(ByteView ram)
+{
+    for (auto& [port, flow] : flows_) flow.acked.reset();
+    for (const auto& [port, next] : Service::received(ram)) flows_[port].acked = next;
 }
 
 // Before the first STAGED nobody but P can run, and S will run nothing older than this cut: what it contains may leave.

@@ -71,6 +71,7 @@ private:
     void print(int host, const std::string& text) const;
     void forget_session();
     void contains(const replication::ProxySection& section);
+    void contains_input(ByteView ram);
     bool produced(const Flow& flow, std::uint32_t seq, std::uint8_t byte) const;
     void check_protected(Flow& flow, const Segment& s, const proxy::ReleaseReason& reason);
 

@@ -60,6 +60,17 @@ bool Service::consistent() const
     return k.magic == kMagic && k.check == cpu_.check;
 }
 
+std::vector<std::pair<std::uint16_t, std::uint32_t>> Service::received(ByteView ram)
+{
+    std::vector<std::pair<std::uint16_t, std::uint32_t>> all;
+    for (std::size_t slot = 0; slot < kConnections; ++slot) {
+        Connection c;
+        std::memcpy(&c, ram.data() + (1 + slot) * kPageSize, sizeof c);
+        if (c.state != kClosed) all.emplace_back(static_cast<std::uint16_t>(c.peer_port), c.rcv_nxt);
+    }
+    return all;
+}
+
 void Service::send(const Connection& c, std::uint32_t seq, std::uint8_t flags, Bytes payload, std::int64_t clock_us)
 {
     Segment s;

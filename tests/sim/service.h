@@ -59,6 +59,8 @@ public:
     // Acknowledgements, retransmission, memory traffic. Returns when it wants to run again (guest clock).
     std::int64_t run(std::int64_t clock_us, std::uint32_t pages_to_dirty);
     bool consistent() const;
+    // What the state in `ram` has received of each client (port, next byte).
+    static std::vector<std::pair<std::uint16_t, std::uint32_t>> received(ByteView ram);
 
 private:
     struct Kernel {

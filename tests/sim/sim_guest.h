@@ -66,6 +66,7 @@ public:
 
     // ---- for the simulation
     void inject(const std::string& operation, Fault fault) { faults_[operation] = fault; }
+    void forget_faults() { faults_.clear(); }
     void die(const std::string& why);
     void power_off();
     State state() const { return state_; }

@@ -68,7 +68,7 @@ void World::strike(int host, FaultKind kind)
     case FaultKind::short_stall: return victim.freeze(random_.between(5'000, 70'000));
     case FaultKind::long_stall:
         disaster();
-        return victim.freeze(random_.between(150'000, random_.chance(0.1) ? 10'000'000 : 2'000'000));
+        return victim.freeze(random_.between(150'000, random_.chance(0.1) ? 6'000'000 : 1'500'000));
     case FaultKind::partition:
         return block_both(random_.between(50'000, 900'000));
     case FaultKind::outgoing_lost: return block(host, random_.between(50'000, 900'000));
@@ -103,6 +103,7 @@ void World::strike(int host, FaultKind kind)
         lose_copy(host);
         return victim.guest().die("killed");
     case FaultKind::guest_slow: {
+        disaster();
         const Duration d = random_.chance(0.5) ? random_.between(3'000, 60'000) : random_.between(100'000, 3'000'000);
         for (const char* operation : {"stop", "save", "load", "cont"})
             if (random_.chance(0.4)) victim.guest().inject(operation, {SimGuest::Fault::Kind::slow, d});
@@ -110,6 +111,7 @@ void World::strike(int host, FaultKind kind)
         return;
     }
     case FaultKind::guest_refuses:
+        disaster();
         for (const char* operation : {"stop", "save", "load", "cont"})
             if (random_.chance(0.4)) victim.guest().inject(operation, {SimGuest::Fault::Kind::error, {}});
         return;

@@ -156,6 +156,8 @@ void World::act()
         if (fired_ && is_benign(cell_->fault) && cell_->approach == Approach::none && model_.sessions != sessions_before_)
             model_.violation("Inv13: protection was lost by " + std::string(to_string(cell_->fault)));
         if (!until(protected_now && model_.epochs - act_epochs_ >= 6 && model_.epochs >= 20, Duration{12'000'000}, "recovery")) return;
+        for (auto& host : hosts_)
+            if (host->alive()) host->guest().forget_faults();
         second_loss_ = random_.chance(0.6);
         if (second_loss_) lose_primary();
         return enter(4);
@@ -179,7 +181,7 @@ void World::finish()
 int World::server() const
 {
     for (int i = 0; i < 2; ++i)
-        if (hosts_[i]->alive() && hosts_[i]->serving()) return i;
+        if (hosts_[i]->alive() && !hosts_[i]->frozen() && hosts_[i]->serving()) return i;
     return -1;
 }
 
@@ -210,7 +212,8 @@ void World::approach()
             ++faults_;
             return block_both(random_.between(150'000, 700'000));
         }
-        return crash(cell_->primary ? s : p, true);
+        // Only a connection that ends at once is noticed before the lease has run out.
+        return crash(cell_->primary ? s : p, cell_->step != "lease-wait" && random_.chance(0.6));
     case Approach::resignation:
         (void)hosts_[p]->with_node([](Node& n, Time t) { return n.lost_heartbeat(t); });
         return;
@@ -243,7 +246,8 @@ void World::lose_primary()
     const int p = server();
     if (p < 0) return;
     model_.note(p, "second loss");
-    if (random_.chance(0.3)) strike(p, FaultKind::long_stall);
+    // A manual operator does not vouch for a host that may wake up: the run would wait for it.
+    if (settings_.node.arbiter != ArbiterKind::manual && random_.chance(0.3)) strike(p, FaultKind::long_stall);
     else if (random_.chance(0.3)) strike(p, FaultKind::guest_dies);
     else strike(p, FaultKind::power_loss);
 }
