@@ -11,7 +11,8 @@ namespace colo {
 namespace {
 
 // How long a chunk may wait for its Begin: both travel at once on two connections.
-constexpr std::chrono::seconds kBeginWait{10};
+constexpr Duration kBeginWait{10'000'000};
+constexpr std::chrono::milliseconds kLookAgain{50};   // a session may end without anybody to wake us
 
 }  // namespace
 
@@ -27,50 +28,64 @@ void SecondaryWorker::prepare_standby(bool created, Duration bound)
         const Deadline deadline = now() + bound;
         auto r = created ? guest_.recreate(deadline) : guest_.create(replication::StartMode::loadable, deadline);
         log_started_ = false;
-        guest_fresh_ = true;
         callbacks_.standby_ready(std::move(r));
     });
 }
 
 void SecondaryWorker::open(const replication::StagerLimits& limits, std::size_t channels)
 {
-    auto stager = replication::make_stager(guest_.description(), limits);
-    if (!stager) return callbacks_.failed(with_context("reserve memory for the copy", stager.error()));
-    const std::lock_guard lock(mutex_);
-    stager_ = std::move(*stager);
-    channels_ = channels;
-    open_epoch_ = highest_begun_ = finishing_ = 0;
     ++incarnation_;
+    stage([this, limits, channels] {
+        auto stager = replication::make_stager(guest_.description(), limits);
+        if (!stager) return callbacks_.failed(with_context("reserve memory for the copy", stager.error()));
+        const std::lock_guard lock(mutex_);
+        stager_ = std::move(*stager);
+        channels_ = channels;
+        open_epoch_ = highest_begun_ = finishing_ = 0;
+    });
+}
+
+void SecondaryWorker::stage(std::function<void()> job)
+{
+    stage_worker_.post([this, incarnation = incarnation_.load(), job = std::move(job)] {
+        if (incarnation == incarnation_.load()) job();
+    });
 }
 
 void SecondaryWorker::stage_begin(Epoch epoch, Epoch base)
 {
-    std::unique_lock lock(mutex_);
-    if (!stager_) return;
-    if (auto r = stager_->begin(epoch, base, channels_); !r) {
-        lock.unlock();
-        return callbacks_.failed(with_context("begin staging", r.error()));
-    }
-    open_epoch_ = highest_begun_ = epoch;
-    begun_.notify_all();
+    stage([this, epoch, base] {
+        std::unique_lock lock(mutex_);
+        if (!stager_) return;
+        if (auto r = stager_->begin(epoch, base, channels_); !r) {
+            lock.unlock();
+            return callbacks_.failed(with_context("begin staging", r.error()));
+        }
+        open_epoch_ = highest_begun_ = epoch;
+        begun_.notify_all();
+    });
 }
 
 void SecondaryWorker::stage_drop(Epoch epoch)
 {
-    const std::lock_guard lock(mutex_);
-    if (!stager_) return;
-    stager_->drop(epoch);
-    if (open_epoch_ == epoch) open_epoch_ = 0;
-    if (finishing_ == epoch) finishing_ = 0;
+    stage([this, epoch] {
+        const std::lock_guard lock(mutex_);
+        if (!stager_) return;
+        stager_->drop(epoch);
+        if (open_epoch_ == epoch) open_epoch_ = 0;
+        if (finishing_ == epoch) finishing_ = 0;
+    });
 }
 
 void SecondaryWorker::stage_finish(Epoch epoch, replication::Manifest manifest)
 {
-    std::unique_lock lock(mutex_);
-    if (!stager_ || open_epoch_ != epoch) return;
-    finishing_ = epoch;
-    manifest_ = std::move(manifest);
-    check_complete(lock);
+    stage([this, epoch, manifest = std::make_shared<replication::Manifest>(std::move(manifest))] {
+        std::unique_lock lock(mutex_);
+        if (!stager_ || open_epoch_ != epoch) return;
+        finishing_ = epoch;
+        manifest_ = std::move(*manifest);
+        check_complete(lock);
+    });
 }
 
 Result<void> SecondaryWorker::chunk(std::size_t channel, ByteView bytes)
@@ -78,13 +93,15 @@ Result<void> SecondaryWorker::chunk(std::size_t channel, ByteView bytes)
     if (auto r = failpoint::pass("s-mid-stage", guest_.device_model_pid()); !r) return r.error();
     const auto header = replication::decode_chunk_header(bytes);
     if (!header) return header.error();
+    const std::uint64_t incarnation = incarnation_.load();
+    const Deadline give_up = now() + kBeginWait;
     std::unique_lock lock(mutex_);
-    const std::uint64_t incarnation = incarnation_;
-    const bool begun = begun_.wait_for(lock, kBeginWait, [&] {
-        return incarnation_ != incarnation || !stager_ || highest_begun_ >= header->epoch;
-    });
-    if (incarnation_ != incarnation || !stager_) return make_error(Errc::closed, "the session is over");
-    if (!begun) return make_error(Errc::timed_out, "pages of an epoch that was never begun");
+    while (!stager_ || highest_begun_ < header->epoch) {
+        if (incarnation_.load() != incarnation) return make_error(Errc::closed, "the session is over");
+        if (now() >= give_up) return make_error(Errc::timed_out, "pages of an epoch that was never begun");
+        begun_.wait_for(lock, kLookAgain);
+    }
+    if (incarnation_.load() != incarnation) return make_error(Errc::closed, "the session is over");
     if (auto r = stager_->add_chunk(channel, bytes); !r) return r.error();
     check_complete(lock);
     return {};
@@ -102,14 +119,19 @@ void SecondaryWorker::check_complete(std::unique_lock<std::mutex>& lock)
     callbacks_.stage_complete(epoch, std::move(result));
 }
 
+// Cannot fail, so STAGED need not wait for it; apply() and the next begin do. Also after the session's end: from here on
+// there is no other state to run (R1).
 void SecondaryWorker::commit(Epoch epoch)
 {
-    const std::lock_guard lock(mutex_);
-    if (!stager_) return;
-    stager_->commit(epoch);
-    committed_manifest_ = std::move(manifest_);
-    manifest_ = {};
-    open_epoch_ = 0;
+    stage_worker_.post([this, epoch] {
+        const std::lock_guard lock(mutex_);
+        if (!stager_) return;
+        stager_->commit(epoch);
+        committed_manifest_ = std::move(manifest_);
+        manifest_ = {};
+        open_epoch_ = 0;
+        committed_.notify_all();
+    });
 }
 
 void SecondaryWorker::apply(const action::Apply& apply, Duration bound)
@@ -125,10 +147,14 @@ void SecondaryWorker::roll_forward(const action::RollForward& roll, Duration bou
 void SecondaryWorker::do_apply(Epoch epoch, replication::Mode mode, bool resume, bool roll, Duration bound)
 {
     std::unique_lock lock(mutex_);
-    if (!stager_ || stager_->committed() != epoch) return;
+    const bool there = committed_.wait_for(lock, std::chrono::microseconds(bound.count()),
+                                           [&] { return stager_ && stager_->committed() >= epoch; });
+    if (!there || stager_->committed() != epoch) {
+        lock.unlock();
+        return callbacks_.apply_done(epoch, make_error(Errc::cancelled, "the epoch is not there"), {});
+    }
     replication::Stager& stager = *stager_;
     const replication::Manifest manifest = committed_manifest_;
-    // The next epoch's chunks may be staged meanwhile only between our steps: staging and shadow share the lock.
     ApplyRequest request;
     request.epoch = epoch;
     request.manifest = &manifest;
@@ -151,24 +177,15 @@ void SecondaryWorker::do_apply(Epoch epoch, replication::Mode mode, bool resume,
         out = run_roll_forward(guest_, stager, proxy_, request, system_clock());
         log_started_ = static_cast<bool>(out);
     }
-    if (out && request.load) guest_fresh_ = false;
     lock.unlock();
     callbacks_.apply_done(epoch, out ? Result<void>{} : Result<void>{out.error()}, out ? *out : ApplyOutput{});
 }
 
+// The shadow stays: a take-over in buffered mode still needs it. open() replaces it.
 void SecondaryWorker::close()
 {
-    const std::lock_guard lock(mutex_);
     ++incarnation_;
-    finishing_ = open_epoch_ = 0;
     begun_.notify_all();
-    // The shadow stays: a take-over in buffered mode still needs it. open() replaces it.
-}
-
-double SecondaryWorker::staging_fill() const
-{
-    const std::lock_guard lock(mutex_);
-    return stager_ ? stager_->fill() : 0.0;
 }
 
 }  // namespace colo

@@ -1,14 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-// What the secondary does with its guest and with arriving pages. Chunks come from the page-channel threads and are staged
-// under one lock; guest work runs on the guest thread.
+// What the secondary does with its guest and with arriving pages. Chunks come from the page-channel threads; guest work runs
+// on the guest thread; the control thread's orders about staging go through a thread of their own, in order. One lock
+// keeps the stager, and it is held for as long as an apply takes: that is why the control thread never takes it.
 
 #include "colo/jobs.h"
 #include "colo/node.h"
 #include "colo/worker.h"
 #include "replication/engine.h"
 
+#include <atomic>
 #include <condition_variable>
 #include <functional>
 #include <memory>
@@ -42,9 +44,8 @@ public:
     // A page-channel thread. Waits (bounded) for the Begin of the chunk's epoch, which travels on the control channel.
     Result<void> chunk(std::size_t channel, ByteView bytes);
 
-    double staging_fill() const;
-
 private:
+    void stage(std::function<void()> job);   // on the stage thread, unless the session is over by then
     void check_complete(std::unique_lock<std::mutex>& lock);
     void do_apply(Epoch epoch, replication::Mode mode, bool resume, bool roll, Duration bound);
 
@@ -53,19 +54,19 @@ private:
     SecondarySeal& proxy_;
     Callbacks callbacks_;
 
-    mutable std::mutex mutex_;            // everything below
-    std::condition_variable begun_;
+    std::atomic<std::uint64_t> incarnation_{0};   // rises with every session, so that a late chunk meets nothing
+    std::mutex mutex_;                            // everything below
+    std::condition_variable begun_, committed_;
     std::unique_ptr<replication::Stager> stager_;
     std::size_t channels_ = 0;
     Epoch open_epoch_ = 0;                // Begin seen, chunks accepted
     Epoch highest_begun_ = 0;
     Epoch finishing_ = 0;                 // manifest seen, waiting for chunks
-    std::uint64_t incarnation_ = 0;       // rises with every session, so that a late chunk meets nothing
     replication::Manifest manifest_;      // of finishing_ or of the committed epoch
     replication::Manifest committed_manifest_;
     // Guest thread only:
     bool log_started_ = false;
-    bool guest_fresh_ = true;             // holds nothing of the shadow yet
+    Worker stage_worker_{"stage"};        // last: ends first
 };
 
 }  // namespace colo
