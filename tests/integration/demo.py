@@ -43,8 +43,9 @@ class Account:
 
 
 def watch_checkpoints(host, load, seconds, show):
-    """Prints each new checkpoint with its pause, and what the clients have by then."""
+    """Prints checkpoints as they happen, some of the many in buffered mode, and what the clients have by then."""
     until, seen, shown = time.monotonic() + seconds, 0, 0
+    pause = seconds / 16   # in buffered mode there are dozens a second
     while time.monotonic() < until:
         status = host.status()
         last = status["checkpoints"].get("last")
@@ -56,7 +57,8 @@ def watch_checkpoints(host, load, seconds, show):
                         f"{last['pages']:5d} pages  {last['sent-bytes'] / 1024:6.0f} KiB  | clients: {sums['answers']} answers, "
                         f"{sums['verified_bytes'] / 1e6:.1f} MB verified")
             shown += 1
-        time.sleep(0.1)
+            time.sleep(pause)
+        time.sleep(0.02)
     if shown == 0:
         raise LabError("no checkpoint was taken")
     return host.status()

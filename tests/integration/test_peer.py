@@ -292,7 +292,7 @@ def peer_misbehaves(lab_factory, say):
         load = lab.load(*CALM)
         for behaviour in (half_an_answer, garbage, silence):
             close, accepted = fake_peer(lab, behaviour)
-            lab.a.coloctl("protect", f"tcp:{address('b')}:{REPLICATION_PORT + 1}", check=False)
+            lab.a.coloctl("protect", "--wait", "5", "--to", f"tcp:{address('b')}:{REPLICATION_PORT + 1}", check=False)
             status = lab.a.wait_status(lambda s: s["state"] == "unprotected" and s["run-state"] == "running",
                                        f"unprotected again after {behaviour.__name__}", 20)
             expect(accepted, f"{behaviour.__name__}: the primary never connected")

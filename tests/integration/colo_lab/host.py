@@ -82,6 +82,8 @@ class Host:
                                             stdout=log, stderr=subprocess.STDOUT, env=environment,
                                             preexec_fn=die_with_parent)
         self._connect()
+        if role == "secondary":
+            self.wait_status(lambda s: s["state"] == "waiting" and "waits for a primary" in s["reason"], "ready to be a secondary", 30)
 
     def _connect(self, timeout=30.0):
         deadline = time.monotonic() + timeout
