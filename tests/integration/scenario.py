@@ -71,7 +71,7 @@ def finish(lab, load, say):
     sums = summary["sums"]
     say(f"{sums['flows']} flows ({sums['connections']} connections), {sums['answers']} answers, "
         f"{sums['verified_bytes'] / 1e6:.1f} MB verified, {sums['wrong_bytes']} wrong bytes, {sums['lost']} lost, "
-        f"longest gap {sums['longest_gap_ms']:.0f} ms")
+        f"longest gap {sums['longest_gap_ms']:.0f} ms; datagrams: {sums['missing']} unanswered, {sums['repeated']} answered twice")
     return summary
 
 

@@ -14,8 +14,10 @@ def there_and_back(lab, load, say):
             f"{measured['worst_ms']} ms, generation {measured['generation']}")
         if primary is lab.a:
             lab.revive(lab.a)
+            load.mark()
             lab.protect(lab.b)
-            say("protected again by the host that had been lost")
+            gap = load.report()["sums"]["longest_gap_ms"]
+            say(f"protected again by the host that had been lost; longest gap meanwhile {gap:.0f} ms")
 
 
 @scenario(90)

@@ -25,6 +25,7 @@ struct FlowStats {
     std::uint64_t moved_bytes = 0;     // handed to or received from the kernel, verified or not (throughput)
     std::uint64_t wrong_bytes = 0;
     std::uint64_t missing = 0;         // datagrams without an answer (UDP may lose; reported, not a failure)
+    std::uint64_t repeated = 0;        // datagrams answered more than once (likewise)
     std::uint64_t restarted = 0;       // connect flow: connections made
     Histogram latency;                 // since the last mark
     Gap gap;                           // since the last mark

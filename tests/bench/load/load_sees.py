@@ -109,6 +109,7 @@ class Server:
                 return
             if peer is None:   # shut down
                 return
+            self.peer = peer
             answer = self.lie("udp", count, b"%d %s" % (count, data))
             count += 1
             if answer is not None:
@@ -126,7 +127,7 @@ class Server:
 class LoadSees(unittest.TestCase):
     def drive(self, kind, lie=None, seconds=1.0):
         """Runs one flow for a moment; returns (exit status, its final record)."""
-        server = Server(lie)
+        self.server = server = Server(lie)
         try:
             done = subprocess.run([PROGRAM, "--guest", "127.0.0.1", "--add", kind, "--seconds", str(seconds), "--progress-ms", "0"],
                                   stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, timeout=60, text=True, check=False)
@@ -170,6 +171,15 @@ class LoadSees(unittest.TestCase):
             with self.subTest(kind):
                 status, flow, _ = self.drive(kind, lie)
                 self.assertEqual((status, flow["state"]), (1, "lost"), flow)
+
+    def test_a_datagram_answered_twice(self):
+        def lie(kind, number, answer):
+            server_udp = self.server.udp
+            if number == 3:
+                server_udp.sendto(answer, self.server.peer)
+            return answer
+        status, flow, _ = self.drive("udp interval_ms=5", lie)
+        self.assertEqual((status, flow["state"], flow["repeated"]), (0, "finished", 1), flow)
 
     def test_a_repeated_random_answer(self):
         def lie(kind, number, answer):

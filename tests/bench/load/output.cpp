@@ -35,7 +35,7 @@ private:
 
 // Sums over flows of one kind, or of all.
 struct Sums {
-    std::uint64_t flows = 0, open = 0, finished = 0, lost = 0, answers = 0, verified = 0, moved = 0, wrong = 0, missing = 0;
+    std::uint64_t flows = 0, open = 0, finished = 0, lost = 0, answers = 0, verified = 0, moved = 0, wrong = 0, missing = 0, repeated = 0;
     std::uint64_t connections = 0;
     Histogram latency;
     Microseconds longest = 0, ended = 0;
@@ -54,6 +54,7 @@ struct Sums {
         moved += s.moved_bytes;
         wrong += s.wrong_bytes;
         missing += s.missing;
+        repeated += s.repeated;
         latency.add(s.latency);
         if (s.gap.longest(now) > longest) {
             longest = s.gap.longest(now);
@@ -66,7 +67,8 @@ struct Sums {
         Object o;
         o.integer("flows", flows).integer("connections", connections).integer("open", open).integer("finished", finished)
             .integer("lost", lost).integer("answers", answers).integer("verified_bytes", verified)
-            .integer("moved_bytes", moved).integer("wrong_bytes", wrong).integer("missing", missing);
+            .integer("moved_bytes", moved).integer("wrong_bytes", wrong).integer("missing", missing)
+            .integer("repeated", repeated);
         o.integer("samples", latency.total()).milliseconds("p50_ms", latency.quantile(0.5))
             .milliseconds("p99_ms", latency.quantile(0.99)).milliseconds("max_ms", latency.largest());
         o.milliseconds("longest_gap_ms", longest).seconds("longest_gap_ended_s", ended)
@@ -81,7 +83,8 @@ std::string flow_object(int id, const Flow& flow, Microseconds now)
     Object o;
     o.integer("id", static_cast<std::uint64_t>(id)).text("kind", flow.kind()).text("state", to_string(s.state));
     o.integer("answers", s.answers).integer("verified_bytes", s.verified_bytes).integer("moved_bytes", s.moved_bytes)
-        .integer("wrong_bytes", s.wrong_bytes).integer("missing", s.missing).integer("connections", s.restarted);
+        .integer("wrong_bytes", s.wrong_bytes).integer("missing", s.missing).integer("repeated", s.repeated)
+        .integer("connections", s.restarted);
     o.milliseconds("p50_ms", s.latency.quantile(0.5)).milliseconds("p99_ms", s.latency.quantile(0.99));
     o.milliseconds("gap_ms", s.gap.longest(now)).seconds("gap_ended_s", s.gap.ended(now)).boolean("gap_open", s.gap.open(now));
     if (!s.problem.empty()) o.text("problem", s.problem);
