@@ -206,6 +206,10 @@ void Daemon::guest_event(const replication::GuestEvent& event)
 {
     using Kind = replication::GuestEventKind;
     spdlog::info("guest: {}", event.detail);
+    if (event.kind == Kind::device_model_died && guest_running_) {
+        guest_running_ = false;
+        if (control_) control_->observer().guest_stopped();
+    }
     feed([&](Node& node) { node.guest_event(event, now()); });
     const bool primary = node_->status().role == Role::primary;
     if (event.kind == Kind::power_off && primary) {

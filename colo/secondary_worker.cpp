@@ -103,6 +103,8 @@ Result<void> SecondaryWorker::chunk(std::size_t channel, ByteView bytes)
     }
     if (incarnation_.load() != incarnation) return make_error(Errc::closed, "the session is over");
     if (auto r = stager_->add_chunk(channel, bytes); !r) return r.error();
+    // The first copy also goes where it will be needed, so that the first apply has little left to write.
+    if (auto r = stager_->prefill(guest_.memory()); !r) return r.error();
     check_complete(lock);
     return {};
 }
@@ -164,8 +166,7 @@ void SecondaryWorker::do_apply(Epoch epoch, replication::Mode mode, bool resume,
     Result<ApplyOutput> out = make_error(Errc::failed, "not run");
     if (!roll) {
         if (request.load && !log_started_) {
-            // Everything is written once; from then on the log tells what S's own guest wrote.
-            request.everything = true;
+            // A fresh log reports every frame once; from then on it tells what S's own guest wrote.
             auto started = guest_.dirty_log().start();
             replication::PageSet all;
             if (started) started = guest_.dirty_log().fetch_and_clear(all, true);

@@ -119,12 +119,15 @@ public:
     virtual bool complete(const Manifest& manifest) const = 0;
     // R1: counts, digest. Errc::corrupt names what differs.
     virtual Result<void> verify(Epoch epoch, const Manifest& manifest) const = 0;
+    // First epoch only (else nothing happens): writes what was staged since the last call into the guest, which never ran
+    // and may not run before the commit. The first apply then has only the rest to write. Returns the number of frames.
+    virtual Result<std::uint64_t> prefill(GuestMemory& memory) = 0;
     // Irrevocable: the shadow becomes the content of `epoch`. Infallible by construction (memory was reserved).
     virtual void commit(Epoch epoch) = 0;
     virtual Epoch committed() const = 0;
 
     // Frames in which the guest may differ from the shadow: committed since the guest was last written. After the first
-    // epoch: all of RAM, because a fresh guest is not all zero (firmware).
+    // epoch: all of RAM that was not prefilled, because a fresh guest is not all zero (firmware).
     virtual const PageSet& stale() const = 0;
     // Writes stale() U own_dirty from the shadow. `everything`: all frames (fresh guest after recreate). Returns the
     // number of frames. stale() is empty afterwards, or unchanged after an error. Special frames are never written.

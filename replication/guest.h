@@ -79,6 +79,7 @@ struct PageWrite {
     const std::uint8_t* data;  // kPageSize bytes; nullptr = all zero
 };
 
+// One thread at a time, not necessarily the guest thread.
 class GuestMemory {
 public:
     virtual ~GuestMemory() = default;

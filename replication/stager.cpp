@@ -61,6 +61,7 @@ public:
     void drop(Epoch epoch) override;
     bool complete(const Manifest& manifest) const override;
     Result<void> verify(Epoch epoch, const Manifest& manifest) const override;
+    Result<std::uint64_t> prefill(GuestMemory& memory) override;
     void commit(Epoch epoch) override;
     Epoch committed() const override { return committed_; }
     const PageSet& stale() const override { return stale_; }
@@ -94,6 +95,7 @@ private:
     std::vector<std::uint32_t> touched_;         // frames with a record in this epoch
     std::uint64_t staged_slots_ = 0;
     PageSet stale_, todo_;
+    PageSet fresh_, prefilled_;                  // first epoch: staged and not yet / already written to the guest
 
     bool open_ = false;
     Epoch epoch_ = 0, base_ = 0, committed_ = 0;
@@ -157,7 +159,26 @@ void StagerImpl::drop(Epoch epoch)
 {
     if (!open_ || epoch != epoch_) return;
     for (const std::uint32_t gfn : touched_) slots_.give_back(staged_[gfn]);
+    fresh_.clear();
+    prefilled_.clear();
     close_epoch();
+}
+
+Result<std::uint64_t> StagerImpl::prefill(GuestMemory& memory)
+{
+    if (!open_ || base_ != 0) return std::uint64_t{0};
+    std::uint64_t count = 0;
+    writes_.clear();
+    fresh_.for_each([&](Gfn gfn) {
+        const Slot slot = staged_[gfn];
+        if (slot == kUnchanged || slot == kNothing) return;
+        writes_.push_back({gfn, slot == kZero ? nullptr : slots_.at(slot)});
+        ++count;
+    });
+    if (auto r = memory.write(writes_); !r) return with_context("write pages ahead", r.error());
+    prefilled_.merge(fresh_);
+    fresh_.clear();
+    return count;
 }
 
 void StagerImpl::commit(Epoch epoch)
@@ -169,7 +190,11 @@ void StagerImpl::commit(Epoch epoch)
         shadow_[gfn] = staged_[gfn];
         stale_.add(gfn);
     }
-    if (base_ == 0) stale_ = ram_;
+    if (base_ == 0) {
+        stale_ = ram_;
+        prefilled_.subtract(fresh_);
+        stale_.subtract(prefilled_);
+    }
     close_epoch();
     committed_ = epoch;
 }
@@ -274,6 +299,7 @@ void StagerImpl::stage(const ChunkHeader& header)
         if (parsed.newest) {
             if (order_[gfn] == 0) touched_.push_back(static_cast<std::uint32_t>(gfn));
             order_[gfn] = header.order;
+            if (base_ == 0) fresh_.add(gfn);
         }
         std::uint64_t hash = 0;
         switch (record.kind) {
