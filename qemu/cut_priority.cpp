@@ -1,7 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "qemu/cut_priority.h"
 
+#include <fmt/format.h>
+
 #include <cerrno>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <string>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -14,6 +20,19 @@ constexpr int kPriority = 1;
 pid_t own_thread() { return static_cast<pid_t>(::syscall(SYS_gettid)); }
 
 }  // namespace
+
+std::vector<pid_t> lasting_threads(pid_t qemu)
+{
+    std::vector<pid_t> threads;
+    std::error_code ec;
+    std::filesystem::directory_iterator task(fmt::format("/proc/{}/task", qemu), ec);
+    for (; !ec && task != std::filesystem::directory_iterator(); task.increment(ec)) {
+        std::string name;
+        std::ifstream(task->path() / "comm") >> name;
+        if (!name.empty() && name != "worker") threads.push_back(std::atoi(task->path().filename().c_str()));
+    }
+    return threads;
+}
 
 void CutPriority::set_threads(std::vector<pid_t> threads)
 {

@@ -2,8 +2,8 @@
 #pragma once
 
 // Real-time priority for the few milliseconds of a cut. On a busy host most of a pause is otherwise spent waiting for a
-// processor: QEMU's main loop must wake up to stop, each vCPU thread must get a turn to notice it, and our own thread must
-// wake up for the answers. The raise lasts from before `stop` to after `cont`; a guest never *runs* at that priority
+// processor: QEMU's monitor thread reads the command, its main loop obeys it, each vCPU thread must get a turn to notice it,
+// and our own thread must wake up for the answers. The raise lasts from before `stop` to after `cont`; a guest never *runs* at that priority
 // longer than it takes to stop it. Needs CAP_SYS_NICE or RLIMIT_RTPRIO; without them nothing changes.
 
 #include <mutex>
@@ -16,7 +16,7 @@ namespace colo::qemu {
 class CutPriority {
 public:
     ~CutPriority() { restore(); }
-    // Threads of the device model: main loop and vCPUs. Forgets the ones before; restores nothing of them.
+    // Threads of the device model. Forgets the ones before; restores nothing of them.
     void set_threads(std::vector<pid_t> threads);
     // Raises these and the calling thread. False if not permitted (asked once only).
     bool raise();
@@ -35,5 +35,9 @@ private:
     std::vector<Saved> saved_;   // not empty: raised
     bool permitted_ = true;
 };
+
+// Every thread of QEMU (started with debug-threads=on) that lives as long as it does: all but the pool workers, whose number
+// could belong to somebody else later.
+std::vector<pid_t> lasting_threads(pid_t qemu);
 
 }  // namespace colo::qemu

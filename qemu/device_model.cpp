@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "qemu/device_model.h"
 
+#include "core/check.h"
 #include "core/clock.h"
 
 #include <boost/json.hpp>
@@ -46,13 +47,12 @@ std::string last_words(const std::string& log_file)
 
 Result<std::unique_ptr<DeviceModel>> DeviceModel::start(DeviceModelOptions options, Deadline deadline)
 {
-    auto control = channel();
-    if (!control) return control.error();
-    auto watched = channel();
-    if (!watched) return watched.error();
+    auto control = channel(), state = channel(), watched = channel();
+    for (const auto* made : {&control, &state, &watched})
+        if (!*made) return made->error();
     std::unique_ptr<DeviceModel> model(new DeviceModel);
     auto& fds = options.process.inherited_fds;
-    const int theirs[] = {control->second.get(), watched->second.get()};
+    const int theirs[] = {control->second.get(), state->second.get(), watched->second.get()};
     fds.insert(fds.begin() + static_cast<std::ptrdiff_t>(options.channels_at), std::begin(theirs), std::end(theirs));
     model->options_ = std::move(options);
     model->wake_ = Fd(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
@@ -61,16 +61,16 @@ Result<std::unique_ptr<DeviceModel>> DeviceModel::start(DeviceModelOptions optio
     auto process = Process::start(model->options_.process, deadline);
     if (!process) return process.error();
     model->process_ = std::move(*process);
-    control->second.reset();   // so that we see the end of file when QEMU dies
-    watched->second.reset();
+    for (auto* made : {&control, &state, &watched}) (*made)->second.reset();   // so that we see the end of file when QEMU dies
     DeviceModel* const self = model.get();
     model->control_ = std::make_unique<QmpLink>(
         control->first.release(), "QEMU control channel",
         [self](std::string_view name, const boost::json::object& data) { self->on_control_event(name, data); });
+    model->state_ = std::make_unique<QmpLink>(state->first.release(), "QEMU state channel", nullptr);
     model->watched_ = std::make_unique<QmpLink>(
         watched->first.release(), "QEMU probe channel",
         [self](std::string_view name, const boost::json::object& data) { self->on_watched_event(name, data); });
-    for (QmpLink* link : {model->control_.get(), model->watched_.get()}) {
+    for (QmpLink* link : {model->control_.get(), model->state_.get(), model->watched_.get()}) {
         auto version = link->negotiate(deadline);
         if (!version) return with_context(model->obituary(), version.error());
         model->version_ = *version;
@@ -87,6 +87,21 @@ DeviceModel::~DeviceModel()
     const std::uint64_t one = 1;
     if (wake_ && ::write(wake_.get(), &one, sizeof one) < 0) { /* the watcher also sees the process end */ }
     if (watcher_.joinable()) watcher_.join();
+}
+
+Result<void> DeviceModel::prepare(std::string_view command, Deadline deadline)
+{
+    COLO_CHECK(prepared_.empty() && command.size() > 1);
+    prepared_ = command;
+    return state_->send(command.substr(0, command.size() - 1), 0, deadline);
+}
+
+Result<void> DeviceModel::launch(Deadline deadline)
+{
+    COLO_CHECK(!prepared_.empty());
+    const char last = prepared_.back();
+    prepared_.clear();
+    return state_->send({&last, 1}, 1, deadline);
 }
 
 std::string DeviceModel::obituary()

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-// One running QEMU process: its control channel (used by the guest thread only), and a second channel with a thread of its
-// own, which watches the process, receives events and answers probes, so that neither ever delays a cut.
+// One running QEMU process and three control channels to it. Two belong to the guest thread: *control* for everything but
+// save and continue, *state* for those two. QEMU reads a channel byte by byte, one turn of its main loop each (about 5 us),
+// so all but the last byte of the command that comes next on *state* is written ahead of time. The third channel has a
+// thread of its own, which watches the process, receives events and answers probes, so that it never delays a cut.
 
 #include "core/error.h"
 #include "qemu/process.h"
@@ -18,7 +20,7 @@
 namespace colo::qemu {
 
 struct DeviceModelOptions {
-    ProcessOptions process;          // inherited_fds without the two channels, which are inserted at `channels_at`
+    ProcessOptions process;          // inherited_fds without the channels, which are inserted at `channels_at`
     std::size_t channels_at = 0;
     std::function<void(replication::GuestEvent)> on_event;
     std::atomic<std::int64_t>* progress_us = nullptr;   // set to now() whenever QEMU says anything; outlives the model
@@ -26,11 +28,17 @@ struct DeviceModelOptions {
 
 class DeviceModel {
 public:
-    // Returns once QEMU has answered on both channels, i.e. the machine is built.
+    // Returns once QEMU has answered on all channels, i.e. the machine is built.
     static Result<std::unique_ptr<DeviceModel>> start(DeviceModelOptions options, Deadline deadline);
     ~DeviceModel();   // kills
 
     QmpLink& control() { return *control_; }
+    QmpLink& state() { return *state_; }
+    // Writes all but the last byte of `command` on the state channel. Nothing may be prepared already.
+    Result<void> prepare(std::string_view command, Deadline deadline);
+    bool prepared(std::string_view command) const { return prepared_ == command; }
+    // Writes the last byte of what is prepared. The answer is to be received from state().
+    Result<void> launch(Deadline deadline);
     const std::string& version() const { return version_; }
     Process& process() { return *process_; }
     void kill() noexcept { process_->kill(); }   // any thread
@@ -53,7 +61,8 @@ private:
 
     DeviceModelOptions options_;
     std::unique_ptr<Process> process_;
-    std::unique_ptr<QmpLink> control_, watched_;
+    std::unique_ptr<QmpLink> control_, state_, watched_;
+    std::string prepared_;
     std::string version_;
     Fd wake_;   // eventfd: probe wanted, or closing
     std::atomic<bool> probe_wanted_ = false, closing_ = false, gone_ = false;

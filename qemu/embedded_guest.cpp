@@ -19,7 +19,7 @@
 #include <filesystem>
 #include <fstream>
 #include <mutex>
-#include <unistd.h>
+#include <utility>
 
 namespace colo::qemu {
 namespace {
@@ -31,19 +31,22 @@ using replication::GuestEvent;
 using replication::GuestEventKind;
 using replication::StartMode;
 
-// QEMU reads its control channel byte by byte, so a short command is a fast one.
+// QEMU reads its control channels byte by byte, so a short command is a fast one.
 constexpr std::string_view kStop = R"({"execute":"stop"})";
 constexpr std::string_view kCont = R"({"execute":"cont"})";
 constexpr std::string_view kSave = R"({{"execute":"xen-save-devices-state","arguments":{{"filename":"{}","live":false}}}})";
 constexpr std::string_view kLoad = R"({{"execute":"xen-load-devices-state","arguments":{{"filename":"{}"}}}})";
 constexpr std::string_view kSnapshotLoad =
-    R"({{"execute":"snapshot-load","arguments":{{"job-id":"{0}","tag":"c","vmstate":"state","devices":["state"]}}}})";
+    R"({{"execute":"snapshot-load","arguments":{{"job-id":"{0}","tag":"c","vmstate":"snapshot","devices":["snapshot"]}}}})";
 
-// A device model's word is not enough to change the priority of a thread.
-bool belongs_to(pid_t process, std::int64_t thread)
+const std::string& save_command()
 {
-    return thread > 0 && ::access(fmt::format("/proc/{}/task/{}", process, thread).c_str(), F_OK) == 0;
+    static const std::string command = fmt::format(fmt::runtime(kSave), inherited_fd_numbers().saved_state);
+    return command;
 }
+
+// About the time of an answer; a wake-up costs 50 to 100 us.
+constexpr Duration kSpin{300};
 
 class QemuGuest final : public EmbeddedGuest {
 public:
@@ -82,9 +85,13 @@ private:
     Result<void> start_model(Deadline deadline);
     Result<void> attach_dirty_log();
     Result<void> learn_sections(Deadline deadline);
-    Result<void> learn_threads(Deadline deadline);
     void drop_model();
     Result<QmpLink*> link();
+    Error explain(const Error& error);   // an end of file on a channel means that QEMU is gone: say how
+    Result<void> forget_events();
+    void hurry(bool on);
+    Result<void> stop_and_save(Deadline deadline);
+    Result<void> finish_save(Deadline deadline);
     Result<std::string> run(std::string_view what, std::string_view command, Deadline deadline);
     Result<void> load_snapshot(ByteView state, Deadline deadline);
     Result<void> load_xen(ByteView state, Deadline deadline);
@@ -107,7 +114,7 @@ private:
     std::atomic<bool> running_ = false;
     std::atomic<std::int64_t> progress_us_ = 0;
     CutPriority priority_;
-    bool saving_ = false;   // a save was sent and its answer not read yet
+    QmpLink* saving_on_ = nullptr;   // a save was sent there and its answer not read yet
     std::uint64_t jobs_ = 0;
     CutTimes times_;
 };
@@ -184,10 +191,10 @@ Result<void> QemuGuest::start_model(Deadline deadline)
     }
     pid_ = model_->process().pid();
     running_ = false;
-    saving_ = false;
+    saving_on_ = nullptr;
     description_.device_model = model_->version();
     if (auto r = attach_dirty_log(); !r) return r;
-    if (auto r = learn_threads(deadline); !r) return r;
+    priority_.set_threads(lasting_threads(pid_));
     return learn_sections(deadline);
 }
 
@@ -204,29 +211,12 @@ Result<void> QemuGuest::attach_dirty_log()
 // A QEMU that never ran has the same sections as one that did, so a secondary knows what to expect before the first blob.
 Result<void> QemuGuest::learn_sections(Deadline deadline)
 {
-    const std::string save = fmt::format(fmt::runtime(kSave), inherited_fd_numbers().saved_state);
-    if (auto r = run("xen-save-devices-state", save, deadline); !r) return r.error();
+    if (auto r = run("xen-save-devices-state", save_command(), deadline); !r) return r.error();
     auto blob = state_file_->read();
     if (!blob) return blob.error();
     auto sections = parse_device_state(*blob);
     if (!sections) return with_context("QEMU's own device state", sections.error());
     accepted_ = std::move(*sections);
-    return {};
-}
-
-Result<void> QemuGuest::learn_threads(Deadline deadline)
-{
-    auto answer = run("query-cpus-fast", R"({"execute":"query-cpus-fast"})", deadline);
-    if (!answer) return answer.error();
-    boost::system::error_code ec;
-    const boost::json::value list = boost::json::parse(*answer, ec);
-    std::vector<pid_t> threads = {pid_};
-    if (!ec && list.is_array())
-        for (const auto& cpu : list.get_array()) {
-            const auto* id = cpu.is_object() ? cpu.get_object().if_contains("thread-id") : nullptr;
-            if (id != nullptr && id->is_int64() && belongs_to(pid_, id->get_int64())) threads.push_back(static_cast<pid_t>(id->get_int64()));
-        }
-    priority_.set_threads(std::move(threads));
     return {};
 }
 
@@ -252,50 +242,79 @@ Result<QmpLink*> QemuGuest::link()
     return &model_->control();
 }
 
-// An end of file on the channel means that QEMU is gone; say how.
 Result<std::string> QemuGuest::run(std::string_view what, std::string_view command, Deadline deadline)
 {
     auto control = link();
     if (!control) return with_context(what, control.error());
     auto answer = (*control)->execute(what, command, deadline);
     if (answer) progress_us_.store(now().us, std::memory_order_relaxed);
-    else if (answer.error().code == Errc::closed) return make_error(Errc::guest_died, fmt::format("{}: {}", what, model_->obituary()));
+    else return explain(answer.error());
     return answer;
+}
+
+Error QemuGuest::explain(const Error& error)
+{
+    return error.code == Errc::closed ? make_error(Errc::guest_died, fmt::format("{}; {}", error.text, model_->obituary())) : error;
+}
+
+// Events are for the watcher; on our two channels they only have to be taken away, or QEMU would hoard them.
+Result<void> QemuGuest::forget_events()
+{
+    if (auto r = model_->control().drain(); !r) return r;
+    return model_->state().drain();
+}
+
+void QemuGuest::hurry(bool on)
+{
+    const bool raised = on && options_.raise_priority && priority_.raise();
+    if (!on) priority_.restore();
+    const Duration spin = raised ? kSpin : Duration{};
+    for (QmpLink* channel : {&model_->control(), &model_->state()}) channel->set_spin(spin);
+}
+
+// Writes `stop`, waits for its answer and has the save begun.
+Result<void> QemuGuest::stop_and_save(Deadline deadline)
+{
+    static const std::string both = std::string(kStop) + save_command();
+    const bool ahead = model_->prepared(save_command());
+    QmpLink& control = model_->control();
+    times_.stop_sent = now();
+    if (auto r = control.send(ahead ? kStop : std::string_view(both), ahead ? 1 : 2, deadline); !r) return r;
+    saving_on_ = ahead ? &model_->state() : &control;
+    if (auto r = control.receive("stop", deadline); !r) return r.error();
+    times_.stopped = now();
+    return ahead ? model_->launch(deadline) : Result<void>{};
 }
 
 Result<void> QemuGuest::cut_begin(Deadline deadline)
 {
     auto control = link();
     if (!control) return with_context("cut", control.error());
-    if (saving_) return make_error(Errc::invalid, "the last cut was not finished");
-    static const std::string both =
-        std::string(kStop) + fmt::format(fmt::runtime(kSave), inherited_fd_numbers().saved_state);
+    if (saving_on_ != nullptr) return make_error(Errc::invalid, "the last cut was not finished");
+    if (auto r = forget_events(); !r) return r;
     times_ = {};
-    if (options_.raise_priority) priority_.raise();
-    times_.stop_sent = now();
-    Result<void> stopped = (*control)->send(both, 2, deadline);
-    if (stopped) {
-        saving_ = true;
-        if (auto r = (*control)->receive("stop", deadline); !r) stopped = r.error();
-    }
-    if (!stopped) {
-        priority_.restore();
-        return stopped;
-    }
-    times_.stopped = now();
-    running_ = false;
-    return {};
+    hurry(true);
+    auto stopped = stop_and_save(deadline);
+    if (stopped) running_ = false;
+    else hurry(false);
+    return stopped;
+}
+
+Result<void> QemuGuest::finish_save(Deadline deadline)
+{
+    QmpLink* const channel = std::exchange(saving_on_, nullptr);
+    if (auto r = channel->receive("xen-save-devices-state", deadline); !r) return r.error();
+    times_.saved = now();
+    progress_us_.store(times_.saved.us, std::memory_order_relaxed);
+    return model_->prepared({}) ? model_->prepare(kCont, deadline) : Result<void>{};
 }
 
 Result<DeviceState> QemuGuest::cut_save(Deadline deadline)
 {
     auto control = link();
     if (!control) return with_context("save", control.error());
-    if (!saving_) return make_error(Errc::invalid, "no cut was begun");
-    saving_ = false;
-    if (auto r = (*control)->receive("xen-save-devices-state", deadline); !r) return r.error();
-    times_.saved = now();
-    progress_us_.store(times_.saved.us, std::memory_order_relaxed);
+    if (saving_on_ == nullptr) return make_error(Errc::invalid, "no cut was begun");
+    if (auto r = finish_save(deadline); !r) return r.error();
     auto blob = state_file_->read();
     if (!blob) return blob.error();
     return DeviceState{std::move(*blob), {}};
@@ -305,24 +324,27 @@ Result<void> QemuGuest::resume(Deadline deadline)
 {
     auto control = link();
     if (!control) return with_context("resume", control.error());
-    if (saving_) {   // the caller gave the cut up
-        saving_ = false;
-        (void)(*control)->receive("xen-save-devices-state", deadline);
-    }
+    if (saving_on_ != nullptr) (void)finish_save(deadline);   // the caller gave the cut up
+    const bool ahead = model_->prepared(kCont);
+    QmpLink& channel = ahead ? model_->state() : **control;
     times_.cont_sent = now();
-    const auto resumed = run("cont", kCont, deadline);
+    Result<void> sent = ahead ? model_->launch(deadline) : channel.send(kCont, 1, deadline);
+    if (sent)
+        if (auto r = channel.receive("cont", deadline); !r) sent = explain(r.error());
     times_.cont_done = now();
-    priority_.restore();
-    if (!resumed) return resumed.error();
+    hurry(false);
+    if (!sent) return sent;
+    progress_us_.store(times_.cont_done.us, std::memory_order_relaxed);
     running_ = true;
-    return {};
+    if (auto r = forget_events(); !r) return r;
+    return model_->prepared({}) ? model_->prepare(save_command(), deadline) : Result<void>{};
 }
 
 Result<void> QemuGuest::stop(Deadline deadline)
 {
     if (auto r = run("stop", kStop, deadline); !r) return r.error();
     running_ = false;
-    return {};
+    return forget_events();
 }
 
 Result<void> QemuGuest::verify(const DeviceState& state) const

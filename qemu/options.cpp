@@ -57,7 +57,7 @@ std::string hex(XXH128_hash_t hash) { return fmt::format("{:016x}{:016x}", hash.
 InheritedFds inherited_fd_numbers()
 {
     constexpr int f = kFirstInheritedFd;
-    return {f, f + 1, f + 2, f + 3, f + 4, f + 5};
+    return {f, f + 1, f + 2, f + 3, f + 4, f + 5, f + 6};
 }
 
 Result<void> check_options(const EmbeddedGuestOptions& o)
@@ -88,7 +88,7 @@ CommandLine make_command_line(const EmbeddedGuestOptions& o, const std::string& 
     auto& a = line.argv;
     const auto add = [&](std::initializer_list<std::string> words) { a.insert(a.end(), words); };
     a.push_back(o.qemu_binary);
-    add({"-name", o.name, "-S", "-no-shutdown", "-nodefaults", "-no-user-config", "-display", "none", "-vga", "none"});
+    add({"-name", o.name + ",debug-threads=on", "-S", "-no-shutdown", "-nodefaults", "-no-user-config", "-display", "none", "-vga", "none"});
     // From here on: what the guest can see.
     const std::size_t visible_from = a.size();
     add({"-machine", fmt::format("{},memory-backend=ram,hpet=off,usb=off,smm=off,vmport=off,i8042=off,suppress-vmdesc=on", o.machine)});
@@ -107,8 +107,9 @@ CommandLine make_command_line(const EmbeddedGuestOptions& o, const std::string& 
     add({"-object", fmt::format("memory-backend-file,id=ram,mem-path=/proc/self/fd/{},size={}M,share=on", fds.ram, o.memory_mib)});
     add({"-serial", "file:" + escape(o.run_directory) + "/serial.log"});
     add({"-chardev", fmt::format("socket,id=control,fd={}", fds.control), "-mon", "chardev=control,mode=control"});
+    add({"-chardev", fmt::format("socket,id=state,fd={}", fds.state), "-mon", "chardev=state,mode=control"});
     add({"-chardev", fmt::format("socket,id=probe,fd={}", fds.probe), "-mon", "chardev=probe,mode=control"});
-    add({"-blockdev", fmt::format("driver=qcow2,node-name=state,file.driver=file,file.filename=/proc/self/fd/{},file.locking=off", fds.snapshot)});
+    add({"-blockdev", fmt::format("driver=qcow2,node-name=snapshot,file.driver=file,file.filename=/proc/self/fd/{},file.locking=off", fds.snapshot)});
     int fd = fds.first_nic;
     for (const EmbeddedNic& nic : o.nics) add({"-netdev", nic.netdev_argument(nic.fd >= 0 ? fd++ : -1)});
     return line;

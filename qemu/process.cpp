@@ -91,7 +91,8 @@ Result<std::unique_ptr<Process>> Process::start(const ProcessOptions& options, D
     if (!process->pidfd_) return errno_error("pidfd_open", errno);
     if (spawned->userfaultfd >= 0) {
         process->userfaultfd_ = Fd(pidfd_getfd(process->pidfd(), spawned->userfaultfd));
-        if (!process->userfaultfd_) return errno_error("pidfd_getfd of the injected userfaultfd", errno);
+        // ESRCH: it has ended already; whoever talks to it will find out, and why.
+        if (!process->userfaultfd_ && errno != ESRCH) return errno_error("pidfd_getfd of the injected userfaultfd", errno);
     }
     return process;
 }

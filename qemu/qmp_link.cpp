@@ -10,6 +10,7 @@
 #include <cerrno>
 #include <fcntl.h>
 #include <poll.h>
+#include <sched.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -120,7 +121,8 @@ Result<void> QmpLink::fill(std::string_view what, Deadline deadline, bool wait)
 {
     if (dead_) return make_error(Errc::closed, name_ + ": the channel is dead");
     // A peer that floods us with events must not outlive the deadline either.
-    if (wait && now() > deadline) return die(Errc::timed_out, fmt::format("{}: no answer within the deadline", what));
+    const Time begin = now();
+    if (wait && begin > deadline) return die(Errc::timed_out, fmt::format("{}: no answer within the deadline", what));
     char chunk[16384];
     for (;;) {
         const ssize_t n = ::recv(fd_, chunk, sizeof chunk, 0);
@@ -135,6 +137,10 @@ Result<void> QmpLink::fill(std::string_view what, Deadline deadline, bool wait)
             return die(error.code, error.text);
         }
         if (!wait) return {};
+        if (spin_ != Duration{} && now() - begin < spin_) {
+            ::sched_yield();
+            continue;
+        }
         pollfd p{fd_, POLLIN, 0};
         const int timeout_ms = poll_timeout_ms(deadline);
         if (::poll(&p, 1, timeout_ms) == 0 && poll_timeout_ms(deadline) == 0)

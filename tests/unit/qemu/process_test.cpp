@@ -173,7 +173,7 @@ TEST(Options, TheDeviceListDependsOnWhatTheGuestSeesOnly)
     EXPECT_EQ(make_command_line(options, "tcg").device_list, line.device_list);
     options.nics[0].mac[5] = 9;
     EXPECT_NE(make_command_line(options, "tcg").device_list, line.device_list);
-    EXPECT_NE(std::find(line.argv.begin(), line.argv.end(), "tap,id=net0,fd=8"), line.argv.end());
+    EXPECT_NE(std::find(line.argv.begin(), line.argv.end(), "tap,id=net0,fd=9"), line.argv.end());
 }
 
 TEST(Options, TheBootDigestCoversFilesAndCommandLine)
