@@ -59,17 +59,20 @@ std::size_t position(const Trace& trace, const std::string& what)
 
 class CutTest : public ::testing::Test {
 protected:
-    Result<CutOutput> cut(Duration bound = Duration{1'000'000}, bool first = false)
+    // Each on an epoch of its own: a failed one can only be aborted.
+    Result<CutOutput> cut(Duration bound = Duration{1'000'000}, bool first = false,
+                          replication::PowerState power = replication::PowerState::running)
     {
-        return run_cut(guest, *engine, seal, 7, first, bound, clock);
-    }
-    void SetUp() override
-    {
-        engine = replication::make_capture_engine(guest, {});
-        ASSERT_TRUE(engine->begin_epoch(7, 6));
+        engine->aborted(epoch);
+        ++epoch;
+        const auto begun = engine->begin_epoch(epoch, 0);
+        EXPECT_TRUE(begun) << begun.error().text;
         guest.log().dirty.add(2);
         trace.clear();
+        return run_cut(guest, *engine, seal, epoch, first, bound, clock, power);
     }
+    void SetUp() override { engine = replication::make_capture_engine(guest, {}); }
+    Epoch epoch = 6;
     Trace trace;
     FakeClock clock;
     FakeGuest guest{trace, clock};
@@ -135,7 +138,7 @@ TEST_F(CutTest, AGuestThatDoesNotContinueIsDead)
 TEST_F(CutTest, R9_AGuestThatIsOffStaysOff)
 {
     guest.is_running = false;
-    const auto out = run_cut(guest, *engine, seal, 7, false, Duration{1'000'000}, clock, replication::PowerState::powered_off);
+    const auto out = cut(Duration{1'000'000}, false, replication::PowerState::powered_off);
     ASSERT_TRUE(out) << out.error().text;
     EXPECT_EQ(std::count(trace.begin(), trace.end(), "resume"), 0);
 }
