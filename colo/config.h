@@ -93,7 +93,7 @@ struct HeartbeatConfig {
     std::uint32_t interval_ms = 10;
     std::uint32_t loss_ms = 100;
     std::uint32_t lease_ms = 90;
-    std::uint32_t progress_timeout_ms = 400;
+    std::uint32_t progress_timeout_ms = 1000;
     std::vector<HeartbeatPathConfig> paths;  // 1 to 4
 };
 

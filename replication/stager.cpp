@@ -141,6 +141,7 @@ Result<void> StagerImpl::begin(Epoch epoch, Epoch base, std::size_t channels)
     base_ = base;
     chunks_.assign(channels, 0);
     pages_ = digest_ = 0;
+    if (base == 0) fresh_ = ram_;   // frames that are zero on P never arrive
     return {};
 }
 
@@ -170,9 +171,8 @@ Result<std::uint64_t> StagerImpl::prefill(GuestMemory& memory)
     std::uint64_t count = 0;
     writes_.clear();
     fresh_.for_each([&](Gfn gfn) {
-        const Slot slot = staged_[gfn];
-        if (slot == kUnchanged || slot == kNothing) return;
-        writes_.push_back({gfn, slot == kZero ? nullptr : slots_.at(slot)});
+        const Slot slot = staged_[gfn];   // what is not a page yet is what the shadow holds: zero
+        writes_.push_back({gfn, is_slot(slot) ? slots_.at(slot) : nullptr});
         ++count;
     });
     if (auto r = memory.write(writes_); !r) return with_context("write pages ahead", r.error());

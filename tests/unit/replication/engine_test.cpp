@@ -65,6 +65,52 @@ struct Fixture : testing::Test {
 using CaptureTest = Fixture;
 using StagerTest = Fixture;
 
+// ---- first copy ahead -------------------------------------------------------------------------------------------------
+
+TEST_F(StagerTest, WhatWasWrittenAheadIsNotWrittenAgainAndWhatCameLaterIs)
+{
+    fill(1, 0x11);
+    fill(80, 0x22);
+    FakeGuest target{small_guest(), true};
+    std::memset(target.memory().page(3), 0x77, kPageSize);   // firmware: not zero although P never sends it
+    ASSERT_TRUE(engine->begin_epoch(1, 0));
+    ASSERT_TRUE(engine->precapture(sink, 0));
+    ASSERT_TRUE(stager->begin(1, 0, 1));
+    for (const Bytes& c : chunks) ASSERT_TRUE(stager->add_chunk(0, c));
+    const auto ahead = stager->prefill(target.memory());
+    ASSERT_TRUE(ahead);
+    EXPECT_EQ(*ahead, 112u);
+    EXPECT_EQ(target.memory().page(80)[0], 0x22);
+    EXPECT_EQ(target.memory().page(3)[0], 0);
+    fill(80, 0x33);   // again, after it was written ahead
+    const std::size_t sent = chunks.size();
+    const Manifest manifest = end_of_epoch(0);
+    for (std::size_t i = sent; i < chunks.size(); ++i) ASSERT_TRUE(stager->add_chunk(0, chunks[i]));
+    ASSERT_TRUE(stager->verify(1, manifest));
+    stager->commit(1);
+    EXPECT_EQ(stager->stale().count(), 1u);
+    ASSERT_TRUE(stager->write_guest(target.memory(), PageSet{}, false));
+    EXPECT_EQ(target.memory().page(80)[0], 0x33);
+    EXPECT_EQ(target.memory().page(1)[0], 0x11);
+    EXPECT_EQ(*stager->prefill(target.memory()), 0u) << "nothing is written ahead once something was committed";
+}
+
+TEST_F(StagerTest, ADroppedFirstEpochForgetsWhatItWroteAhead)
+{
+    fill(1, 0x11);
+    FakeGuest target{small_guest(), true};
+    ASSERT_TRUE(engine->begin_epoch(1, 0));
+    ASSERT_TRUE(engine->precapture(sink, 0));
+    ASSERT_TRUE(stager->begin(1, 0, 1));
+    for (const Bytes& c : chunks) ASSERT_TRUE(stager->add_chunk(0, c));
+    ASSERT_TRUE(stager->prefill(target.memory()));
+    stager->drop(1);
+    ASSERT_TRUE(stager->begin(2, 0, 1));
+    stager->commit(2);
+    ASSERT_TRUE(stager->write_guest(target.memory(), PageSet{}, false));
+    EXPECT_EQ(target.memory().page(1)[0], 0);
+}
+
 // ---- capture ----------------------------------------------------------------------------------------------------------
 
 TEST_F(CaptureTest, FirstEpochSendsOnlyWhatIsNotZero)
