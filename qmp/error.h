@@ -14,9 +14,9 @@ struct QmpError {
     std::string description;  // never empty on the wire
 
     QmpError(schema::QapiErrorClass which, std::string text) : error_class(which), description(std::move(text)) {}
-    QmpError(std::string text) : description(std::move(text)) {}          // NOLINT(google-explicit-constructor)
-    QmpError(const char* text) : description(text) {}                     // NOLINT
-    QmpError(const Error& error) : description(error.text) {}             // NOLINT
+    QmpError(std::string text) : description(std::move(text)) {}  // NOLINT(google-explicit-constructor)
+    QmpError(const char* text) : description(text) {}             // NOLINT
+    QmpError(const Error& error) : description(error.text) {}     // NOLINT
 };
 
 }  // namespace colo::qmp

@@ -11,8 +11,9 @@ schema::Object event_message(std::string_view name, std::optional<schema::Object
     const bool known = ::clock_gettime(CLOCK_REALTIME, &time) == 0;
     schema::Object message{{"event", name}};
     if (data) message.append("data", std::move(*data));
-    message.append("timestamp", schema::Object{{"seconds", known ? std::int64_t{time.tv_sec} : std::int64_t{-1}},
-                                               {"microseconds", known ? std::int64_t{time.tv_nsec / 1000} : std::int64_t{-1}}});
+    message.append("timestamp",
+                   schema::Object{{"seconds", known ? std::int64_t{time.tv_sec} : std::int64_t{-1}},
+                                  {"microseconds", known ? std::int64_t{time.tv_nsec / 1000} : std::int64_t{-1}}});
     return message;
 }
 

@@ -59,7 +59,8 @@ void Writer::escape(std::int32_t code_point)
 {
     constexpr std::string_view kFrom = "\"\\\b\f\n\r\t";
     constexpr std::string_view kTo = "\"\\bfnrt";
-    const std::size_t index = code_point > 0 && code_point < 0x80 ? kFrom.find(static_cast<char>(code_point)) : kFrom.npos;
+    const std::size_t index =
+        code_point > 0 && code_point < 0x80 ? kFrom.find(static_cast<char>(code_point)) : kFrom.npos;
     if (index != kFrom.npos) {
         out_ += '\\';
         out_ += kTo[index];

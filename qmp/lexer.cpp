@@ -4,7 +4,10 @@
 namespace colo::qmp {
 namespace {
 
-bool is_digit(unsigned char byte) { return byte >= '0' && byte <= '9'; }
+bool is_digit(unsigned char byte)
+{
+    return byte >= '0' && byte <= '9';
+}
 bool is_structural(unsigned char byte)
 {
     return byte == '{' || byte == '}' || byte == '[' || byte == ']' || byte == ':' || byte == ',';
@@ -30,7 +33,10 @@ Lexer::Step Lexer::finish(TokenType type, Step how)
 Lexer::Step Lexer::start(unsigned char byte)
 {
     switch (byte) {
-    case ' ': case '\t': case '\r': case '\n': return Step::skip;
+    case ' ':
+    case '\t':
+    case '\r':
+    case '\n': return Step::skip;
     case '{': return finish(TokenType::left_brace, Step::token);
     case '}': return finish(TokenType::right_brace, Step::token);
     case '[': return finish(TokenType::left_bracket, Step::token);
@@ -113,8 +119,7 @@ Lexer::Step Lexer::number(unsigned char byte)
 Lexer::Step Lexer::step(unsigned char byte)
 {
     switch (state_) {
-    case State::start:
-        return start(byte);
+    case State::start: return start(byte);
     case State::skipping:
         if (!is_structural(byte) && byte < 0xfe && (byte >= 0x20 || byte == '\t')) return Step::skip;
         state_ = State::start;
@@ -122,12 +127,10 @@ Lexer::Step Lexer::step(unsigned char byte)
     case State::double_quoted:
     case State::single_quoted:
     case State::double_quoted_escape:
-    case State::single_quoted_escape:
-        return quoted(byte);
+    case State::single_quoted_escape: return quoted(byte);
     case State::keyword:
         return byte >= 'a' && byte <= 'z' ? Step::consume : finish(TokenType::keyword, Step::token_before);
-    default:
-        return number(byte);
+    default: return number(byte);
     }
 }
 

@@ -15,7 +15,16 @@ namespace colo::qmp {
 inline constexpr std::size_t kMaxTokenBytes = 64u << 20;  // one token, and all tokens of one message together
 
 enum class TokenType : std::uint8_t {
-    left_brace, right_brace, left_bracket, right_bracket, colon, comma, integer, real, keyword, string,
+    left_brace,
+    right_brace,
+    left_bracket,
+    right_bracket,
+    colon,
+    comma,
+    integer,
+    real,
+    keyword,
+    string,
 };
 
 class Lexer {
@@ -37,8 +46,21 @@ public:
 
 private:
     enum class State : std::uint8_t {
-        start, skipping, double_quoted, single_quoted, double_quoted_escape, single_quoted_escape,
-        minus, zero, digits, point, fraction, exponent, exponent_sign, exponent_digits, keyword,
+        start,
+        skipping,
+        double_quoted,
+        single_quoted,
+        double_quoted_escape,
+        single_quoted_escape,
+        minus,
+        zero,
+        digits,
+        point,
+        fraction,
+        exponent,
+        exponent_sign,
+        exponent_digits,
+        keyword,
     };
     enum class Step : std::uint8_t { consume, skip, token, token_before, again, stray };
 

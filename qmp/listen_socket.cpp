@@ -29,14 +29,18 @@ Result<sockaddr_un> address_of(const std::string& path)
     return address;
 }
 
-const sockaddr* generic(const sockaddr_un& address) { return reinterpret_cast<const sockaddr*>(&address); }
+const sockaddr* generic(const sockaddr_un& address)
+{
+    return reinterpret_cast<const sockaddr*>(&address);
+}
 
 Result<void> remove_abandoned(const std::string& path, const sockaddr_un& address)
 {
-    struct stat status{};
+    struct stat status {};
     if (::lstat(path.c_str(), &status) != 0)
         return errno == ENOENT ? Result<void>() : Result<void>(errno_error("control socket " + path, errno));
-    if (!S_ISSOCK(status.st_mode)) return make_error(Errc::refused, "control socket " + path + ": a file is in the way");
+    if (!S_ISSOCK(status.st_mode))
+        return make_error(Errc::refused, "control socket " + path + ": a file is in the way");
     const int probe = ::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (probe < 0) return errno_error("control socket " + path, errno);
     const bool served = ::connect(probe, generic(address), sizeof address) == 0 || errno == EAGAIN;
@@ -50,7 +54,7 @@ Result<void> set_group(const std::string& path, const std::string& group)
 {
     if (group.empty()) return {};
     std::vector<char> buffer(65536);
-    struct group entry{};
+    struct group entry {};
     struct group* found = nullptr;
     const int status = ::getgrnam_r(group.c_str(), &entry, buffer.data(), buffer.size(), &found);
     if (status != 0) return errno_error("look up group " + group, status);
@@ -68,7 +72,7 @@ Result<std::uint64_t> bind_and_listen(int fd, const std::string& path, unsigned 
     if (::bind(fd, generic(*address), sizeof *address) != 0) return errno_error("bind control socket " + path, errno);
     if (auto grouped = set_group(path, group); !grouped) return grouped.error();
     if (::chmod(path.c_str(), mode) != 0) return errno_error("set mode of control socket " + path, errno);
-    struct stat status{};
+    struct stat status {};
     if (::lstat(path.c_str(), &status) != 0) return errno_error("control socket " + path, errno);
     if (::listen(fd, kBacklog) != 0) return errno_error("listen on control socket " + path, errno);
     return static_cast<std::uint64_t>(status.st_ino);
@@ -88,8 +92,9 @@ Result<ListenSocket> open_listen_socket(const std::string& path, unsigned mode, 
 
 void remove_listen_socket(const std::string& path, std::uint64_t inode)
 {
-    struct stat status{};
-    if (::lstat(path.c_str(), &status) == 0 && S_ISSOCK(status.st_mode) && status.st_ino == inode) ::unlink(path.c_str());
+    struct stat status {};
+    if (::lstat(path.c_str(), &status) == 0 && S_ISSOCK(status.st_mode) && status.st_ino == inode)
+        ::unlink(path.c_str());
 }
 
 }  // namespace colo::qmp

@@ -36,12 +36,9 @@ std::optional<Result<schema::Value>> MessageParser::next(std::string_view& input
 {
     for (;;) {
         switch (lexer_.next(input)) {
-        case Lexer::Outcome::need_input:
-            return std::nullopt;
-        case Lexer::Outcome::stray:
-            return drop(stray_error(lexer_.text()));
-        case Lexer::Outcome::too_long:
-            return drop(make_error(Errc::limit, "JSON token size limit exceeded"));
+        case Lexer::Outcome::need_input: return std::nullopt;
+        case Lexer::Outcome::stray: return drop(stray_error(lexer_.text()));
+        case Lexer::Outcome::too_long: return drop(make_error(Errc::limit, "JSON token size limit exceeded"));
         case Lexer::Outcome::token:
             if (auto message = take_token()) return message;
             break;
@@ -85,7 +82,8 @@ Result<schema::Value> parse_json(std::string_view text)
     if (!*first) return first->error();
     const auto more = parser.next(rest);
     std::string_view end = "\n";
-    if (more || parser.held() > 0 || parser.next(end)) return make_error(Errc::invalid, "JSON parse error, text after the value");
+    if (more || parser.held() > 0 || parser.next(end))
+        return make_error(Errc::invalid, "JSON parse error, text after the value");
     return std::move(**first);
 }
 

@@ -40,8 +40,9 @@ std::vector<std::string> Registry::missing() const
 
 bool Registry::allow_oob(std::string_view name)
 {
-    return std::ranges::any_of(schema::command_table(),
-                               [&](const schema::CommandEntry& entry) { return entry.name == name && entry.allow_oob; });
+    return std::ranges::any_of(schema::command_table(), [&](const schema::CommandEntry& entry) {
+        return entry.name == name && entry.allow_oob;
+    });
 }
 
 void add_introspection(Registry& registry)

@@ -55,11 +55,14 @@ public:
     template <class Command, class TypedHandler>
     void add(TypedHandler handler)
     {
-        add_raw(Command::kName, [handler = std::move(handler)](const schema::Object& object, Reply reply) {
-            auto arguments = schema::decode_arguments<typename Command::Arguments>(object);
-            if (!arguments) return reply.fail(arguments.error());
-            handler(*arguments, TypedReply<typename Command::Returns>(std::move(reply)));
-        }, allow_oob(Command::kName));
+        add_raw(
+            Command::kName,
+            [handler = std::move(handler)](const schema::Object& object, Reply reply) {
+                auto arguments = schema::decode_arguments<typename Command::Arguments>(object);
+                if (!arguments) return reply.fail(arguments.error());
+                handler(*arguments, TypedReply<typename Command::Returns>(std::move(reply)));
+            },
+            allow_oob(Command::kName));
     }
 
     const Command* find(std::string_view name) const;

@@ -21,12 +21,16 @@ Reply::~Reply()
     if (open_) fail("The command ended without an answer");
 }
 
-void Reply::succeed(schema::Value result) { deliver("return", std::move(result)); }
+void Reply::succeed(schema::Value result)
+{
+    deliver("return", std::move(result));
+}
 
 void Reply::fail(QmpError error)
 {
     if (error.description.empty()) error.description = "The command failed";
-    deliver("error", schema::Object{{"class", schema::to_string(error.error_class)}, {"desc", std::move(error.description)}});
+    deliver("error",
+            schema::Object{{"class", schema::to_string(error.error_class)}, {"desc", std::move(error.description)}});
 }
 
 void Reply::deliver(std::string_view member, schema::Value value)

@@ -264,9 +264,21 @@ Server::~Server()
     state_->close_all();
 }
 
-Result<void> Server::start() { return state_->start(); }
-void Server::stop(Duration linger, std::function<void()> done) { state_->stop(linger, std::move(done)); }
-void Server::emit_event(std::string_view name, std::optional<schema::Object> data) { state_->emit(name, std::move(data)); }
-std::size_t Server::clients() const { return state_->clients(); }
+Result<void> Server::start()
+{
+    return state_->start();
+}
+void Server::stop(Duration linger, std::function<void()> done)
+{
+    state_->stop(linger, std::move(done));
+}
+void Server::emit_event(std::string_view name, std::optional<schema::Object> data)
+{
+    state_->emit(name, std::move(data));
+}
+std::size_t Server::clients() const
+{
+    return state_->clients();
+}
 
 }  // namespace colo::qmp

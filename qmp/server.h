@@ -19,8 +19,8 @@ class io_context;
 namespace colo::qmp {
 
 struct ServerOptions {
-    std::string path;              // an abandoned socket file is replaced, a served one is an error
-    std::string group;             // owner group of the socket; empty: ours
+    std::string path;   // an abandoned socket file is replaced, a served one is an error
+    std::string group;  // owner group of the socket; empty: ours
     unsigned mode = 0660;
     std::size_t max_clients = 64;  // further ones are turned away with a log line
     schema::VersionInfo version;
@@ -35,8 +35,8 @@ public:
     Server& operator=(const Server&) = delete;
 
     Result<void> start();
-    // No new clients or requests; what was answered is still sent, for at most `linger`. `done` (may be empty) is called
-    // when the last connection is closed.
+    // No new clients or requests; what was answered is still sent, for at most `linger`. `done` (may be empty) is
+    // called when the last connection is closed.
     void stop(Duration linger, std::function<void()> done);
 
     void emit_event(std::string_view name, std::optional<schema::Object> data) override;

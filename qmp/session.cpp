@@ -21,7 +21,10 @@ private:
     bool outer_;
 };
 
-std::string quoted_member(std::string_view name) { return "QMP input member '" + std::string(name) + "'"; }
+std::string quoted_member(std::string_view name)
+{
+    return "QMP input member '" + std::string(name) + "'";
+}
 
 }  // namespace
 
@@ -52,9 +55,18 @@ bool Session::may_parse() const
     return oob_ ? queue_.size() < kMaxQueuedRequests : queue_.empty() && !busy_;
 }
 
-bool Session::runnable() const { return !busy_ && output_.size() < kBusyOutput && (!queue_.empty() || !input_.empty()); }
-bool Session::wants_input() const { return input_.empty() && may_parse(); }
-bool Session::idle() const { return !busy_ && queue_.empty() && input_.empty() && output_.empty(); }
+bool Session::runnable() const
+{
+    return !busy_ && output_.size() < kBusyOutput && (!queue_.empty() || !input_.empty());
+}
+bool Session::wants_input() const
+{
+    return input_.empty() && may_parse();
+}
+bool Session::idle() const
+{
+    return !busy_ && queue_.empty() && input_.empty() && output_.empty();
+}
 
 void Session::feed(std::string_view bytes)
 {
@@ -93,7 +105,8 @@ void Session::accept(Result<schema::Value> message)
         return;
     }
     const schema::Value* id = object->find("id");
-    queue_.emplace_back(Failure{std::move(std::get<QmpError>(result)), id != nullptr ? std::optional(*id) : std::nullopt});
+    queue_.emplace_back(
+        Failure{std::move(std::get<QmpError>(result)), id != nullptr ? std::optional(*id) : std::nullopt});
 }
 
 std::variant<Session::Request, QmpError> Session::envelope(const schema::Object& object) const
@@ -104,7 +117,8 @@ std::variant<Session::Request, QmpError> Session::envelope(const schema::Object&
         if (member.name == "execute" || (member.name == "exec-oob" && oob_)) {
             const std::string* name = member.value.as_string();
             if (name == nullptr) return QmpError(quoted_member(member.name) + " must be a string");
-            if (!verb.empty()) return QmpError(quoted_member(member.name) + " clashes with '" + std::string(verb) + "'");
+            if (!verb.empty())
+                return QmpError(quoted_member(member.name) + " clashes with '" + std::string(verb) + "'");
             verb = member.name;
             request.name = *name;
             request.oob = member.name == "exec-oob";
@@ -144,16 +158,15 @@ void Session::dispatch(Request request)
     Reply reply(weak_from_this(), std::move(request.id), !request.oob);
     const bool capabilities = request.name == schema::commands::QmpCapabilities::kName;
     if (!negotiated_ && !capabilities)
-        return reply.fail({QapiErrorClass::CommandNotFound,
-                           "Expecting capabilities negotiation with 'qmp_capabilities'"});
+        return reply.fail(
+            {QapiErrorClass::CommandNotFound, "Expecting capabilities negotiation with 'qmp_capabilities'"});
     if (capabilities && request.oob) return reply.fail("The command qmp_capabilities does not support OOB");
     if (capabilities) return negotiate(request.arguments, std::move(reply));
 
     const Registry::Command* command = registry_.find(request.name);
     if (command == nullptr)
         return reply.fail({QapiErrorClass::CommandNotFound, "The command " + request.name + " has not been found"});
-    if (request.oob && !command->allow_oob)
-        return reply.fail("The command " + request.name + " does not support OOB");
+    if (request.oob && !command->allow_oob) return reply.fail("The command " + request.name + " does not support OOB");
     try {
         command->handler(request.arguments, std::move(reply));
     } catch (const std::exception& error) {  // the reply has answered by being destroyed
@@ -164,8 +177,8 @@ void Session::dispatch(Request request)
 void Session::negotiate(const schema::Object& arguments, Reply reply)
 {
     if (negotiated_)
-        return reply.fail({schema::QapiErrorClass::CommandNotFound,
-                           "Capabilities negotiation is already complete, command ignored"});
+        return reply.fail(
+            {schema::QapiErrorClass::CommandNotFound, "Capabilities negotiation is already complete, command ignored"});
     const auto decoded = schema::decode_arguments<schema::commands::QmpCapabilities::Arguments>(arguments);
     if (!decoded) return reply.fail(decoded.error());
     negotiated_ = true;

@@ -21,8 +21,8 @@
 namespace colo::qmp {
 
 inline constexpr std::size_t kMaxQueuedRequests = 8;
-inline constexpr std::size_t kBusyOutput = 1u << 20;          // not read so far: no new request
-inline constexpr std::size_t kMaxPendingOutput = 16u << 20;   // not read so far: too slow for events
+inline constexpr std::size_t kBusyOutput = 1u << 20;         // not read so far: no new request
+inline constexpr std::size_t kMaxPendingOutput = 16u << 20;  // not read so far: too slow for events
 
 class Session : public ReplyTarget, public std::enable_shared_from_this<Session> {
 public:
@@ -74,7 +74,7 @@ private:
     std::string input_;
     std::deque<Entry> queue_;
     std::string output_;
-    bool busy_ = false;        // an in-band request runs
+    bool busy_ = false;  // an in-band request runs
     bool negotiated_ = false;
     bool oob_ = false;
     bool overflowed_ = false;

@@ -35,10 +35,14 @@ std::int32_t hex4(std::string_view text, std::size_t position)
     std::int32_t result = 0;
     for (const char c : text.substr(position, 4)) {
         std::int32_t digit = 0;
-        if (c >= '0' && c <= '9') digit = c - '0';
-        else if (c >= 'a' && c <= 'f') digit = c - 'a' + 10;
-        else if (c >= 'A' && c <= 'F') digit = c - 'A' + 10;
-        else return -1;
+        if (c >= '0' && c <= '9')
+            digit = c - '0';
+        else if (c >= 'a' && c <= 'f')
+            digit = c - 'a' + 10;
+        else if (c >= 'A' && c <= 'F')
+            digit = c - 'A' + 10;
+        else
+            return -1;
         result = result * 16 + digit;
     }
     return result;
@@ -79,16 +83,10 @@ bool TokenParser::value(schema::Value& out)
         out = std::move(content);
         return true;
     }
-    case TokenType::integer:
-        out = integer_of(text(token));
-        return true;
-    case TokenType::real:
-        out = real_of(text(token));
-        return true;
-    case TokenType::keyword:
-        return keyword(text(token), out);
-    default:
-        return fail("expecting value");
+    case TokenType::integer: out = integer_of(text(token)); return true;
+    case TokenType::real: out = real_of(text(token)); return true;
+    case TokenType::keyword: return keyword(text(token), out);
+    default: return fail("expecting value");
     }
 }
 
@@ -131,8 +129,8 @@ bool TokenParser::pair(schema::Object& out)
     return check_duplicates(out);
 }
 
-// Only the newest member can be new trouble. Large objects are checked at powers of two and at their end, with a set, so
-// that a hostile one does not cost quadratic time.
+// Only the newest member can be new trouble. Large objects are checked at powers of two and at their end, with a set,
+// so that a hostile one does not cost quadratic time.
 bool TokenParser::check_duplicates(const schema::Object& object)
 {
     const auto& members = object.members();

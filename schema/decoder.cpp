@@ -109,8 +109,14 @@ bool decode(Decoder& decoder, const Value& value, bool& out)
     return true;
 }
 
-bool decode(Decoder& decoder, const Value& value, std::int64_t& out) { return decoder.integer(value, out); }
-bool decode(Decoder& decoder, const Value& value, std::uint64_t& out) { return decoder.unsigned_integer(value, out); }
+bool decode(Decoder& decoder, const Value& value, std::int64_t& out)
+{
+    return decoder.integer(value, out);
+}
+bool decode(Decoder& decoder, const Value& value, std::uint64_t& out)
+{
+    return decoder.unsigned_integer(value, out);
+}
 bool decode(Decoder& decoder, const Value& value, std::uint32_t& out)
 {
     return decode_narrow(decoder, value, out, "uint32_t");

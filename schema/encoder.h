@@ -17,8 +17,7 @@
 namespace colo::schema {
 
 template <class T>
-    requires std::is_arithmetic_v<T>
-Value encode(T value)
+requires std::is_arithmetic_v<T> Value encode(T value)
 {
     if constexpr (std::is_same_v<T, bool> || std::is_floating_point_v<T>)
         return value;
@@ -27,8 +26,14 @@ Value encode(T value)
     else
         return static_cast<std::uint64_t>(value);
 }
-inline Value encode(const std::string& value) { return value; }
-inline Value encode(const Value& value) { return value; }
+inline Value encode(const std::string& value)
+{
+    return value;
+}
+inline Value encode(const Value& value)
+{
+    return value;
+}
 
 template <class T>
 Value encode(const std::vector<T>& values)
@@ -59,7 +64,10 @@ Value encode_object(const T& value)
     return out;
 }
 
-inline Value encode_alternative(std::monostate) { return nullptr; }
+inline Value encode_alternative(std::monostate)
+{
+    return nullptr;
+}
 template <class T>
 Value encode_alternative(const T& value)
 {

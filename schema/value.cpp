@@ -36,7 +36,10 @@ void Object::set(std::string_view name, Value value)
         append(std::string(name), std::move(value));
 }
 
-void Object::append(std::string name, Value value) { members_.push_back({std::move(name), std::move(value)}); }
+void Object::append(std::string name, Value value)
+{
+    members_.push_back({std::move(name), std::move(value)});
+}
 
 bool Object::erase(std::string_view name)
 {
@@ -66,6 +69,9 @@ const Value* Value::find(std::string_view name) const
     return object != nullptr ? object->find(name) : nullptr;
 }
 
-bool Value::operator==(const Value& other) const { return data_ == other.data_; }
+bool Value::operator==(const Value& other) const
+{
+    return data_ == other.data_;
+}
 
 }  // namespace colo::schema

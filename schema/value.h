@@ -31,8 +31,8 @@ public:
     const Value* find(std::string_view name) const;  // nullptr if absent
     Value* find(std::string_view name);
     bool contains(std::string_view name) const { return find(name) != nullptr; }
-    void set(std::string_view name, Value value);    // replaces or appends
-    void append(std::string name, Value value);      // the caller knows that the name is new
+    void set(std::string_view name, Value value);  // replaces or appends
+    void append(std::string name, Value value);    // the caller knows that the name is new
     bool erase(std::string_view name);
 
     bool empty() const;
@@ -50,18 +50,18 @@ public:
     enum class Type : std::uint8_t { null, boolean, int64, uint64, real, string, array, object };
 
     Value() = default;
-    Value(std::nullptr_t) {}                                  // NOLINT(google-explicit-constructor): a value type
-    Value(bool value) : data_(value) {}                       // NOLINT
-    Value(int value) : data_(std::int64_t{value}) {}          // NOLINT
-    Value(unsigned value) : data_(std::int64_t{value}) {}     // NOLINT
-    Value(std::int64_t value) : data_(value) {}               // NOLINT
-    Value(std::uint64_t value);                               // NOLINT
-    Value(double value) : data_(value) {}                     // NOLINT
-    Value(const char* value) : data_(std::string(value)) {}   // NOLINT
+    Value(std::nullptr_t) {}                                      // NOLINT(google-explicit-constructor): a value type
+    Value(bool value) : data_(value) {}                           // NOLINT
+    Value(int value) : data_(std::int64_t{value}) {}              // NOLINT
+    Value(unsigned value) : data_(std::int64_t{value}) {}         // NOLINT
+    Value(std::int64_t value) : data_(value) {}                   // NOLINT
+    Value(std::uint64_t value);                                   // NOLINT
+    Value(double value) : data_(value) {}                         // NOLINT
+    Value(const char* value) : data_(std::string(value)) {}       // NOLINT
     Value(std::string_view value) : data_(std::string(value)) {}  // NOLINT
-    Value(std::string value) : data_(std::move(value)) {}     // NOLINT
-    Value(Array value) : data_(std::move(value)) {}           // NOLINT
-    Value(Object value) : data_(std::move(value)) {}          // NOLINT
+    Value(std::string value) : data_(std::move(value)) {}         // NOLINT
+    Value(Array value) : data_(std::move(value)) {}               // NOLINT
+    Value(Object value) : data_(std::move(value)) {}              // NOLINT
 
     Type type() const { return static_cast<Type>(data_.index()); }
     bool is_null() const { return type() == Type::null; }
@@ -93,7 +93,13 @@ struct Member {
     bool operator==(const Member&) const = default;
 };
 
-inline bool Object::empty() const { return members_.empty(); }
-inline std::size_t Object::size() const { return members_.size(); }
+inline bool Object::empty() const
+{
+    return members_.empty();
+}
+inline std::size_t Object::size() const
+{
+    return members_.size();
+}
 
 }  // namespace colo::schema

@@ -12,14 +12,18 @@ Result<std::vector<Target>> find_targets(const Options& options)
 {
     if (!options.socket.empty()) return std::vector<Target>{{options.domain, options.socket}};
     if (!options.domain.empty())
-        return std::vector<Target>{{options.domain, (fs::path(options.run_directory) / (options.domain + ".qmp")).string()}};
+        return std::vector<Target>{
+            {options.domain, (fs::path(options.run_directory) / (options.domain + ".qmp")).string()}};
 
     std::vector<Target> targets;
     std::error_code error;
-    for (fs::directory_iterator entry(options.run_directory, error), end; !error && entry != end; entry.increment(error))
-        if (entry->path().extension() == ".qmp") targets.push_back({entry->path().stem().string(), entry->path().string()});
+    for (fs::directory_iterator entry(options.run_directory, error), end; !error && entry != end;
+         entry.increment(error))
+        if (entry->path().extension() == ".qmp")
+            targets.push_back({entry->path().stem().string(), entry->path().string()});
     if (error) return make_error(Errc::invalid, options.run_directory + ": " + error.message());
-    if (targets.empty()) return make_error(Errc::invalid, options.run_directory + ": no daemon has a control socket here");
+    if (targets.empty())
+        return make_error(Errc::invalid, options.run_directory + ": no daemon has a control socket here");
     std::ranges::sort(targets, {}, &Target::domain);
     return targets;
 }

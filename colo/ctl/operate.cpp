@@ -20,12 +20,16 @@ constexpr auto kPollInterval = std::chrono::milliseconds(100);
 enum class Progress { going_on, done };
 using Judge = std::function<Result<Progress>(qmp::Client&, const ProtectionReport&)>;
 
-std::string name_of(const Options& options) { return options.domain.empty() ? "daemon" : options.domain; }
+std::string name_of(const Options& options)
+{
+    return options.domain.empty() ? "daemon" : options.domain;
+}
 
 void print_result(const Options& options, const ProtectionReport& report)
 {
     if (options.json)
-        std::puts(qmp::to_json(schema::Object{{"schema-version", 1}, {"report", encode(report)}}, qmp::Style::indented).c_str());
+        std::puts(qmp::to_json(schema::Object{{"schema-version", 1}, {"report", encode(report)}}, qmp::Style::indented)
+                      .c_str());
     else
         std::puts(summary(report).c_str());
 }
@@ -43,9 +47,11 @@ int wait_for_outcome(const Options& options, qmp::Client& client, const Judge& j
             return kOk;
         }
         if (now() >= deadline)
-            return report_failure(name_of(options), make_error(Errc::failed, "still " + std::string(to_string(report->state)) + " after " +
-                                                                                 show_us(static_cast<std::uint64_t>(options.wait_s * 1e6)) +
-                                                                                 "; it goes on, see coloctl status"));
+            return report_failure(
+                name_of(options),
+                make_error(Errc::failed, "still " + std::string(to_string(report->state)) + " after " +
+                                             show_us(static_cast<std::uint64_t>(options.wait_s * 1e6)) +
+                                             "; it goes on, see coloctl status"));
         std::this_thread::sleep_for(kPollInterval);
     }
 }
@@ -90,9 +96,10 @@ int run_protect(const Options& options)
 {
     schema::Object arguments;
     if (!options.to.empty()) arguments.append("uri", options.to);
-    return operate(options, "x-colo-protect", std::move(arguments), [&](qmp::Client& client, const ProtectionReport& report) {
-        return judge_protect(client, options.timeout_s, report);
-    });
+    return operate(options, "x-colo-protect", std::move(arguments),
+                   [&](qmp::Client& client, const ProtectionReport& report) {
+                       return judge_protect(client, options.timeout_s, report);
+                   });
 }
 
 int run_failover(const Options& options)
@@ -115,7 +122,8 @@ int run_qmp(const Options& options)
     if (!options.qmp_arguments.empty()) {
         auto parsed = qmp::parse_json(options.qmp_arguments);
         if (!parsed) return report_failure("arguments", parsed.error()), kUsage;
-        if (parsed->as_object() == nullptr) return report_failure("arguments", make_error(Errc::invalid, "must be a JSON object")), kUsage;
+        if (parsed->as_object() == nullptr)
+            return report_failure("arguments", make_error(Errc::invalid, "must be a JSON object")), kUsage;
         arguments = *parsed->as_object();
     }
     const auto targets = find_targets(options);

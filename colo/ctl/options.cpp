@@ -35,7 +35,8 @@ void add_wait(CLI::App* sub, Options& options)
 
 void add_commands(CLI::App& app, Options& options)
 {
-    add_domain(subcommand(app, options, Command::status, "status", "one line a domain; details if one is named"), options, false);
+    add_domain(subcommand(app, options, Command::status, "status", "one line a domain; details if one is named"),
+               options, false);
 
     CLI::App* watch = subcommand(app, options, Command::watch, "watch", "status, again and again");
     add_domain(watch, options, false);
@@ -44,7 +45,8 @@ void add_commands(CLI::App& app, Options& options)
         ->capture_default_str();
     watch->add_option("-c,--count", options.count, "end after so many looks")->check(CLI::Range(1L, 1000000000L));
 
-    CLI::App* protect = subcommand(app, options, Command::protect, "protect", "protect the running guest with a fresh secondary");
+    CLI::App* protect =
+        subcommand(app, options, Command::protect, "protect", "protect the running guest with a fresh secondary");
     add_domain(protect, options, true);
     protect->add_option("--to", options.to, "tcp:HOST:PORT of the waiting secondary (default: the configured peer)");
     add_wait(protect, options);
@@ -55,7 +57,8 @@ void add_commands(CLI::App& app, Options& options)
                        "even if this side is outdated: what the other side acknowledged since is lost");
     add_wait(failover, options);
 
-    CLI::App* unprotect = subcommand(app, options, Command::unprotect, "unprotect", "end protection; the primary goes on alone");
+    CLI::App* unprotect =
+        subcommand(app, options, Command::unprotect, "unprotect", "end protection; the primary goes on alone");
     add_domain(unprotect, options, true);
     add_wait(unprotect, options);
 
@@ -64,7 +67,8 @@ void add_commands(CLI::App& app, Options& options)
     qmp->add_option("command", options.qmp_command, "name of the command")->required();
     qmp->add_option("arguments", options.qmp_arguments, "its arguments, as a JSON object");
 
-    CLI::App* events = subcommand(app, options, Command::events, "events", "events as they happen, one JSON object a line");
+    CLI::App* events =
+        subcommand(app, options, Command::events, "events", "events as they happen, one JSON object a line");
     add_domain(events, options, true);
     events->add_option("-c,--count", options.count, "end after so many events")->check(CLI::Range(1L, 1000000000L));
 }
@@ -98,7 +102,9 @@ std::optional<int> parse_options(int argc, char** argv, Options& options)
     std::string output = "text";
     app.add_option("-s,--socket", options.socket, "control socket of the daemon");
     app.add_option("--run-directory", options.run_directory, "where the control sockets are")->capture_default_str();
-    app.add_option("-o,--output", output, "text or json")->check(CLI::IsMember({"text", "json"}))->capture_default_str();
+    app.add_option("-o,--output", output, "text or json")
+        ->check(CLI::IsMember({"text", "json"}))
+        ->capture_default_str();
     app.add_option("--timeout", options.timeout_s, "seconds for one exchange with a daemon")
         ->check(CLI::Range(0.01, 3600.0))
         ->capture_default_str();
@@ -115,7 +121,8 @@ std::optional<int> parse_options(int argc, char** argv, Options& options)
     shift_positionals(options);
     if (options.command == Command::qmp && options.qmp_command.empty()) return usage("qmp: which command?");
     const bool all = options.command == Command::status || options.command == Command::watch;
-    if (options.domain.empty() && options.socket.empty() && !all) return usage("which domain? Name it, or give --socket");
+    if (options.domain.empty() && options.socket.empty() && !all)
+        return usage("which domain? Name it, or give --socket");
     if (options.domain.find('/') != std::string::npos) return usage("'" + options.domain + "' is no name of a domain");
     return std::nullopt;
 }

@@ -17,17 +17,17 @@ enum class Command { status, watch, protect, failover, unprotect, qmp, events };
 struct Options {
     Command command = Command::status;
     std::string run_directory = "/run/colo";
-    std::string socket;            // empty: run_directory/DOMAIN.qmp
+    std::string socket;  // empty: run_directory/DOMAIN.qmp
     bool json = false;
-    double timeout_s = 5;          // of one exchange with a daemon
-    std::string domain;            // empty where a command allows it
-    std::string to;                // protect
-    bool accept_data_loss = false; // failover
-    double wait_s = 300;           // protect, failover, unprotect: for the outcome; 0: do not wait
+    double timeout_s = 5;           // of one exchange with a daemon
+    std::string domain;             // empty where a command allows it
+    std::string to;                 // protect
+    bool accept_data_loss = false;  // failover
+    double wait_s = 300;            // protect, failover, unprotect: for the outcome; 0: do not wait
     std::string qmp_command;
-    std::string qmp_arguments;     // JSON text or empty
-    double interval_s = 1;         // watch
-    long count = 0;                // watch, events: end after so many; 0: never
+    std::string qmp_arguments;  // JSON text or empty
+    double interval_s = 1;      // watch
+    long count = 0;             // watch, events: end after so many; 0: never
 };
 
 // Parses the command line. A value is an exit status: usage was wrong (and said so), or help was asked for.

@@ -24,18 +24,25 @@ std::string paint(const std::string& text, const char* code, bool colour)
     return colour ? std::string("\033[") + code + "m" + text + "\033[0m" : text;
 }
 
-const char* state_colour(bool healthy) { return healthy ? "32" : "31"; }
+const char* state_colour(bool healthy)
+{
+    return healthy ? "32" : "31";
+}
 
 constexpr std::size_t kColumns = 8;
 using Row = std::array<std::string, kColumns>;
 
-Row header() { return {"DOMAIN", "ROLE", "STATE", "MODE", "EPOCH", "PAUSE p50/p99", "PEER", "REASON"}; }
+Row header()
+{
+    return {"DOMAIN", "ROLE", "STATE", "MODE", "EPOCH", "PAUSE p50/p99", "PEER", "REASON"};
+}
 
 std::string peer_column(const ProtectionReport& report)
 {
     if (!report.remote) return report.peer.empty() ? "-" : report.peer + " (no word yet)";
     const auto& remote = *report.remote;
-    std::string text = remote.address + " (" + std::string(to_string(remote.role)) + ", " + std::string(to_string(remote.state));
+    std::string text =
+        remote.address + " (" + std::string(to_string(remote.role)) + ", " + std::string(to_string(remote.state));
     if (remote.age_ms >= 3000) text += ", " + show_us(remote.age_ms * 1000) + " ago";
     return text + ")";
 }
@@ -54,7 +61,15 @@ std::string reasons(const ProtectionReport& report)
 
 Row row_of(const Look& look)
 {
-    if (!look.report) return {look.domain.empty() ? look.socket : look.domain, "-", "unreachable", "-", "-", "-", "-", look.report.error().text};
+    if (!look.report)
+        return {look.domain.empty() ? look.socket : look.domain,
+                "-",
+                "unreachable",
+                "-",
+                "-",
+                "-",
+                "-",
+                look.report.error().text};
     const ProtectionReport& report = *look.report;
     const bool any = report.checkpoints.count > 0;
     return {report.domain,
@@ -67,7 +82,8 @@ Row row_of(const Look& look)
             reasons(report)};
 }
 
-std::string line_of(const Row& row, const std::array<std::size_t, kColumns>& widths, const char* state_code, bool colour)
+std::string line_of(const Row& row, const std::array<std::size_t, kColumns>& widths, const char* state_code,
+                    bool colour)
 {
     std::string line;
     for (std::size_t i = 0; i < kColumns; ++i) {
@@ -91,7 +107,8 @@ std::string checkpoints_line(const schema::CheckpointStats& stats)
 {
     std::string text = std::to_string(stats.count) + " taken, " + std::to_string(stats.aborted) + " aborted";
     for (const auto& entry : stats.by_trigger)
-        text += (&entry == &stats.by_trigger.front() ? " (" : ", ") + std::string(to_string(entry.trigger)) + " " + std::to_string(entry.count);
+        text += (&entry == &stats.by_trigger.front() ? " (" : ", ") + std::string(to_string(entry.trigger)) + " " +
+                std::to_string(entry.count);
     return text + (stats.by_trigger.empty() ? "" : ")");
 }
 
@@ -102,18 +119,21 @@ std::string last_checkpoint(const schema::CheckpointSample& last)
     for (const auto& stage : last.stages)
         text += (&stage == &last.stages.front() ? " (" : ", ") + stage.name + " " + show_us(stage.us);
     if (!last.stages.empty()) text += ")";
-    return text + ", " + std::to_string(last.pages) + " pages, " + show_bytes(last.sent_bytes) + " sent, staged after " +
-           show_us(last.staged_us);
+    return text + ", " + std::to_string(last.pages) + " pages, " + show_bytes(last.sent_bytes) +
+           " sent, staged after " + show_us(last.staged_us);
 }
 
 void network_details(std::string& out, const schema::NetworkStats& net)
 {
-    detail(out, "released", std::to_string(net.released_matched) + " compared, " + std::to_string(net.released_staged) +
-                                " by checkpoint, " + std::to_string(net.released_unprotected) + " unprotected");
-    detail(out, "held now", std::to_string(net.held_frames) + " frames, " + show_bytes(net.held_bytes) + ", hold p50 " +
-                                show_us(net.hold_p50_us) + " p99 " + show_us(net.hold_p99_us));
-    detail(out, "comparison", std::to_string(net.mismatches) + " differed, " + std::to_string(net.late) + " late, " +
-                                  std::to_string(net.no_comparison) + " without comparison, " + std::to_string(net.flows) + " flows");
+    detail(out, "released",
+           std::to_string(net.released_matched) + " compared, " + std::to_string(net.released_staged) +
+               " by checkpoint, " + std::to_string(net.released_unprotected) + " unprotected");
+    detail(out, "held now",
+           std::to_string(net.held_frames) + " frames, " + show_bytes(net.held_bytes) + ", hold p50 " +
+               show_us(net.hold_p50_us) + " p99 " + show_us(net.hold_p99_us));
+    detail(out, "comparison",
+           std::to_string(net.mismatches) + " differed, " + std::to_string(net.late) + " late, " +
+               std::to_string(net.no_comparison) + " without comparison, " + std::to_string(net.flows) + " flows");
 }
 
 }  // namespace
@@ -155,36 +175,44 @@ std::string details(const Look& look, bool colour)
 {
     if (!look.report) return table({look}, colour);
     const ProtectionReport& report = *look.report;
-    std::string out = report.domain + ": " + paint(std::string(to_string(report.state)), state_colour(report.healthy), colour) + ", " +
+    std::string out = report.domain + ": " +
+                      paint(std::string(to_string(report.state)), state_colour(report.healthy), colour) + ", " +
                       std::string(to_string(report.role)) + ", for " + show_us(report.state_age_ms * 1000) + "\n";
     detail(out, report.healthy ? "note" : "reason", report.reason);
     detail(out, "what to do", report.advice.value_or(""));
     for (const std::string& warning : report.warnings) detail(out, "warning", warning);
     detail(out, "peer", peer_column(report));
     if (report.remote && !report.remote->healthy) detail(out, "peer says", report.remote->reason);
-    detail(out, "mode", std::string(to_string(report.mode)) + (report.mode_reason.empty() ? "" : ": " + report.mode_reason));
+    detail(out, "mode",
+           std::string(to_string(report.mode)) + (report.mode_reason.empty() ? "" : ": " + report.mode_reason));
     detail(out, "guest", std::string(to_string(report.run_state)) + ", uuid " + report.uuid);
-    detail(out, "session", report.session.empty() ? "none" : report.session + ", epoch " + std::to_string(report.epoch));
-    detail(out, "generation", std::to_string(report.generation) + ", " + (report.eligible ? "" : "not ") + "eligible" +
-                                  (report.outdated ? ", OUTDATED" : "") + ", arbiter " + report.arbiter);
+    detail(out, "session",
+           report.session.empty() ? "none" : report.session + ", epoch " + std::to_string(report.epoch));
+    detail(out, "generation",
+           std::to_string(report.generation) + ", " + (report.eligible ? "" : "not ") + "eligible" +
+               (report.outdated ? ", OUTDATED" : "") + ", arbiter " + report.arbiter);
     detail(out, "checkpoints", checkpoints_line(report.checkpoints));
     if (report.checkpoints.last) detail(out, "last", last_checkpoint(*report.checkpoints.last));
     network_details(out, report.network);
     for (const auto& path : report.heartbeat)
-        detail(out, "heartbeat", path.local + " - " + path.remote + (path.alive ? ", alive" : ", SILENT") + ", last beat " +
-                                     (path.last_received_age_us ? show_us(*path.last_received_age_us) + " ago" : "never"));
+        detail(out, "heartbeat",
+               path.local + " - " + path.remote + (path.alive ? ", alive" : ", SILENT") + ", last beat " +
+                   (path.last_received_age_us ? show_us(*path.last_received_age_us) + " ago" : "never"));
     if (report.last_failover)
-        detail(out, "failover", report.last_failover->cause + ", took " + show_us(report.last_failover->duration_us) +
-                                    ", generation " + std::to_string(report.last_failover->generation));
+        detail(out, "failover",
+               report.last_failover->cause + ", took " + show_us(report.last_failover->duration_us) + ", generation " +
+                   std::to_string(report.last_failover->generation));
     return out;
 }
 
 std::string summary(const ProtectionReport& report)
 {
-    std::string text = report.domain + ": " + std::string(to_string(report.role)) + " " + std::string(to_string(report.state)) + " " +
-                       std::string(to_string(report.mode)) + " epoch " + std::to_string(report.epoch) + " checkpoints " +
-                       std::to_string(report.checkpoints.count);
-    if (report.checkpoints.count > 0) text += " pause p50 " + show_us(report.checkpoints.pause_p50_us) + " p99 " + show_us(report.checkpoints.pause_p99_us);
+    std::string text = report.domain + ": " + std::string(to_string(report.role)) + " " +
+                       std::string(to_string(report.state)) + " " + std::string(to_string(report.mode)) + " epoch " +
+                       std::to_string(report.epoch) + " checkpoints " + std::to_string(report.checkpoints.count);
+    if (report.checkpoints.count > 0)
+        text += " pause p50 " + show_us(report.checkpoints.pause_p50_us) + " p99 " +
+                show_us(report.checkpoints.pause_p99_us);
     text += " peer " + peer_column(report);
     const std::string why = reasons(report);
     return why == "-" ? text : text + " - " + why;
@@ -194,7 +222,8 @@ schema::Value json_status(const std::vector<Look>& looks)
 {
     schema::Array domains;
     for (const Look& look : looks) {
-        schema::Object entry{{"domain", look.report ? look.report->domain : look.domain}, {"socket", look.socket},
+        schema::Object entry{{"domain", look.report ? look.report->domain : look.domain},
+                             {"socket", look.socket},
                              {"reachable", look.report.has_value()}};
         if (look.report)
             entry.append("report", look.raw);

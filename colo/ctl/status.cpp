@@ -44,7 +44,10 @@ std::vector<Look> look_at_all(const std::vector<Target>& targets, double timeout
     return looks;
 }
 
-bool want_colour() { return ::isatty(STDOUT_FILENO) != 0 && std::getenv("NO_COLOR") == nullptr; }
+bool want_colour()
+{
+    return ::isatty(STDOUT_FILENO) != 0 && std::getenv("NO_COLOR") == nullptr;
+}
 
 void print(const std::string& text)
 {
@@ -66,13 +69,16 @@ void show_watch(const Options& options, const std::vector<Look>& looks, bool ter
 {
     if (options.json) return print(qmp::to_json(json_status(looks)) + "\n");
     if (terminal) {
-        std::string screen = "\033[H\033[J" + wall_time() + "  every " + std::to_string(options.interval_s).substr(0, 4) + " s\n\n";
+        std::string screen =
+            "\033[H\033[J" + wall_time() + "  every " + std::to_string(options.interval_s).substr(0, 4) + " s\n\n";
         screen += looks.size() == 1 ? details(looks.front(), want_colour()) : table(looks, want_colour());
         return print(screen);
     }
     std::string lines;
     for (const Look& look : looks)
-        lines += wall_time() + " " + (look.report ? summary(*look.report) : look.domain + ": unreachable - " + look.report.error().text) + "\n";
+        lines += wall_time() + " " +
+                 (look.report ? summary(*look.report) : look.domain + ": unreachable - " + look.report.error().text) +
+                 "\n";
     print(lines);
 }
 

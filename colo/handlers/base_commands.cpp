@@ -46,11 +46,8 @@ void stop(Control& control, qmp::TypedReply<void> reply)
     case RunState::suspended:
     case RunState::colo:  // between two halves of a checkpoint: it would run again in a moment
         break;
-    case RunState::inmigrate:
-        control.set_run_after_incoming(false);
-        return reply.succeed();
-    default:
-        return reply.succeed();
+    case RunState::inmigrate: control.set_run_after_incoming(false); return reply.succeed();
+    default: return reply.succeed();
     }
     auto shared = std::make_shared<qmp::TypedReply<void>>(std::move(reply));
     control.service().stop([shared](Result<void> result) { shared->complete(result); });
@@ -61,18 +58,12 @@ void cont(Control& control, qmp::TypedReply<void> reply)
     switch (control.service().run_state()) {
     case RunState::running:
     case RunState::suspended:
-    case RunState::colo:
-        return reply.succeed();
-    case RunState::inmigrate:
-        control.set_run_after_incoming(true);
-        return reply.succeed();
-    case RunState::finish_migrate:
-        return reply.fail("Migration is not finalized yet");
+    case RunState::colo: return reply.succeed();
+    case RunState::inmigrate: control.set_run_after_incoming(true); return reply.succeed();
+    case RunState::finish_migrate: return reply.fail("Migration is not finalized yet");
     case RunState::shutdown:
-    case RunState::internal_error:
-        return reply.fail("Resetting the Virtual Machine is required");
-    default:
-        break;
+    case RunState::internal_error: return reply.fail("Resetting the Virtual Machine is required");
+    default: break;
     }
     auto shared = std::make_shared<qmp::TypedReply<void>>(std::move(reply));
     control.service().cont([shared](Result<void> result) { shared->complete(result); });

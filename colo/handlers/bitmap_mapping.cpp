@@ -12,14 +12,16 @@ constexpr std::size_t kMaxAlias = 255;
 constexpr std::size_t kMaxNodeName = 31;
 constexpr std::size_t kMaxBitmapName = 1023;
 
-bool is_letter(char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z'); }
+bool is_letter(char c)
+{
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
+}
 
 bool well_formed(const std::string& name)
 {
     if (name.empty() || !is_letter(name.front())) return false;
-    return std::ranges::all_of(name, [](char c) {
-        return is_letter(c) || (c >= '0' && c <= '9') || c == '-' || c == '.' || c == '_';
-    });
+    return std::ranges::all_of(
+        name, [](char c) { return is_letter(c) || (c >= '0' && c <= '9') || c == '-' || c == '.' || c == '_'; });
 }
 
 Error invalid(const std::string& text)

@@ -60,9 +60,8 @@ void add_xen(Control& control, qmp::Registry& registry)
     registry.add<commands::XenSetGlobalDirtyLog>([&control](const auto& arguments, auto reply) {
         control.service().set_global_dirty_log(arguments.enable, completing(std::move(reply)));
     });
-    registry.add<commands::XenColoDoCheckpoint>([&control](const auto&, auto reply) {
-        control.service().do_checkpoint(completing(std::move(reply)));
-    });
+    registry.add<commands::XenColoDoCheckpoint>(
+        [&control](const auto&, auto reply) { control.service().do_checkpoint(completing(std::move(reply))); });
 }
 
 }  // namespace
@@ -75,7 +74,8 @@ void add_colo_commands(Control& control, qmp::Registry& registry)
         [&control](const auto&, auto reply) { lost_heartbeat(control, std::move(reply)); });
     add_xen(control, registry);
 
-    registry.add<commands::XQueryColo>([&control](const auto&, auto reply) { reply.succeed(control.service().status()); });
+    registry.add<commands::XQueryColo>(
+        [&control](const auto&, auto reply) { reply.succeed(control.service().status()); });
     registry.add<commands::XColoProtect>([&control](const auto& arguments, auto reply) {
         protect(control, arguments.uri.value_or(std::string()), std::move(reply));
     });

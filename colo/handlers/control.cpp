@@ -34,14 +34,35 @@ void Control::guest_resumed()
     events_.emit(schema::events::Resume{});
 }
 
-void Control::outgoing(TransferPhase phase, const std::string& error) { book_.outgoing(phase, error); }
-void Control::incoming(TransferPhase phase, const std::string& error) { book_.incoming(phase, error); }
-void Control::colo_entered(schema::COLOMode mode) { book_.colo_entered(mode); }
-void Control::colo_peer_lost() { book_.colo_peer_lost(); }
-void Control::colo_failover_started() { book_.colo_failover_started(); }
-void Control::colo_left(bool ok, const std::string& error) { book_.colo_left(ok, error); }
+void Control::outgoing(TransferPhase phase, const std::string& error)
+{
+    book_.outgoing(phase, error);
+}
+void Control::incoming(TransferPhase phase, const std::string& error)
+{
+    book_.incoming(phase, error);
+}
+void Control::colo_entered(schema::COLOMode mode)
+{
+    book_.colo_entered(mode);
+}
+void Control::colo_peer_lost()
+{
+    book_.colo_peer_lost();
+}
+void Control::colo_failover_started()
+{
+    book_.colo_failover_started();
+}
+void Control::colo_left(bool ok, const std::string& error)
+{
+    book_.colo_left(ok, error);
+}
 
-void Control::shutdown(bool guest, schema::ShutdownCause cause) { events_.emit(schema::events::Shutdown{guest, cause}); }
+void Control::shutdown(bool guest, schema::ShutdownCause cause)
+{
+    events_.emit(schema::events::Shutdown{guest, cause});
+}
 
 void Control::state_changed()
 {

@@ -15,15 +15,16 @@ bool outgoing_busy(MigrationStatus status)
     case MigrationStatus::none:
     case MigrationStatus::cancelled:
     case MigrationStatus::completed:
-    case MigrationStatus::failed:
-        return false;
-    default:
-        return true;
+    case MigrationStatus::failed: return false;
+    default: return true;
     }
 }
 
 // An incoming side that only listens may still be configured.
-bool incoming_busy(MigrationStatus status) { return status != MigrationStatus::setup && outgoing_busy(status); }
+bool incoming_busy(MigrationStatus status)
+{
+    return status != MigrationStatus::setup && outgoing_busy(status);
+}
 
 MigrationStatus status_of(TransferPhase phase)
 {
@@ -39,7 +40,10 @@ MigrationStatus status_of(TransferPhase phase)
 
 }  // namespace
 
-bool MigrationBook::in_progress() const { return outgoing_busy(outgoing_.status) || incoming_busy(incoming_.status); }
+bool MigrationBook::in_progress() const
+{
+    return outgoing_busy(outgoing_.status) || incoming_busy(incoming_.status);
+}
 
 void MigrationBook::change(Side& side, MigrationStatus status, const std::string& error)
 {
@@ -47,17 +51,24 @@ void MigrationBook::change(Side& side, MigrationStatus status, const std::string
     if (side.status == status) return;
     side.status = status;
     const bool always = &side == &incoming_ && status == MigrationStatus::setup;
-    if (always || settings_.enabled(schema::MigrationCapability::events)) events_.emit(schema::events::Migration{status});
+    if (always || settings_.enabled(schema::MigrationCapability::events))
+        events_.emit(schema::events::Migration{status});
 }
 
-void MigrationBook::start_outgoing() { change(outgoing_, MigrationStatus::setup); }
+void MigrationBook::start_outgoing()
+{
+    change(outgoing_, MigrationStatus::setup);
+}
 
 void MigrationBook::refuse_outgoing(const std::string& error)
 {
     if (outgoing_.status == MigrationStatus::setup) change(outgoing_, MigrationStatus::failed, error);
 }
 
-void MigrationBook::cancel_outgoing() { change(outgoing_, MigrationStatus::cancelling); }
+void MigrationBook::cancel_outgoing()
+{
+    change(outgoing_, MigrationStatus::cancelling);
+}
 
 // A side that was a source before and becomes a destination now would otherwise go on showing the old story.
 void MigrationBook::start_incoming()
@@ -111,7 +122,10 @@ void MigrationBook::colo_peer_lost()
     if (in_colo() && !failing_over_) colo_exit(COLOExitReason::error);
 }
 
-void MigrationBook::colo_failover_started() { failing_over_ = in_colo(); }
+void MigrationBook::colo_failover_started()
+{
+    failing_over_ = in_colo();
+}
 
 void MigrationBook::colo_left(bool ok, const std::string& error)
 {
@@ -129,7 +143,8 @@ void MigrationBook::settle(schema::ProtectionState state, const std::string& rea
 {
     if (!exit_reported_ && !failing_over_) return;
     if (state == schema::ProtectionState::unprotected) colo_left(true, {});
-    if (state == schema::ProtectionState::outdated || state == schema::ProtectionState::waiting) colo_left(false, reason);
+    if (state == schema::ProtectionState::outdated || state == schema::ProtectionState::waiting)
+        colo_left(false, reason);
 }
 
 schema::COLOStatus MigrationBook::colo_status() const

@@ -43,7 +43,8 @@ void migrate_incoming(Control& control, const std::string& uri, qmp::TypedReply<
     if (kind == UriKind::unknown) return reply.fail("unknown migration protocol: " + uri);
     if (kind != UriKind::usable) return reply.fail(uri_error(uri));
     if (!control.settings().enabled(MigrationCapability::x_colo))
-        return reply.fail("Plain incoming migration is not available: only protection is, set the capability 'x-colo' first");
+        return reply.fail(
+            "Plain incoming migration is not available: only protection is, set the capability 'x-colo' first");
     control.book().start_incoming();
     auto shared = std::make_shared<qmp::TypedReply<void>>(std::move(reply));
     control.service().migrate_incoming(uri, [&control, shared](Result<void> result) {
@@ -107,12 +108,10 @@ void start_protection(Control& control, const std::string& uri, qmp::TypedReply<
 void add_migration_commands(Control& control, qmp::Registry& registry)
 {
     add_settings(control, registry);
-    registry.add<commands::Migrate>([&control](const auto& arguments, auto reply) {
-        migrate(control, arguments, std::move(reply));
-    });
-    registry.add<commands::MigrateIncoming>([&control](const auto& arguments, auto reply) {
-        migrate_incoming(control, arguments.uri, std::move(reply));
-    });
+    registry.add<commands::Migrate>(
+        [&control](const auto& arguments, auto reply) { migrate(control, arguments, std::move(reply)); });
+    registry.add<commands::MigrateIncoming>(
+        [&control](const auto& arguments, auto reply) { migrate_incoming(control, arguments.uri, std::move(reply)); });
     registry.add<commands::MigrateCancel>([&control](const auto&, auto reply) {
         cancel(control);
         reply.succeed();

@@ -33,20 +33,38 @@ constexpr Missing kMissing[] = {
 
 // background-snapshot excludes these; the first hit is named.
 constexpr MigrationCapability kNotWithSnapshot[] = {
-    MigrationCapability::postcopy_ram, MigrationCapability::dirty_bitmaps, MigrationCapability::postcopy_blocktime,
-    MigrationCapability::late_block_activate, MigrationCapability::return_path, MigrationCapability::multifd,
-    MigrationCapability::pause_before_switchover, MigrationCapability::auto_converge, MigrationCapability::release_ram,
-    MigrationCapability::rdma_pin_all, MigrationCapability::compress, MigrationCapability::xbzrle,
-    MigrationCapability::x_colo, MigrationCapability::validate_uuid,
+    MigrationCapability::postcopy_ram,
+    MigrationCapability::dirty_bitmaps,
+    MigrationCapability::postcopy_blocktime,
+    MigrationCapability::late_block_activate,
+    MigrationCapability::return_path,
+    MigrationCapability::multifd,
+    MigrationCapability::pause_before_switchover,
+    MigrationCapability::auto_converge,
+    MigrationCapability::release_ram,
+    MigrationCapability::rdma_pin_all,
+    MigrationCapability::compress,
+    MigrationCapability::xbzrle,
+    MigrationCapability::x_colo,
+    MigrationCapability::validate_uuid,
 };
 
-std::size_t index_of(MigrationCapability capability) { return static_cast<std::size_t>(capability); }
+std::size_t index_of(MigrationCapability capability)
+{
+    return static_cast<std::size_t>(capability);
+}
 
 }  // namespace
 
-MigrationSettings::MigrationSettings() { set_defaults(parameters_); }
+MigrationSettings::MigrationSettings()
+{
+    set_defaults(parameters_);
+}
 
-bool MigrationSettings::enabled(MigrationCapability capability) const { return capabilities_[index_of(capability)]; }
+bool MigrationSettings::enabled(MigrationCapability capability) const
+{
+    return capabilities_[index_of(capability)];
+}
 
 std::vector<schema::MigrationCapabilityStatus> MigrationSettings::capabilities() const
 {
@@ -95,8 +113,9 @@ Result<void> MigrationSettings::set_parameters(const schema::MigrateSetParameter
     // Parameters that only act together with a capability are kept whether or not it can be switched on. These two
     // would act alone.
     if (!resulting.tls_creds->empty())
-        return make_error(Errc::unsupported,
-                          "Parameter 'tls-creds' is not available: there is no TLS between daemons, it must stay empty");
+        return make_error(
+            Errc::unsupported,
+            "Parameter 'tls-creds' is not available: there is no TLS between daemons, it must stay empty");
     if (*resulting.block_incremental)
         return make_error(Errc::unsupported,
                           "Parameter 'block-incremental' is not available: there is no block migration");

@@ -44,7 +44,8 @@ std::string uri_error(std::string_view uri)
 {
     const std::string scheme(scheme_of(uri));
     if (classify_uri(uri) == UriKind::no_transport)
-        return "A guest cannot be protected over '" + scheme + ":': that needs several connections in both directions, use tcp: or unix:";
+        return "A guest cannot be protected over '" + scheme +
+               ":': that needs several connections in both directions, use tcp: or unix:";
     return "error parsing address '" + std::string(uri.substr(scheme.size() + 1)) + "'";
 }
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Every command and every member of its arguments, at every depth, from the schema files: missing, each wrong JSON type,
-// out of range on both sides, unknown enum value, unexpected member, null. Nothing of it may reach the daemon.
+// Every command and every member of its arguments, at every depth, from the schema files: missing, each wrong JSON
+// type, out of range on both sides, unknown enum value, unexpected member, null. Nothing of it may reach the daemon.
 
 #include "handlers_fixture.h"
 #include "schema/tables.h"
@@ -90,7 +90,8 @@ protected:
     int checks_ = 0;
 };
 
-void ArgumentsTest::check_integer(const std::string& type, const std::string& path, const std::string& name, const Place& place)
+void ArgumentsTest::check_integer(const std::string& type, const std::string& path, const std::string& name,
+                                  const Place& place)
 {
     if (type == "int" || type == "int64") {
         expect(place(std::uint64_t{1} << 63), "Invalid parameter type for '" + path + "', expected: integer");
@@ -98,29 +99,36 @@ void ArgumentsTest::check_integer(const std::string& type, const std::string& pa
     }
     expect(place(json("18446744073709551616")), "Parameter '" + path + "' expects uint64");
     expect(place(json("-9223372036854775809")), "Parameter '" + path + "' expects uint64");
-    const std::map<std::string, std::uint64_t> narrow = {{"uint8", 256}, {"uint16", 65536}, {"uint32", std::uint64_t{1} << 32}};
+    const std::map<std::string, std::uint64_t> narrow = {
+        {"uint8", 256}, {"uint16", 65536}, {"uint32", std::uint64_t{1} << 32}};
     const auto width = narrow.find(type);
     if (width == narrow.end()) return;
     for (const Value& value : {Value(width->second), Value(-1), Value(~std::uint64_t{0})})
         expect(place(value), "Parameter '" + name + "' expects " + type + "_t");
 }
 
-void ArgumentsTest::check_types(const std::string& type, const std::string& path, const std::string& name, const Place& place)
+void ArgumentsTest::check_types(const std::string& type, const std::string& path, const std::string& name,
+                                const Place& place)
 {
     static const std::set<std::string> kUnsigned = {"uint8", "uint16", "uint32", "uint64", "size"};
     static const std::set<std::string> kSigned = {"int", "int64"};
     const Value* target = definitions_.contains(type) ? &definition(type) : nullptr;
     const std::string kind = target ? text(*target, "kind") : "";
-    std::string accepted = type == "str" || kind == "enum" ? "string" : type == "bool" ? "boolean" : type.front() == '[' ? "array" : "object";
+    std::string accepted = type == "str" || kind == "enum" ? "string"
+                           : type == "bool"                ? "boolean"
+                           : type.front() == '['           ? "array"
+                                                           : "object";
     if (kUnsigned.contains(type) || kSigned.contains(type)) accepted = "integer";
     if (kind == "alternate") accepted = type;
 
-    const std::pair<const char*, Value> samples[] = {{"null", nullptr},  {"boolean", false}, {"integer", 1},       {"real", 1.5},
-                                                     {"string", "1"},    {"array", Array()}, {"object", Object()}};
+    const std::pair<const char*, Value> samples[] = {{"null", nullptr},   {"boolean", false}, {"integer", 1},
+                                                     {"real", 1.5},       {"string", "1"},    {"array", Array()},
+                                                     {"object", Object()}};
     for (const auto& [sample, value] : samples) {
         if (sample == accepted || (kind == "alternate" && (value.is_null() || value.as_string()))) continue;
-        const std::string description = kUnsigned.contains(type) ? "Parameter '" + path + "' expects uint64"
-                                                                 : "Invalid parameter type for '" + path + "', expected: " + accepted;
+        const std::string description = kUnsigned.contains(type)
+                                            ? "Parameter '" + path + "' expects uint64"
+                                            : "Invalid parameter type for '" + path + "', expected: " + accepted;
         expect(place(value), description);
     }
     if (accepted == "integer") {
@@ -135,7 +143,8 @@ void ArgumentsTest::check_types(const std::string& type, const std::string& path
             expect(place(unknown), "Parameter '" + name + "' does not accept value '" + unknown + "'");
     if (kind == "struct") check_members(members_of(*target, "members"), path + ".", place);
     if (type.front() == '[')
-        check_types(type.substr(1, type.size() - 2), path + "[0]", "null", [&](Value value) { return place(Array{std::move(value)}); });
+        check_types(type.substr(1, type.size() - 2), path + "[0]", "null",
+                    [&](Value value) { return place(Array{std::move(value)}); });
 }
 
 void ArgumentsTest::check_members(const Array& members, const std::string& path, const Place& place)
@@ -175,9 +184,11 @@ TEST_F(ArgumentsTest, EveryMemberOfEveryCommand)
 TEST_F(ArgumentsTest, FirstErrorInSchemaOrderWinsUnexpectedComesLast)
 {
     EXPECT_EQ(error("migrate", R"({"zzz": 1, "resume": 1, "blk": 1})"), "Parameter 'uri' is missing");
-    EXPECT_EQ(error("migrate", R"({"zzz": 1, "resume": 1, "blk": 1, "uri": "x"})"), "Invalid parameter type for 'blk', expected: boolean");
+    EXPECT_EQ(error("migrate", R"({"zzz": 1, "resume": 1, "blk": 1, "uri": "x"})"),
+              "Invalid parameter type for 'blk', expected: boolean");
     EXPECT_EQ(error("migrate", R"({"zzz": 1, "uri": "x"})"), "Parameter 'zzz' is unexpected");
-    EXPECT_EQ(error("migrate-set-capabilities", R"({"capabilities": [{"capability": "events", "state": true}, {"state": true}]})"),
+    EXPECT_EQ(error("migrate-set-capabilities",
+                    R"({"capabilities": [{"capability": "events", "state": true}, {"state": true}]})"),
               "Parameter 'capabilities[1].capability' is missing");
     EXPECT_EQ(error("migrate-set-parameters", R"({"block-bitmap-mapping": [{"node-name": "n", "alias": "a", "bitmaps":
         [{"name": "x", "alias": "x"}, {"name": "b", "alias": "c", "transform": {"x": 1}}]}]})"),
@@ -195,7 +206,8 @@ TEST_F(ArgumentsTest, CommandListAndSchemaAgree)
         if (text(entity, "meta-type") == "command") introspected.insert(text(entity, "name"));
     EXPECT_EQ(listed, introspected);
     EXPECT_TRUE(listed.contains("x-query-colo"));
-    for (const char* gone : {"migrate_set_downtime", "migrate_set_speed", "migrate-set-cache-size", "query-migrate-cache-size"})
+    for (const char* gone :
+         {"migrate_set_downtime", "migrate_set_speed", "migrate-set-cache-size", "query-migrate-cache-size"})
         EXPECT_FALSE(listed.contains(gone));
 }
 

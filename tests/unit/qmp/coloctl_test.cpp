@@ -32,7 +32,8 @@ Outcome shell(const std::string& command)
     std::FILE* pipe = ::popen((command + " 2>&1").c_str(), "r");
     if (pipe == nullptr) return outcome;
     std::array<char, 4096> buffer;
-    while (const std::size_t size = std::fread(buffer.data(), 1, buffer.size(), pipe)) outcome.out.append(buffer.data(), size);
+    while (const std::size_t size = std::fread(buffer.data(), 1, buffer.size(), pipe))
+        outcome.out.append(buffer.data(), size);
     const int status = ::pclose(pipe);
     outcome.status = WIFEXITED(status) ? WEXITSTATUS(status) : -2;
     return outcome;
@@ -49,7 +50,11 @@ public:
 };
 
 struct Daemon {
-    explicit Daemon(const std::string& path, const std::string& domain) : live(registry, path)
+    Daemon(const std::string& path, const std::string& domain) : live(registry, path)
+    {
+        live.run([&] { prepare(domain); });
+    }
+    void prepare(const std::string& domain)
     {
         relay.target = &live.server();
         service.report.format = 1;
@@ -59,8 +64,8 @@ struct Daemon {
         service.report.mode = schema::ReplicationMode::lock_step;
         service.report.healthy = true;
         service.report.peer = "10.0.0.2:7777";
-        service.report.remote = schema::PeerReport{200, "10.0.0.2:7777", schema::DomainRole::secondary,
-                                                   schema::ProtectionState::protected_, true, "", 3, 41};
+        service.report.remote = schema::PeerReport{
+            200, "10.0.0.2:7777", schema::DomainRole::secondary, schema::ProtectionState::protected_, true, "", 3, 41};
     }
     FakeService service;
     Relay relay;
@@ -81,14 +86,18 @@ protected:
         EXPECT_TRUE(result->live.started());
         return result;
     }
-    static std::size_t lines(const std::string& text) { return static_cast<std::size_t>(std::ranges::count(text, '\n')); }
+    static std::size_t lines(const std::string& text)
+    {
+        return static_cast<std::size_t>(std::ranges::count(text, '\n'));
+    }
 
     qmp::test::TemporaryDirectory directory_;
 };
 
 TEST_F(ColoctlTest, UsageErrors)
 {
-    for (const char* arguments : {"", "nope", "status --bogus", "failover", "protect", "qmp web1", "status a/b", "-o xml status", "watch -n x"}) {
+    for (const char* arguments : {"", "nope", "status --bogus", "failover", "protect", "qmp web1", "status a/b",
+                                  "-o xml status", "watch -n x"}) {
         const Outcome outcome = ctl(arguments);
         EXPECT_EQ(outcome.status, 2) << arguments;
         EXPECT_THAT(outcome.out, StartsWith("coloctl: usage: ")) << arguments;
@@ -160,7 +169,7 @@ TEST_F(ColoctlTest, StatusAsJson)
 TEST_F(ColoctlTest, ADaemonThatHangsIsGivenUp)
 {
     auto web1 = daemon("web1");
-    web1->service.hold = true;
+    web1->live.run([&] { web1->service.hold = true; });
     const Outcome outcome = ctl("--timeout 0.1 qmp web1 stop");
     EXPECT_EQ(outcome.status, 3);
     EXPECT_EQ(outcome.out, "coloctl: stop: no answer in time\n");
@@ -179,7 +188,7 @@ TEST_F(ColoctlTest, WatchPrintsPlainLinesWithoutATerminal)
 TEST_F(ColoctlTest, ProtectWaitsUntilItIsProtected)
 {
     auto web1 = daemon("web1");
-    web1->service.report.state = schema::ProtectionState::protected_;
+    web1->live.run([&] { web1->service.report.state = schema::ProtectionState::protected_; });
     Outcome outcome = ctl("protect web1 --to tcp:h:1");
     EXPECT_EQ(outcome.status, 0) << outcome.out;
     EXPECT_THAT(outcome.out, HasSubstr("web1: primary protected"));
@@ -192,17 +201,18 @@ TEST_F(ColoctlTest, ProtectWaitsUntilItIsProtected)
     web1->live.run([&] {
         web1->service.report.state = schema::ProtectionState::unprotected;
         web1->control.outgoing(TransferPhase::failed, "Connection refused");
+        web1->service.outcome = make_error(Errc::refused, "no peer is configured");
     });
-    web1->service.outcome = make_error(Errc::refused, "no peer is configured");
     EXPECT_EQ(ctl("protect web1").out, "coloctl: web1: no peer is configured\n");
 }
 
 TEST_F(ColoctlTest, ProtectSaysWhyItFailedLater)
 {
     auto web1 = daemon("web1");
-    web1->service.report.state = schema::ProtectionState::connecting;
+    web1->live.run([&] { web1->service.report.state = schema::ProtectionState::connecting; });
     std::thread failure([&] {
-        for (const Deadline deadline = soon(); now() < deadline; std::this_thread::sleep_for(std::chrono::milliseconds(2)))
+        for (const Deadline deadline = soon(); now() < deadline;
+             std::this_thread::sleep_for(std::chrono::milliseconds(2)))
             if (web1->live.run([&] { return !web1->service.take_calls().empty(); })) break;
         web1->live.run([&] { web1->control.outgoing(TransferPhase::failed, "Connection refused"); });
     });
@@ -215,7 +225,7 @@ TEST_F(ColoctlTest, ProtectSaysWhyItFailedLater)
 TEST_F(ColoctlTest, FailoverAndUnprotect)
 {
     auto web1 = daemon("web1");
-    web1->service.report.state = schema::ProtectionState::unprotected;
+    web1->live.run([&] { web1->service.report.state = schema::ProtectionState::unprotected; });
     EXPECT_EQ(ctl("failover web1").status, 0);
     EXPECT_EQ(ctl("failover web1 --accept-data-loss").status, 0);
     EXPECT_EQ(ctl("-s " + directory_.file("web1.qmp") + " unprotect").status, 0);
@@ -233,7 +243,8 @@ TEST_F(ColoctlTest, RawCommandsAndEvents)
     EXPECT_EQ(ctl("qmp web1 query-name").out, "{\n  \"name\": \"web1\"\n}\n");
     EXPECT_EQ(ctl("qmp web1 migrate-set-parameters '{\"x-checkpoint-delay\": 500}'").status, 0);
     EXPECT_EQ(ctl("-s " + directory_.file("web1.qmp") + " qmp query-status").status, 0);
-    EXPECT_EQ(ctl("-s " + directory_.file("web1.qmp") + " qmp migrate-set-parameters '{\"max-bandwidth\": 5}'").status, 0);
+    EXPECT_EQ(ctl("-s " + directory_.file("web1.qmp") + " qmp migrate-set-parameters '{\"max-bandwidth\": 5}'").status,
+              0);
     Outcome outcome = ctl("qmp web1 nope");
     EXPECT_EQ(outcome.status, 1);
     EXPECT_EQ(outcome.out, "coloctl: nope: The command nope has not been found\n");

@@ -41,7 +41,10 @@ public:
     std::vector<std::string> blocked_reasons() const override { return blockers; }
     StatusReport status() const override { return report; }
     void lost_heartbeat(Done done) override { operation("lost-heartbeat", done); }
-    void failover(bool accept, Done done) override { operation(accept ? "failover accept-data-loss" : "failover", done); }
+    void failover(bool accept, Done done) override
+    {
+        operation(accept ? "failover accept-data-loss" : "failover", done);
+    }
     void unprotect(Done done) override { operation("unprotect", done); }
     void do_checkpoint(Done done) override { operation("checkpoint", done); }
     void save_device_state(const std::string& file, bool live, Done done) override
@@ -49,7 +52,10 @@ public:
         operation("save " + file + (live ? " live" : ""), done);
     }
     void load_device_state(const std::string& file, Done done) override { operation("load " + file, done); }
-    void set_global_dirty_log(bool enable, Done done) override { operation(enable ? "dirty-log on" : "dirty-log off", done); }
+    void set_global_dirty_log(bool enable, Done done) override
+    {
+        operation(enable ? "dirty-log on" : "dirty-log off", done);
+    }
 
 private:
     void operation(const std::string& what, const Done& done)

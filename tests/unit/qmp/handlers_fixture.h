@@ -37,8 +37,8 @@ protected:
     }
     void enable(const std::string& capability, bool on = true)
     {
-        must("migrate-set-capabilities",
-             R"({"capabilities": [{"capability": ")" + capability + R"(", "state": )" + (on ? "true" : "false") + "}]}");
+        must("migrate-set-capabilities", R"({"capabilities": [{"capability": ")" + capability + R"(", "state": )" +
+                                             (on ? "true" : "false") + "}]}");
     }
 
     FakeService service_;

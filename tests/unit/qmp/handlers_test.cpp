@@ -13,7 +13,8 @@ constexpr const char* kInProgress = "There's a migration process in progress";
 
 TEST_F(HandlersTest, Identity)
 {
-    EXPECT_EQ(result("query-version"), json(R"({"qemu": {"major": 7, "minor": 0, "micro": 0}, "package": "colod 9.9"})"));
+    EXPECT_EQ(result("query-version"),
+              json(R"({"qemu": {"major": 7, "minor": 0, "micro": 0}, "package": "colod 9.9"})"));
     EXPECT_EQ(result("query-name"), json(R"({"name": "web1"})"));
     EXPECT_EQ(result("query-uuid"), json(R"({"UUID": "01234567-89ab-cdef-0123-456789abcdef"})"));
     EXPECT_EQ(result("query-kvm"), json(R"({"enabled": false, "present": true})"));
@@ -29,12 +30,21 @@ TEST_F(HandlersTest, RunStates)
     service_.state = RunState::finish_migrate;
     EXPECT_EQ(result("query-status"), json(R"({"running": false, "singlestep": false, "status": "finish-migrate"})"));
 
-    struct Case { RunState state; const char* stop_call; const char* cont_call; const char* cont_error; };
+    struct Case {
+        RunState state;
+        const char* stop_call;
+        const char* cont_call;
+        const char* cont_error;
+    };
     const Case cases[] = {
-        {RunState::running, "stop", nullptr, nullptr}, {RunState::paused, nullptr, "cont", nullptr},
-        {RunState::prelaunch, nullptr, "cont", nullptr}, {RunState::postmigrate, nullptr, "cont", nullptr},
-        {RunState::restore_vm, nullptr, "cont", nullptr}, {RunState::io_error, nullptr, "cont", nullptr},
-        {RunState::inmigrate, nullptr, nullptr, nullptr}, {RunState::suspended, "stop", nullptr, nullptr},
+        {RunState::running, "stop", nullptr, nullptr},
+        {RunState::paused, nullptr, "cont", nullptr},
+        {RunState::prelaunch, nullptr, "cont", nullptr},
+        {RunState::postmigrate, nullptr, "cont", nullptr},
+        {RunState::restore_vm, nullptr, "cont", nullptr},
+        {RunState::io_error, nullptr, "cont", nullptr},
+        {RunState::inmigrate, nullptr, nullptr, nullptr},
+        {RunState::suspended, "stop", nullptr, nullptr},
         {RunState::finish_migrate, nullptr, nullptr, "Migration is not finalized yet"},
         {RunState::shutdown, nullptr, nullptr, "Resetting the Virtual Machine is required"},
         {RunState::internal_error, nullptr, nullptr, "Resetting the Virtual Machine is required"},
@@ -43,12 +53,16 @@ TEST_F(HandlersTest, RunStates)
         service_.state = c.state;
         service_.calls.clear();
         must("stop");
-        EXPECT_EQ(service_.take_calls(), c.stop_call ? std::vector<std::string>{c.stop_call} : std::vector<std::string>{}) << to_string(c.state);
+        EXPECT_EQ(service_.take_calls(),
+                  c.stop_call ? std::vector<std::string>{c.stop_call} : std::vector<std::string>{})
+            << to_string(c.state);
         if (c.cont_error)
             EXPECT_EQ(error("cont"), c.cont_error);
         else
             must("cont");
-        EXPECT_EQ(service_.take_calls(), c.cont_call ? std::vector<std::string>{c.cont_call} : std::vector<std::string>{}) << to_string(c.state);
+        EXPECT_EQ(service_.take_calls(),
+                  c.cont_call ? std::vector<std::string>{c.cont_call} : std::vector<std::string>{})
+            << to_string(c.state);
     }
 }
 
@@ -94,8 +108,10 @@ TEST_F(HandlersTest, ErrorsOfTheDaemonAreAnswers)
 TEST_F(HandlersTest, MigrateChecksInOrder)
 {
     const char* ok = R"({"uri": "tcp:h:1"})";
-    EXPECT_EQ(error("migrate", R"({"uri": "tcp:h:1", "resume": true})"), "Cannot resume if there is no paused migration");
-    EXPECT_EQ(error("migrate", ok), "Plain migration is not available: only protection is, set the capability 'x-colo' first");
+    EXPECT_EQ(error("migrate", R"({"uri": "tcp:h:1", "resume": true})"),
+              "Cannot resume if there is no paused migration");
+    EXPECT_EQ(error("migrate", ok),
+              "Plain migration is not available: only protection is, set the capability 'x-colo' first");
     enable("x-colo");
     service_.blockers = {"a disk is in the way"};
     service_.state = RunState::inmigrate;
@@ -113,7 +129,8 @@ TEST_F(HandlersTest, MigrateChecksInOrder)
     must("migrate", ok);
     EXPECT_THAT(service_.take_calls(), ElementsAre("migrate tcp:h:1"));
     EXPECT_EQ(error("migrate", ok), kInProgress);
-    EXPECT_EQ(error("migrate", R"({"uri": "tcp:h:1", "resume": true})"), "Cannot resume if there is no paused migration");
+    EXPECT_EQ(error("migrate", R"({"uri": "tcp:h:1", "resume": true})"),
+              "Cannot resume if there is no paused migration");
 }
 
 TEST_F(HandlersTest, MigrateUris)
@@ -121,11 +138,14 @@ TEST_F(HandlersTest, MigrateUris)
     enable("x-colo");
     enable("events");
     for (const char* uri : {"", "tcp", "foo:bar", "TCP:h:1"}) {
-        EXPECT_EQ(error("migrate", std::string(R"({"uri": ")") + uri + "\"}"), "Parameter 'uri' expects a valid migration protocol") << uri;
+        EXPECT_EQ(error("migrate", std::string(R"({"uri": ")") + uri + "\"}"),
+                  "Parameter 'uri' expects a valid migration protocol")
+            << uri;
         EXPECT_EQ(result("query-migrate"), json(R"({"status": "failed"})"));
         EXPECT_THAT(events_.take(), ElementsAre("MIGRATION setup", "MIGRATION failed"));
     }
-    for (const char* uri : {"exec:cat", "fd:x", "vsock:1:2", "rdma:h:1", "tcp:h", "tcp:", "tcp:h:", "tcp:[::1", "tcp:[::1]", "tcp:a:b:c", "unix:"}) {
+    for (const char* uri : {"exec:cat", "fd:x", "vsock:1:2", "rdma:h:1", "tcp:h", "tcp:", "tcp:h:", "tcp:[::1",
+                            "tcp:[::1]", "tcp:a:b:c", "unix:"}) {
         const std::string text = error("migrate", std::string(R"({"uri": ")") + uri + "\"}");
         EXPECT_EQ(result("query-migrate").find("error-desc")->as_string()->substr(0, 400), text) << uri;
     }
@@ -183,8 +203,8 @@ TEST_F(HandlersTest, LifeOfAProtectionOnThePrimary)
     EXPECT_EQ(*completed.find("downtime"), schema::Value(5));
     EXPECT_EQ(*completed.find("ram")->find("remaining"), schema::Value(0));
     EXPECT_EQ(completed.find("expected-downtime"), nullptr);
-    EXPECT_THAT(events_.take(), ElementsAre("MIGRATION setup", "MIGRATION active", "MIGRATION colo", "MIGRATION completed",
-                                            "COLO_EXIT primary request"));
+    EXPECT_THAT(events_.take(), ElementsAre("MIGRATION setup", "MIGRATION active", "MIGRATION colo",
+                                            "MIGRATION completed", "COLO_EXIT primary request"));
     EXPECT_THAT(service_.take_calls(), ElementsAre("migrate tcp:h:1", "lost-heartbeat"));
     EXPECT_EQ(error("x-colo-lost-heartbeat"), "The feature 'colo' is not enabled");
     must("migrate", R"({"uri": "tcp:h:2"})");
@@ -260,7 +280,8 @@ TEST_F(HandlersTest, CancelOfAnOutgoingMigration)
     control_.outgoing(TransferPhase::active, {});  // too late
     control_.outgoing(TransferPhase::failed, "connection closed");
     EXPECT_EQ(result("query-migrate"), json(R"({"status": "cancelled"})"));
-    EXPECT_THAT(events_.take(), ElementsAre("MIGRATION setup", "MIGRATION active", "MIGRATION cancelling", "MIGRATION cancelled"));
+    EXPECT_THAT(events_.take(),
+                ElementsAre("MIGRATION setup", "MIGRATION active", "MIGRATION cancelling", "MIGRATION cancelled"));
     must("migrate_cancel");
     EXPECT_EQ(service_.take_calls().size(), 2u);
 }
@@ -276,12 +297,20 @@ TEST_F(HandlersTest, Incoming)
     service_.outcome = make_error(Errc::failed, "Address already in use");
     EXPECT_EQ(error("migrate-incoming", R"({"uri": "tcp::1"})"), "Address already in use");
     service_.outcome = {};
-    must("migrate-incoming", R"({"uri": "tcp::0"})");  // a failed call may be repeated
+    must("migrate-incoming", R"({"uri": "tcp::0"})");                                // a failed call may be repeated
     EXPECT_THAT(events_.take(), ElementsAre("MIGRATION setup", "MIGRATION setup"));  // without the capability, too
     EXPECT_EQ(error("migrate-incoming", R"({"uri": "tcp::1"})"), "The incoming migration has already been started");
     EXPECT_EQ(result("query-migrate"), json("{}"));
-    service_.addresses = {{schema::SocketAddressInet{.host = "0.0.0.0", .port = "4444", .numeric = {}, .to = {}, .ipv4 = {}, .ipv6 = {}, .keep_alive = {}, .mptcp = {}}}};
-    EXPECT_EQ(result("query-migrate"), json(R"({"socket-address": [{"type": "inet", "host": "0.0.0.0", "port": "4444"}]})"));
+    service_.addresses = {{schema::SocketAddressInet{.host = "0.0.0.0",
+                                                     .port = "4444",
+                                                     .numeric = {},
+                                                     .to = {},
+                                                     .ipv4 = {},
+                                                     .ipv6 = {},
+                                                     .keep_alive = {},
+                                                     .mptcp = {}}}};
+    EXPECT_EQ(result("query-migrate"),
+              json(R"({"socket-address": [{"type": "inet", "host": "0.0.0.0", "port": "4444"}]})"));
     control_.incoming(TransferPhase::active, {});
     EXPECT_EQ(*result("query-migrate").find("status"), schema::Value("active"));
     EXPECT_THAT(events_.take(), IsEmpty());
@@ -305,7 +334,8 @@ TEST_F(HandlersTest, ProtectSwitchesColoOnOnlyIfItStarts)
 TEST_F(HandlersTest, AnswersMayComeLater)
 {
     service_.hold = true;
-    EXPECT_THAT(monitor_.send(R"({"execute": "xen-colo-do-checkpoint", "id": 1} {"execute": "query-name", "id": 2})"), IsEmpty());
+    EXPECT_THAT(monitor_.send(R"({"execute": "xen-colo-do-checkpoint", "id": 1} {"execute": "query-name", "id": 2})"),
+                IsEmpty());
     service_.finish({});
     EXPECT_THAT(monitor_.send(""), ElementsAre(qmp::test::with_id(qmp::test::empty_answer(), 1),
                                                json(R"({"return": {"name": "web1"}, "id": 2})")));
@@ -315,13 +345,15 @@ TEST_F(HandlersTest, XenCommands)
 {
     must("xen-save-devices-state", R"({"filename": "/a"})");
     must("xen-save-devices-state", R"({"filename": "/b", "live": false})");
-    EXPECT_EQ(error("xen-load-devices-state", R"({"filename": "/a"})"), "Cannot update device state while vm is running");
+    EXPECT_EQ(error("xen-load-devices-state", R"({"filename": "/a"})"),
+              "Cannot update device state while vm is running");
     service_.state = RunState::paused;
     must("xen-load-devices-state", R"({"filename": "/a"})");
     must("xen-set-global-dirty-log", R"({"enable": true})");
     must("xen-set-global-dirty-log", R"({"enable": false})");
     must("xen-colo-do-checkpoint");
-    EXPECT_THAT(service_.take_calls(), ElementsAre("save /a live", "save /b", "load /a", "dirty-log on", "dirty-log off", "checkpoint"));
+    EXPECT_THAT(service_.take_calls(),
+                ElementsAre("save /a live", "save /b", "load /a", "dirty-log on", "dirty-log off", "checkpoint"));
     service_.outcome = make_error(Errc::corrupt, "bad magic");
     EXPECT_EQ(error("xen-load-devices-state", R"({"filename": "/a"})"), "An IO error has occurred");
     service_.outcome = make_error(Errc::unsupported, "not with this guest");

@@ -26,7 +26,8 @@ std::vector<std::string> all(std::string_view stream, std::size_t piece = std::s
         std::string_view part = stream.substr(0, piece);
         stream.remove_prefix(part.size());
         while (!part.empty())
-            if (auto message = parser.next(part)) result.push_back(*message ? to_json(**message) : "! " + message->error().text);
+            if (auto message = parser.next(part))
+                result.push_back(*message ? to_json(**message) : "! " + message->error().text);
     }
     return result;
 }
@@ -40,17 +41,40 @@ std::string one(std::string_view text)
 TEST(Json, AcceptsAndPrints)
 {
     const std::pair<const char*, const char*> cases[] = {
-        {"null", "null"}, {"true", "true"}, {"false", "false"}, {"0", "0"}, {"-0", "0"}, {"-7", "-7"},
-        {"9223372036854775807", "9223372036854775807"}, {"-9223372036854775808", "-9223372036854775808"},
-        {"9223372036854775808", "9223372036854775808"}, {"18446744073709551615", "18446744073709551615"},
-        {"18446744073709551616", "1.8446744073709552e+19"}, {"-9223372036854775809", "-9.2233720368547758e+18"},
-        {"1.0", "1"}, {"1e3", "1000"}, {"-1.5E-2", "-0.014999999999999999"}, {"0.1", "0.10000000000000001"}, {"1E+2", "100"},
-        {"1e999", "1e999"}, {"-1e999", "-1e999"}, {"1e-999", "0"},
-        {"[]", "[]"}, {"{}", "{}"}, {"[ 1 ,\t2\r\n]", "[1, 2]"}, {R"({"a":1,"b":[{}]})", R"({"a": 1, "b": [{}]})"},
-        {R"("a\"b\\c\/d\b\f\n\r\t")", R"("a\"b\\c/d\b\f\n\r\t")"}, {R"('a"b')", R"("a\"b")"}, {R"('a\'b')", R"("a'b")"},
-        {R"("a\'b")", R"("a'b")"}, {R"("\u0041\u00e9\u20AC\ud83d\ude00")", R"("A\u00E9\u20AC\uD83D\uDE00")"},
-        {"\"\xc3\xa9\xe2\x82\xac\xf0\x9f\x98\x80\"", R"("\u00E9\u20AC\uD83D\uDE00")"}, {R"("\u0000x")", R"("\u0000x")"},
-        {"\"\xc0\x80\"", R"("\u0000")"}, {"\"\x7f\"", R"("\u007F")"}, {R"("%s %d")", R"("%s %d")"},
+        {"null", "null"},
+        {"true", "true"},
+        {"false", "false"},
+        {"0", "0"},
+        {"-0", "0"},
+        {"-7", "-7"},
+        {"9223372036854775807", "9223372036854775807"},
+        {"-9223372036854775808", "-9223372036854775808"},
+        {"9223372036854775808", "9223372036854775808"},
+        {"18446744073709551615", "18446744073709551615"},
+        {"18446744073709551616", "1.8446744073709552e+19"},
+        {"-9223372036854775809", "-9.2233720368547758e+18"},
+        {"1.0", "1"},
+        {"1e3", "1000"},
+        {"-1.5E-2", "-0.014999999999999999"},
+        {"0.1", "0.10000000000000001"},
+        {"1E+2", "100"},
+        {"1e999", "1e999"},
+        {"-1e999", "-1e999"},
+        {"1e-999", "0"},
+        {"[]", "[]"},
+        {"{}", "{}"},
+        {"[ 1 ,\t2\r\n]", "[1, 2]"},
+        {R"({"a":1,"b":[{}]})", R"({"a": 1, "b": [{}]})"},
+        {R"("a\"b\\c\/d\b\f\n\r\t")", R"("a\"b\\c/d\b\f\n\r\t")"},
+        {R"('a"b')", R"("a\"b")"},
+        {R"('a\'b')", R"("a'b")"},
+        {R"("a\'b")", R"("a'b")"},
+        {R"("\u0041\u00e9\u20AC\ud83d\ude00")", R"("A\u00E9\u20AC\uD83D\uDE00")"},
+        {"\"\xc3\xa9\xe2\x82\xac\xf0\x9f\x98\x80\"", R"("\u00E9\u20AC\uD83D\uDE00")"},
+        {R"("\u0000x")", R"("\u0000x")"},
+        {"\"\xc0\x80\"", R"("\u0000")"},
+        {"\"\x7f\"", R"("\u007F")"},
+        {R"("%s %d")", R"("%s %d")"},
         {R"({"":""})", R"({"": ""})"},
     };
     for (const auto& [text, expected] : cases) EXPECT_EQ(one(text), expected) << text;
@@ -71,22 +95,42 @@ TEST(Json, KeepsNumberKindsApart)
 TEST(Json, RequestLevelErrors)
 {
     const std::pair<const char*, const char*> cases[] = {
-        {"}", "expecting value"}, {"]", "expecting value"}, {",", "expecting value"}, {":", "expecting value"},
-        {"[,]", "expecting value"}, {"[1,]", "expecting value"}, {R"({"a":})", "expecting value"},
-        {R"({"a":1,})", "expecting value"}, {R"({"a"})", "missing : in object pair"}, {R"({"a" 1})", "missing : in object pair"},
-        {"{1:2}", "key is not a string in object"}, {"{null:2}", "key is not a string in object"},
-        {"{[]:2}", "key is not a string in object"}, {R"({"a":1 "b":2})", "expected separator in dict"},
-        {R"({"a":1])", "expected separator in dict"}, {"[1 2]", "expected separator in list"}, {"[1}", "expected separator in list"},
-        {R"({"a":1,"a":2})", "duplicate key"}, {"nope", "invalid keyword 'nope'"}, {"[nul]", "invalid keyword 'nul'"},
-        {R"("\x41")", "invalid escape sequence in string"}, {R"("\u12G4")", "invalid escape sequence in string"},
-        {R"("\u12")", "invalid escape sequence in string"}, {R"("\ud800")", R"(\ud800 is not a valid Unicode character)"},
+        {"}", "expecting value"},
+        {"]", "expecting value"},
+        {",", "expecting value"},
+        {":", "expecting value"},
+        {"[,]", "expecting value"},
+        {"[1,]", "expecting value"},
+        {R"({"a":})", "expecting value"},
+        {R"({"a":1,})", "expecting value"},
+        {R"({"a"})", "missing : in object pair"},
+        {R"({"a" 1})", "missing : in object pair"},
+        {"{1:2}", "key is not a string in object"},
+        {"{null:2}", "key is not a string in object"},
+        {"{[]:2}", "key is not a string in object"},
+        {R"({"a":1 "b":2})", "expected separator in dict"},
+        {R"({"a":1])", "expected separator in dict"},
+        {"[1 2]", "expected separator in list"},
+        {"[1}", "expected separator in list"},
+        {R"({"a":1,"a":2})", "duplicate key"},
+        {"nope", "invalid keyword 'nope'"},
+        {"[nul]", "invalid keyword 'nul'"},
+        {R"("\x41")", "invalid escape sequence in string"},
+        {R"("\u12G4")", "invalid escape sequence in string"},
+        {R"("\u12")", "invalid escape sequence in string"},
+        {R"("\ud800")", R"(\ud800 is not a valid Unicode character)"},
         {R"("\uDC00")", R"(\uDC00 is not a valid Unicode character)"},
         {R"("\ud800\u0041")", R"(\ud800 is not a valid Unicode character)"},
-        {R"("\uffff")", R"(\uffff is not a valid Unicode character)"}, {R"("\uFDD0")", R"(\uFDD0 is not a valid Unicode character)"},
-        {"\"\x80\"", "invalid UTF-8 sequence in string"}, {"\"\xc3\"", "invalid UTF-8 sequence in string"},
-        {"\"\xc1\x81\"", "invalid UTF-8 sequence in string"}, {"\"\xe0\x80\x80\"", "invalid UTF-8 sequence in string"},
-        {"\"\xed\xa0\x80\"", "invalid UTF-8 sequence in string"}, {"\"\xef\xbf\xbf\"", "invalid UTF-8 sequence in string"},
-        {"\"\xf4\x90\x80\x80\"", "invalid UTF-8 sequence in string"}, {"\"\xf0\x9f\xbf\xbe\"", "invalid UTF-8 sequence in string"},
+        {R"("\uffff")", R"(\uffff is not a valid Unicode character)"},
+        {R"("\uFDD0")", R"(\uFDD0 is not a valid Unicode character)"},
+        {"\"\x80\"", "invalid UTF-8 sequence in string"},
+        {"\"\xc3\"", "invalid UTF-8 sequence in string"},
+        {"\"\xc1\x81\"", "invalid UTF-8 sequence in string"},
+        {"\"\xe0\x80\x80\"", "invalid UTF-8 sequence in string"},
+        {"\"\xed\xa0\x80\"", "invalid UTF-8 sequence in string"},
+        {"\"\xef\xbf\xbf\"", "invalid UTF-8 sequence in string"},
+        {"\"\xf4\x90\x80\x80\"", "invalid UTF-8 sequence in string"},
+        {"\"\xf0\x9f\xbf\xbe\"", "invalid UTF-8 sequence in string"},
     };
     for (const auto& [text, expected] : cases) {
         const std::string stream = std::string(text) + "\n 7 ";
@@ -105,8 +149,9 @@ TEST(Json, StrayBytesAndRecovery)
     EXPECT_THAT(all("01\n2 "), ElementsAre("! JSON parse error, stray '01'", "2"));
     EXPECT_THAT(all("1.\n"), ElementsAre("! JSON parse error, stray '1.\n'"));
     EXPECT_THAT(all(".5\n"), ElementsAre("! JSON parse error, stray '.'"));
-    EXPECT_THAT(all("-\n\n1e+\n\n1e\n"), ElementsAre("! JSON parse error, stray '-\n'", "! JSON parse error, stray '1e+\n'",
-                                                 "! JSON parse error, stray '1e\n'"));
+    EXPECT_THAT(all("-\n\n1e+\n\n1e\n"),
+                ElementsAre("! JSON parse error, stray '-\n'", "! JSON parse error, stray '1e+\n'",
+                            "! JSON parse error, stray '1e\n'"));
     EXPECT_THAT(all("# a comment\n7\n"), ElementsAre("! JSON parse error, stray '#'", "7"));
     EXPECT_THAT(all("True\n"), ElementsAre("! JSON parse error, stray 'T'"));
     EXPECT_THAT(all("trueX\n"), ElementsAre("true", "! JSON parse error, stray 'X'"));
@@ -120,7 +165,8 @@ TEST(Json, FramingDoesNotNeedNewlines)
 {
     const std::string stream = "{}{\"a\":[1,{}]}[]\"x\"true false-1 2\n\n{\"b\"\n:\r\n2}";
     const auto whole = all(stream);
-    EXPECT_THAT(whole, ElementsAre("{}", R"({"a": [1, {}]})", "[]", "\"x\"", "true", "false", "-1", "2", R"({"b": 2})"));
+    EXPECT_THAT(whole,
+                ElementsAre("{}", R"({"a": [1, {}]})", "[]", "\"x\"", "true", "false", "-1", "2", R"({"b": 2})"));
     for (const std::size_t piece : {1u, 2u, 3u, 7u}) EXPECT_EQ(all(stream, piece), whole) << piece;
 }
 
@@ -129,7 +175,8 @@ TEST(Json, ParseJsonWantsExactlyOneValue)
     EXPECT_EQ(one(" 12 "), "12");
     EXPECT_EQ(one("12"), "12");
     EXPECT_EQ(one("true"), "true");
-    for (const char* text : {"", "  ", "[1", "1 2", "{} x", "[] [", "\"abc", "{}\""}) EXPECT_FALSE(parse_json(text)) << text;
+    for (const char* text : {"", "  ", "[1", "1 2", "{} x", "[] [", "\"abc", "{}\""})
+        EXPECT_FALSE(parse_json(text)) << text;
 }
 
 std::string repeat(const char* text, std::size_t times)
@@ -145,7 +192,8 @@ TEST(JsonLimits, Nesting)
     const std::string objects = repeat("{\"a\":", kMaxNesting) + "1" + std::string(kMaxNesting, '}');
     EXPECT_TRUE(parse_json(objects));
     // Reported at the bracket that is one too many; the rest is new input.
-    EXPECT_THAT(all(std::string(kMaxNesting + 1, '[') + "{}"), ElementsAre("! JSON nesting depth limit exceeded", "{}"));
+    EXPECT_THAT(all(std::string(kMaxNesting + 1, '[') + "{}"),
+                ElementsAre("! JSON nesting depth limit exceeded", "{}"));
 }
 
 TEST(JsonLimits, Tokens)

@@ -24,7 +24,10 @@
 namespace colo::qmp::test {
 
 // Generous: on a busy machine a test must still pass.
-inline Deadline soon() { return now() + Duration{60'000'000}; }
+inline Deadline soon()
+{
+    return now() + Duration{60'000'000};
+}
 
 class TemporaryDirectory {
 public:
@@ -92,7 +95,8 @@ public:
     // Waits until so many clients are connected.
     bool wait_clients(std::size_t count)
     {
-        for (const Deadline deadline = soon(); now() < deadline; std::this_thread::sleep_for(std::chrono::milliseconds(2)))
+        for (const Deadline deadline = soon(); now() < deadline;
+             std::this_thread::sleep_for(std::chrono::milliseconds(2)))
             if (clients() == count) return true;
         return false;
     }

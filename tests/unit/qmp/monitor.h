@@ -32,7 +32,10 @@ inline schema::Value with_id(schema::Value answer, schema::Value id)
     return answer;
 }
 
-inline schema::Value empty_answer() { return schema::Object{{"return", schema::Object()}}; }
+inline schema::Value empty_answer()
+{
+    return schema::Object{{"return", schema::Object()}};
+}
 
 class Monitor {
 public:

@@ -53,7 +53,7 @@ TEST_F(ServerTest, SocketFileBelongsToTheGroupOnly)
 {
     LiveServer live(registry_, path_);
     ASSERT_TRUE(live.started()) << live.started().error().text;
-    struct stat status{};
+    struct stat status {};
     ASSERT_EQ(::lstat(path_.c_str(), &status), 0);
     EXPECT_EQ(status.st_mode & 0777u, 0660u);
     EXPECT_TRUE(S_ISSOCK(status.st_mode));
@@ -153,7 +153,8 @@ TEST_F(ServerTest, WhatWasAskedBeforeTheEndIsAnswered)
 {
     LiveServer live(registry_, path_);
     Client one = client();
-    ASSERT_TRUE(one.write(R"({"execute":"echo","id":1}{"execute":"later","id":2}{"execute":"echo","id":3}{"execute")", soon()));
+    ASSERT_TRUE(
+        one.write(R"({"execute":"echo","id":1}{"execute":"later","id":2}{"execute":"echo","id":3}{"execute")", soon()));
     ::shutdown(one.fd(), SHUT_WR);
     EXPECT_EQ(*one.read(soon())->find("id"), Value(1));
     wait_waiting(1);

@@ -21,7 +21,8 @@ protected:
     {
         registry_.add_raw("echo", [](const Object& arguments, Reply reply) { reply.succeed(arguments); });
         registry_.add_raw("later", [this](const Object&, Reply reply) { waiting_.push_back(std::move(reply)); });
-        registry_.add_raw("urgent", [](const Object&, Reply reply) { reply.succeed("now"); }, true);
+        registry_.add_raw(
+            "urgent", [](const Object&, Reply reply) { reply.succeed("now"); }, true);
         registry_.add_raw("throw", [](const Object&, Reply) { throw std::runtime_error("boom"); });
         registry_.add_raw("forget", [](const Object&, Reply) {});
         registry_.add_raw("big", [](const Object&, Reply reply) { reply.succeed(std::string(kBusyOutput, 'x')); });
@@ -37,9 +38,11 @@ protected:
 TEST_F(SessionTest, GreetsAndNegotiates)
 {
     Monitor monitor(registry_);
-    EXPECT_THAT(monitor.messages(), ElementsAre(json(R"({"QMP": {"version": {"qemu": {"major": 7, "minor": 0, "micro": 0},
+    EXPECT_THAT(monitor.messages(),
+                ElementsAre(json(R"({"QMP": {"version": {"qemu": {"major": 7, "minor": 0, "micro": 0},
         "package": "test 1"}, "capabilities": ["oob"]}})")));
-    const Value expecting = error_answer("Expecting capabilities negotiation with 'qmp_capabilities'", "CommandNotFound");
+    const Value expecting =
+        error_answer("Expecting capabilities negotiation with 'qmp_capabilities'", "CommandNotFound");
     EXPECT_EQ(monitor.ask(R"({"execute": "echo"})"), expecting);
     EXPECT_EQ(monitor.ask(R"({"execute": "no-such", "id": null})"), with_id(expecting, nullptr));
     EXPECT_EQ(monitor.ask(R"({"execute": "migrate_set_speed", "id": false})"), with_id(expecting, false));
@@ -49,9 +52,11 @@ TEST_F(SessionTest, GreetsAndNegotiates)
               error_answer("Invalid parameter type for 'enable', expected: array"));
     EXPECT_EQ(monitor.ask(R"({"execute": "qmp_capabilities", "arguments": {"enable": [1]}})"),
               error_answer("Invalid parameter type for 'enable[0]', expected: string"));
-    EXPECT_EQ(monitor.ask(R"({"execute": "qmp_capabilities", "arguments": {"x": 1}})"), error_answer("Parameter 'x' is unexpected"));
+    EXPECT_EQ(monitor.ask(R"({"execute": "qmp_capabilities", "arguments": {"x": 1}})"),
+              error_answer("Parameter 'x' is unexpected"));
     EXPECT_EQ(monitor.ask(R"({"execute": "echo"})"), expecting);
-    EXPECT_EQ(monitor.ask(R"({"execute": "qmp_capabilities", "arguments": {"enable": ["oob", "oob"]}, "id": 1})"), with_id(empty_answer(), 1));
+    EXPECT_EQ(monitor.ask(R"({"execute": "qmp_capabilities", "arguments": {"enable": ["oob", "oob"]}, "id": 1})"),
+              with_id(empty_answer(), 1));
     EXPECT_EQ(monitor.ask(R"({"execute": "qmp_capabilities"})"),
               error_answer("Capabilities negotiation is already complete, command ignored", "CommandNotFound"));
 }
@@ -74,15 +79,18 @@ TEST_F(SessionTest, EnvelopeErrors)
         {R"({"execute": "echo" "id": 1})", "JSON parse error, expected separator in dict"},
     };
     for (const auto& [request, text] : cases) EXPECT_EQ(monitor.ask(request), error_answer(text)) << request;
-    EXPECT_EQ(monitor.ask(R"({"id": 5, "execute": "echo", "foo": 1})"), with_id(error_answer("QMP input member 'foo' is unexpected"), 5));
-    EXPECT_EQ(monitor.ask(R"({"id": [], "arguments": {}})"), with_id(error_answer("QMP input lacks member 'execute'"), schema::Array()));
+    EXPECT_EQ(monitor.ask(R"({"id": 5, "execute": "echo", "foo": 1})"),
+              with_id(error_answer("QMP input member 'foo' is unexpected"), 5));
+    EXPECT_EQ(monitor.ask(R"({"id": [], "arguments": {}})"),
+              with_id(error_answer("QMP input lacks member 'execute'"), schema::Array()));
 }
 
 TEST_F(SessionTest, ClassesAndUnknownCommands)
 {
     Monitor monitor(registry_);
     monitor.negotiate();
-    EXPECT_EQ(monitor.ask(R"({"execute": "Echo"})"), error_answer("The command Echo has not been found", "CommandNotFound"));
+    EXPECT_EQ(monitor.ask(R"({"execute": "Echo"})"),
+              error_answer("The command Echo has not been found", "CommandNotFound"));
     EXPECT_EQ(monitor.ask(R"({"execute": ""})"), error_answer("The command  has not been found", "CommandNotFound"));
     EXPECT_EQ(monitor.ask(R"({"execute": "migrate-set-cache-size", "arguments": {"value": 1}})"),
               error_answer("The command migrate-set-cache-size has not been found", "CommandNotFound"));
@@ -103,24 +111,28 @@ TEST_F(SessionTest, IdsComeBackUnchanged)
 {
     Monitor monitor(registry_);
     monitor.negotiate();
-    for (const char* id : {"null", "false", "0", "-1", "18446744073709551615", "-9223372036854775808", "\"\"", "\"a\\u0000b\"", "1.5",
-                           "{\"a\": [1, {\"b\": null}]}", "[]"})
-        EXPECT_EQ(monitor.ask(std::string(R"({"execute": "echo", "id": )") + id + "}"), with_id(empty_answer(), json(id))) << id;
+    for (const char* id : {"null", "false", "0", "-1", "18446744073709551615", "-9223372036854775808", "\"\"",
+                           "\"a\\u0000b\"", "1.5", "{\"a\": [1, {\"b\": null}]}", "[]"})
+        EXPECT_EQ(monitor.ask(std::string(R"({"execute": "echo", "id": )") + id + "}"),
+                  with_id(empty_answer(), json(id)))
+            << id;
 }
 
 TEST_F(SessionTest, InBandRequestsAreAnsweredInOrder)
 {
     Monitor monitor(registry_);
     monitor.negotiate();
-    EXPECT_THAT(monitor.send(R"({"execute":"later","id":1}{"execute":"echo","id":2} nope {"execute":"echo","id":3})"), IsEmpty());
+    EXPECT_THAT(monitor.send(R"({"execute":"later","id":1}{"execute":"echo","id":2} nope {"execute":"echo","id":3})"),
+                IsEmpty());
     EXPECT_FALSE(monitor.session().wants_input());
     ASSERT_EQ(waiting_.size(), 1u);
     bool active = false;
     monitor.session().on_activity = [&] { active = true; };
     waiting_.front().succeed();
     EXPECT_TRUE(active);
-    EXPECT_THAT(monitor.send(""), ElementsAre(with_id(empty_answer(), 1), with_id(empty_answer(), 2),
-                                              error_answer("JSON parse error, invalid keyword 'nope'"), with_id(empty_answer(), 3)));
+    EXPECT_THAT(monitor.send(""),
+                ElementsAre(with_id(empty_answer(), 1), with_id(empty_answer(), 2),
+                            error_answer("JSON parse error, invalid keyword 'nope'"), with_id(empty_answer(), 3)));
     EXPECT_TRUE(monitor.session().wants_input());
 }
 
@@ -142,12 +154,16 @@ TEST_F(SessionTest, OutOfBandOvertakes)
     monitor.send(R"({"execute":"later","id":1}{"execute":"echo","id":2})");
     EXPECT_EQ(monitor.ask(R"({"exec-oob":"urgent","id":3})"), json(R"({"return": "now", "id": 3})"));
     EXPECT_EQ(monitor.ask(R"({"exec-oob":"echo"})"), error_answer("The command echo does not support OOB"));
-    EXPECT_EQ(monitor.ask(R"({"exec-oob":"nope"})"), error_answer("The command nope has not been found", "CommandNotFound"));
+    EXPECT_EQ(monitor.ask(R"({"exec-oob":"nope"})"),
+              error_answer("The command nope has not been found", "CommandNotFound"));
     waiting_[0].succeed();
-    EXPECT_THAT(monitor.send(R"({"execute":"urgent","id":4})"),
-                ElementsAre(with_id(empty_answer(), 1), with_id(empty_answer(), 2), json(R"({"return": "now", "id": 4})")));
-    EXPECT_EQ(monitor.ask(R"({"execute":"a","exec-oob":"b"})"), error_answer("QMP input member 'exec-oob' clashes with 'execute'"));
-    EXPECT_EQ(monitor.ask(R"({"exec-oob":"a","execute":"b"})"), error_answer("QMP input member 'execute' clashes with 'exec-oob'"));
+    EXPECT_THAT(
+        monitor.send(R"({"execute":"urgent","id":4})"),
+        ElementsAre(with_id(empty_answer(), 1), with_id(empty_answer(), 2), json(R"({"return": "now", "id": 4})")));
+    EXPECT_EQ(monitor.ask(R"({"execute":"a","exec-oob":"b"})"),
+              error_answer("QMP input member 'exec-oob' clashes with 'execute'"));
+    EXPECT_EQ(monitor.ask(R"({"exec-oob":"a","execute":"b"})"),
+              error_answer("QMP input member 'execute' clashes with 'exec-oob'"));
 }
 
 TEST_F(SessionTest, QueueIsBoundedWithOob)

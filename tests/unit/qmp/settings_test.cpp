@@ -24,7 +24,8 @@ protected:
     {
         const Value document = json(read_file(COLO_SCHEMA_DIR "/migration.json"));
         for (const Value& definition : *document.find("definitions")->as_array())
-            if (*definition.find("name") == Value("MigrateSetParameters")) return *definition.find("members")->as_array();
+            if (*definition.find("name") == Value("MigrateSetParameters"))
+                return *definition.find("members")->as_array();
         ADD_FAILURE() << "the schema has no MigrateSetParameters";
         return {};
     }
@@ -58,23 +59,37 @@ TEST_F(SettingsTest, CapabilitiesLastMentionWinsAllOrNothing)
         {"capability": "postcopy-ram", "state": false}]})");
     EXPECT_FALSE(control_.settings().enabled(schema::MigrationCapability::events));
     EXPECT_TRUE(control_.settings().enabled(schema::MigrationCapability::multifd));
-    EXPECT_EQ(capability_error({"events", "block"}), "Capability 'block' is not available: there is no block migration");
+    EXPECT_EQ(capability_error({"events", "block"}),
+              "Capability 'block' is not available: there is no block migration");
     EXPECT_FALSE(control_.settings().enabled(schema::MigrationCapability::events));
 }
 
 TEST_F(SettingsTest, CapabilityConflictsAndMissingEngines)
 {
     EXPECT_EQ(capability_error({"postcopy-ram", "x-ignore-shared"}), "Postcopy is not compatible with ignore-shared");
-    const char* excluded[] = {"postcopy-ram", "dirty-bitmaps", "postcopy-blocktime", "late-block-activate", "return-path", "multifd",
-                              "pause-before-switchover", "auto-converge", "release-ram", "rdma-pin-all", "compress", "xbzrle", "x-colo",
+    const char* excluded[] = {"postcopy-ram",
+                              "dirty-bitmaps",
+                              "postcopy-blocktime",
+                              "late-block-activate",
+                              "return-path",
+                              "multifd",
+                              "pause-before-switchover",
+                              "auto-converge",
+                              "release-ram",
+                              "rdma-pin-all",
+                              "compress",
+                              "xbzrle",
+                              "x-colo",
                               "validate-uuid"};
     for (const char* other : excluded)
-        EXPECT_EQ(capability_error({other, "background-snapshot"}), "Background-snapshot is not compatible with " + std::string(other));
-    EXPECT_EQ(capability_error({"multifd", "return-path", "background-snapshot"}), "Background-snapshot is not compatible with return-path");
+        EXPECT_EQ(capability_error({other, "background-snapshot"}),
+                  "Background-snapshot is not compatible with " + std::string(other));
+    EXPECT_EQ(capability_error({"multifd", "return-path", "background-snapshot"}),
+              "Background-snapshot is not compatible with return-path");
     for (const char* works : {"xbzrle", "events", "x-colo", "return-path", "multifd", "validate-uuid"}) enable(works);
-    for (const char* missing : {"rdma-pin-all", "auto-converge", "zero-blocks", "compress", "postcopy-ram", "release-ram", "block",
-                                "pause-before-switchover", "dirty-bitmaps", "postcopy-blocktime", "late-block-activate",
-                                "x-ignore-shared"})
+    for (const char* missing :
+         {"rdma-pin-all", "auto-converge", "zero-blocks", "compress", "postcopy-ram", "release-ram", "block",
+          "pause-before-switchover", "dirty-bitmaps", "postcopy-blocktime", "late-block-activate", "x-ignore-shared"})
         EXPECT_EQ(capability_error({missing}).find("Capability '" + std::string(missing) + "' is not available: "), 0u);
 }
 
@@ -86,7 +101,9 @@ TEST_F(SettingsTest, DefaultsComeFromTheSchema)
         const Value* value = current.find(name);
         const Value* expected = member.find("default");
         ASSERT_EQ(value != nullptr, expected != nullptr) << name;
-        if (value) { EXPECT_EQ(*value, *expected) << name; }
+        if (value) {
+            EXPECT_EQ(*value, *expected) << name;
+        }
     }
     EXPECT_EQ(current.as_object()->size(), 26u);
 }
@@ -127,7 +144,8 @@ TEST_F(SettingsTest, RangesComeFromTheSchema)
 TEST_F(SettingsTest, ParametersAreAllOrNothingAndMerged)
 {
     const Value before = result("query-migrate-parameters");
-    EXPECT_EQ(set_error(R"({"max-bandwidth": 5, "compress-level": 10})"), "Parameter 'compress_level' expects a value between 0 and 9");
+    EXPECT_EQ(set_error(R"({"max-bandwidth": 5, "compress-level": 10})"),
+              "Parameter 'compress_level' expects a value between 0 and 9");
     EXPECT_EQ(set_error(R"({"announce-step": 0})"), "Parameter 'announce_step' expects a value between 0 and 10000");
     EXPECT_EQ(result("query-migrate-parameters"), before);
     must("migrate-set-parameters");
@@ -139,7 +157,8 @@ TEST_F(SettingsTest, ParametersAreAllOrNothingAndMerged)
     must("migrate-set-parameters", R"({"max-bandwidth": -1, "x-checkpoint-delay": 0})");
     EXPECT_EQ(*result("query-migrate-parameters").find("max-bandwidth"), Value(~std::uint64_t{0}));
     EXPECT_EQ(set_error(R"({"x-checkpoint-delay": -1})"), "Parameter 'x-checkpoint-delay' expects uint32_t");
-    EXPECT_EQ(set_error(R"({"multifd-compression": "lz4"})"), "Parameter 'multifd-compression' does not accept value 'lz4'");
+    EXPECT_EQ(set_error(R"({"multifd-compression": "lz4"})"),
+              "Parameter 'multifd-compression' does not accept value 'lz4'");
 }
 
 TEST_F(SettingsTest, TlsStringsTakeNull)
@@ -172,17 +191,21 @@ TEST_F(SettingsTest, BitmapMapping)
         {node(std::string(32, 'n'), "a"), "The node name '" + std::string(32, 'n') + "' is longer than 31 bytes"},
         {node("n", "a") + "," + node("n", "b"), "The node name 'n' is mapped twice"},
         {node("n", "a") + "," + node("m", "a"), "The node alias 'a' is used twice"},
-        {node("n", "a", bitmap("b", std::string(256, 'c'))), "The bitmap alias '" + std::string(256, 'c') + "' is longer than 255 bytes"},
-        {node("n", "a", bitmap(std::string(1024, 'b'), "c")), "The bitmap name '" + std::string(1024, 'b') + "' is longer than 1023 bytes"},
+        {node("n", "a", bitmap("b", std::string(256, 'c'))),
+         "The bitmap alias '" + std::string(256, 'c') + "' is longer than 255 bytes"},
+        {node("n", "a", bitmap(std::string(1024, 'b'), "c")),
+         "The bitmap name '" + std::string(1024, 'b') + "' is longer than 1023 bytes"},
         {node("n", "a", bitmap("b", "c") + "," + bitmap("b", "d")), "The bitmap 'n'/'b' is mapped twice"},
         {node("n", "a", bitmap("b", "c") + "," + bitmap("d", "c")), "The bitmap alias 'a'/'c' is used twice"},
     };
     for (const auto& [nodes, text] : refused) EXPECT_EQ(set_error(mapping(nodes)), start + text);
     EXPECT_EQ(result("query-migrate-parameters").find("block-bitmap-mapping"), nullptr);
-    const std::string good = mapping(R"({"node-name": "n", "alias": "a-._9", "bitmaps": [{"name": "b", "alias": "c", "transform": {}},
+    const std::string good =
+        mapping(R"({"node-name": "n", "alias": "a-._9", "bitmaps": [{"name": "b", "alias": "c", "transform": {}},
         {"name": "d", "alias": "e", "transform": {"persistent": true}}]})");
     must("migrate-set-parameters", good);
-    EXPECT_EQ(*result("query-migrate-parameters").find("block-bitmap-mapping"), *json(good).find("block-bitmap-mapping"));
+    EXPECT_EQ(*result("query-migrate-parameters").find("block-bitmap-mapping"),
+              *json(good).find("block-bitmap-mapping"));
     must("migrate-set-parameters", mapping(""));
     EXPECT_EQ(*result("query-migrate-parameters").find("block-bitmap-mapping"), Value(schema::Array()));
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "qmp/json.h"
 #include "schema/codec.h"
+#include "qmp/json.h"
 
 #include <gtest/gtest.h>
 
@@ -74,8 +74,10 @@ TEST(Codec, UnionsByTheirTag)
     EXPECT_EQ(refusal<SocketAddress>(R"({"host": "h"})"), "Parameter 'type' is missing");
     EXPECT_EQ(refusal<SocketAddress>(R"({"type": "tcp"})"), "Parameter 'type' does not accept value 'tcp'");
     EXPECT_EQ(refusal<SocketAddress>(R"({"type": "unix"})"), "Parameter 'path' is missing");
-    EXPECT_EQ(refusal<SocketAddress>(R"({"type": "unix", "path": "x", "host": "h"})"), "Parameter 'host' is unexpected");
-    EXPECT_EQ(refusal<SocketAddress>(R"({"type": "inet", "host": "h", "port": "1", "to": 65536})"), "Parameter 'to' expects uint16_t");
+    EXPECT_EQ(refusal<SocketAddress>(R"({"type": "unix", "path": "x", "host": "h"})"),
+              "Parameter 'host' is unexpected");
+    EXPECT_EQ(refusal<SocketAddress>(R"({"type": "inet", "host": "h", "port": "1", "to": 65536})"),
+              "Parameter 'to' expects uint16_t");
     EXPECT_EQ(refusal<SocketAddress>("[]"), "Invalid parameter type for '', expected: object");
 }
 
@@ -88,15 +90,18 @@ TEST(Codec, AlternatesByTheirType)
 
 TEST(Codec, NegativeUnsignedWrapsModulo64Bits)
 {
-    MigrateSetParameters parameters = *decode_value<MigrateSetParameters>(json(R"({"max-bandwidth": -1, "downtime-limit": -9223372036854775808})"));
+    MigrateSetParameters parameters =
+        *decode_value<MigrateSetParameters>(json(R"({"max-bandwidth": -1, "downtime-limit": -9223372036854775808})"));
     EXPECT_EQ(parameters.max_bandwidth, ~std::uint64_t{0});
     EXPECT_EQ(parameters.downtime_limit, std::uint64_t{1} << 63);
-    EXPECT_EQ(decode_value<MigrateSetParameters>(json(R"({"max-bandwidth": 18446744073709551615})"))->max_bandwidth, ~std::uint64_t{0});
+    EXPECT_EQ(decode_value<MigrateSetParameters>(json(R"({"max-bandwidth": 18446744073709551615})"))->max_bandwidth,
+              ~std::uint64_t{0});
 }
 
 TEST(Codec, AnswersOfANewerDaemonCanBeRead)
 {
-    const Value newer = json(R"({"qemu": {"major": 7, "minor": 1, "micro": 2, "nano": 3}, "package": "p", "build": {}})");
+    const Value newer =
+        json(R"({"qemu": {"major": 7, "minor": 1, "micro": 2, "nano": 3}, "package": "p", "build": {}})");
     EXPECT_EQ(decode_value<VersionInfo>(newer).error().text, "Parameter 'qemu.nano' is unexpected");
     const auto info = decode_value<VersionInfo>(newer, Decoder::Unexpected::ignore);
     ASSERT_TRUE(info);
@@ -111,7 +116,8 @@ TEST(Codec, DefaultsAndRanges)
     EXPECT_EQ(parameters.x_checkpoint_delay, 20000u);
     EXPECT_FALSE(parameters.block_bitmap_mapping);
     parameters.xbzrle_cache_size = 4097;
-    EXPECT_EQ(range_error(parameters), "Parameter 'xbzrle_cache_size' expects a power of two no less than the target page size");
+    EXPECT_EQ(range_error(parameters),
+              "Parameter 'xbzrle_cache_size' expects a power of two no less than the target page size");
     MigrateSetParameters wanted;
     wanted.tls_hostname = StrOrNull{std::monostate()};
     wanted.multifd_channels = std::uint8_t{9};

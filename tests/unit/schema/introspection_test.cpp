@@ -22,7 +22,10 @@ protected:
             EXPECT_TRUE(entities_.emplace(name, entity).second) << "twice: " << name;
         }
     }
-    static const std::string& text(const Value& value, std::string_view member) { return *value.find(member)->as_string(); }
+    static const std::string& text(const Value& value, std::string_view member)
+    {
+        return *value.find(member)->as_string();
+    }
 
     // Members of an argument or event type by name.
     std::map<std::string, Value> members(const std::string& command)
@@ -89,7 +92,8 @@ TEST_F(IntrospectionTest, TypesHaveNumbersForNames)
             EXPECT_EQ(name, "[" + text(entity, "element-type") + "]");
         }
     }
-    for (const char* hidden : {"uint8", "size", "int64", "uint64", "QapiErrorClass", "RunState"}) EXPECT_FALSE(entities_.contains(hidden));
+    for (const char* hidden : {"uint8", "size", "int64", "uint64", "QapiErrorClass", "RunState"})
+        EXPECT_FALSE(entities_.contains(hidden));
 }
 
 TEST_F(IntrospectionTest, IntegersOptionalsAndFeatures)
@@ -125,9 +129,11 @@ TEST_F(IntrospectionTest, UnionsHaveTagAndVariants)
         ++unions;
         const Array& list = *entity.find("members")->as_array();
         const std::string& name_of_tag = text(entity, "tag");
-        const auto tag = std::ranges::find_if(list, [&](const Value& member) { return text(member, "name") == name_of_tag; });
+        const auto tag =
+            std::ranges::find_if(list, [&](const Value& member) { return text(member, "name") == name_of_tag; });
         ASSERT_NE(tag, list.end());
-        EXPECT_EQ(entities_.at(text(*tag, "type")).find("values")->as_array()->size(), entity.find("variants")->as_array()->size());
+        EXPECT_EQ(entities_.at(text(*tag, "type")).find("values")->as_array()->size(),
+                  entity.find("variants")->as_array()->size());
     }
     EXPECT_EQ(unions, 2);
 }
