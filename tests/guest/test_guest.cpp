@@ -15,7 +15,9 @@
 #include <linux/if_tun.h>
 #include <linux/sockios.h>
 #include <net/if.h>
+#include <net/if_arp.h>
 #include <netinet/in.h>
+#include <poll.h>
 #include <sched.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
@@ -52,6 +54,12 @@ bool make_bridge()
     ::close(s);
     unsigned long no_forward_delay[4] = {BRCTL_SET_BRIDGE_FORWARD_DELAY, 0, 0, 0};
     interface_ioctl(SIOCDEVPRIVATE, kBridge, [&](ifreq& r) { r.ifr_data = reinterpret_cast<char*>(no_forward_delay); });
+    // An address of its own: one borrowed from a port would change with the ports, and forget the neighbours.
+    constexpr std::uint8_t kMac[6] = {0x52, 0x54, 0, 0x77, 0, 1};
+    interface_ioctl(SIOCSIFHWADDR, kBridge, [&](ifreq& r) {
+        r.ifr_hwaddr.sa_family = ARPHRD_ETHER;
+        std::memcpy(r.ifr_hwaddr.sa_data, kMac, sizeof kMac);
+    });
     sockaddr_in in{};
     in.sin_family = AF_INET;
     ::inet_pton(AF_INET, "10.77.0.1", &in.sin_addr);
@@ -60,6 +68,13 @@ bool make_bridge()
     interface_ioctl(SIOCSIFNETMASK, kBridge, [&](ifreq& r) { std::memcpy(&r.ifr_netmask, &in, sizeof in); });
     set_up(kBridge);
     return made;
+}
+
+void write_text(const char* path, const char* text)
+{
+    const int fd = ::open(path, O_WRONLY | O_CLOEXEC);
+    if (::write(fd, text, std::strlen(text)) < 0) std::perror(path);
+    ::close(fd);
 }
 
 void join(const std::string& name, unsigned long request)
@@ -88,11 +103,29 @@ bool have_private_network()
     static const bool have = [] {
         if (::unshare(CLONE_NEWNET) != 0) return false;
         set_up("lo");
+        // No chatter of the host's own: some tests count frames.
+        write_text("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1");
         const int tun = ::open("/dev/net/tun", O_RDWR | O_CLOEXEC);
         if (tun >= 0) ::close(tun);
         return tun >= 0 && make_bridge();
     }();
     return have;
+}
+
+void fix_guest_neighbour(const std::array<std::uint8_t, 6>& mac)
+{
+    const int s = ::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    arpreq request{};
+    sockaddr_in in{};
+    in.sin_family = AF_INET;
+    ::inet_pton(AF_INET, "10.77.0.2", &in.sin_addr);
+    std::memcpy(&request.arp_pa, &in, sizeof in);
+    request.arp_ha.sa_family = ARPHRD_ETHER;
+    std::memcpy(request.arp_ha.sa_data, mac.data(), mac.size());
+    request.arp_flags = ATF_PERM | ATF_COM;
+    std::strncpy(request.arp_dev, kBridge, sizeof request.arp_dev - 1);
+    if (::ioctl(s, SIOCSARP, &request) != 0) std::perror("arp entry");
+    ::close(s);
 }
 
 Tap::Tap(const std::string& name) : name_(name), fd_(::open("/dev/net/tun", O_RDWR | O_CLOEXEC | O_NONBLOCK))
@@ -108,6 +141,14 @@ Tap::~Tap() { ::close(fd_); }
 
 void Tap::select() { join(name_, SIOCBRADDIF); }
 void Tap::unselect() { join(name_, SIOCBRDELIF); }
+
+int Tap::take_all()
+{
+    char frame[2048];
+    int frames = 0;
+    while (::read(fd_, frame, sizeof frame) > 0) ++frames;
+    return frames;
+}
 
 TestGuest::TestGuest(const std::string& name, const std::string& more, Tap* tap)
 {
@@ -185,16 +226,23 @@ std::vector<replication::GuestEvent> TestGuest::events()
     return events_;
 }
 
-LineClient::LineClient(int port) : fd_(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0))
+LineClient::LineClient(int port)
 {
-    const timeval limit{5, 0};
-    ::setsockopt(fd_, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
-    ::setsockopt(fd_, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit);
     sockaddr_in address{};
     address.sin_family = AF_INET;
     address.sin_port = htons(static_cast<std::uint16_t>(port));
     ::inet_pton(AF_INET, "10.77.0.2", &address.sin_addr);
-    if (::connect(fd_, reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0) std::perror("connect to the guest");
+    // A guest on a busy machine can take longer to answer than ARP is willing to wait.
+    const Deadline deadline = in_ms(60000);
+    do {
+        if (fd_ >= 0) ::close(fd_);
+        fd_ = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+        const timeval limit{20, 0};
+        ::setsockopt(fd_, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
+        ::setsockopt(fd_, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit);
+        if (::connect(fd_, reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0) return;
+    } while (now() < deadline);
+    std::perror("connect to the guest");
 }
 
 LineClient::~LineClient() { ::close(fd_); }
@@ -212,6 +260,38 @@ std::string LineClient::ask(const std::string& line)
         if (c == '\n') return answer;
         answer += c;
     }
+}
+
+UdpClient::UdpClient(int port) : fd_(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0))
+{
+    sockaddr_in address{};
+    address.sin_family = AF_INET;
+    address.sin_port = htons(static_cast<std::uint16_t>(port));
+    ::inet_pton(AF_INET, "10.77.0.2", &address.sin_addr);
+    if (::connect(fd_, reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0) std::perror("udp");
+}
+
+UdpClient::~UdpClient() { ::close(fd_); }
+
+void UdpClient::send(const std::string& text) { (void)!::write(fd_, text.data(), text.size()); }
+
+std::string UdpClient::receive(long ms)
+{
+    const Deadline deadline = in_ms(ms);
+    do {
+        pollfd p{fd_, POLLIN, 0};
+        char text[2048];
+        if (::poll(&p, 1, poll_timeout_ms(deadline)) != 1) continue;
+        const ssize_t n = ::read(fd_, text, sizeof text);
+        if (n > 0) return {text, static_cast<std::size_t>(n)};
+    } while (now() < deadline);
+    return {};
+}
+
+std::string UdpClient::ask(const std::string& text, long ms)
+{
+    send(text);
+    return receive(ms);
 }
 
 long long guest_status(const std::string& member)

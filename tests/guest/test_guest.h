@@ -22,6 +22,9 @@ std::string kernel_command_line(const std::string& more);
 // Puts this process into a network namespace of its own, once. False if that is not permitted.
 bool have_private_network();
 
+// Permanent ARP entry for the guest at 10.77.0.2.
+void fix_guest_neighbour(const std::array<std::uint8_t, 6>& mac);
+
 // A tap; one of them at a time is selected: connected with 10.77.0.1/24 of this process.
 class Tap {
 public:
@@ -32,6 +35,7 @@ public:
     int fd() const { return fd_; }
     void select();
     void unselect();
+    int take_all();    // reads and drops what nobody read yet; how many frames
 
 private:
     std::string name_;
@@ -60,12 +64,25 @@ private:
     std::vector<replication::GuestEvent> events_;
 };
 
-// One TCP connection to the guest at 10.77.0.2; lines in, lines out. Empty answer: it failed or took longer than 5 s.
+// One TCP connection to the guest at 10.77.0.2; lines in, lines out. Empty answer: it failed or took longer than 20 s.
 class LineClient {
 public:
     explicit LineClient(int port);
     ~LineClient();
     std::string ask(const std::string& line);
+
+private:
+    int fd_ = -1;
+};
+
+// UDP to the guest. Empty: nothing came within the time.
+class UdpClient {
+public:
+    explicit UdpClient(int port);
+    ~UdpClient();
+    void send(const std::string& text);
+    std::string receive(long ms);
+    std::string ask(const std::string& text, long ms);
 
 private:
     int fd_ = -1;
