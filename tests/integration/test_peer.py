@@ -248,11 +248,11 @@ def one_path_of_many(lab_factory, say):
         finish(lab, load, say)
 
 
-def fake_peer(lab, behaviour):
+def fake_peer(lab, behaviour, port):
     """A listener in b's namespace that accepts connections and misbehaves. Returns (close, accepted connections)."""
     listener = socket_in(lab.network.namespace("b"))
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    listener.bind((address("b"), REPLICATION_PORT + 1))
+    listener.bind((address("b"), port))
     listener.listen(8)
     accepted = []
 
@@ -290,9 +290,9 @@ def peer_misbehaves(lab_factory, say):
     with lab_factory() as lab:
         lab.boot()
         load = lab.load(*CALM)
-        for behaviour in (half_an_answer, garbage, silence):
-            close, accepted = fake_peer(lab, behaviour)
-            lab.a.coloctl("protect", "--wait", "5", "--to", f"tcp:{address('b')}:{REPLICATION_PORT + 1}", check=False)
+        for port, behaviour in enumerate((half_an_answer, garbage, silence), REPLICATION_PORT + 1):
+            close, accepted = fake_peer(lab, behaviour, port)
+            lab.a.coloctl("protect", "--wait", "5", "--to", f"tcp:{address('b')}:{port}", check=False)
             status = lab.a.wait_status(lambda s: s["state"] == "unprotected" and s["run-state"] == "running",
                                        f"unprotected again after {behaviour.__name__}", 20)
             expect(accepted, f"{behaviour.__name__}: the primary never connected")
