@@ -57,7 +57,7 @@ void Client::open(std::size_t index)
     c.iss = static_cast<std::uint32_t>(random_.chance(0.3) ? 0xffffff00u + random_.below(512) : random_.next());
     c.una = c.iss;
     c.nxt = c.iss + 1;
-    c.left = 4 + static_cast<int>(random_.below(40));
+    c.left = random_.chance(0.5) ? 3 + static_cast<int>(random_.below(12)) : 100 + static_cast<int>(random_.below(200));
     c.asked = scheduler_.now();
     segment(c, c.iss, tcp_flag::kSyn, {});
     c.resend_at = scheduler_.now() + c.resend;

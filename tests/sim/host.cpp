@@ -90,7 +90,7 @@ void Host::make_guest()
     g.on_operation = [this](const std::string& name) { step("job:" + name); };
     g.transmitted = [this](bool first) {
         life_->sent_load_counts.push_back(life_->load_count);
-        if (first) after(Lane::proxy, random_.between(10, 90), [this] { drain_port(); });
+        if (first) after(Lane::proxy, random_.between(10, surroundings_.settings.port_delay.count()), [this] { drain_port(); });
     };
     g.disk_write = [this](std::uint32_t sector, std::uint64_t value) { return disk_write(sector, value); };
     g.disk_read = [this](std::uint32_t sector) { return disk_read(sector); };

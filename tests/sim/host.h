@@ -43,10 +43,11 @@ struct Settings {
     NodeConfig node;
     bool eager = false;             // the next epoch is begun (fetch only) while the last one is in flight
     bool extra_precapture = false;
+    double port_loss = 0;           // a full frame port drops, as a network may
+    Duration port_delay{90};        // until the proxy takes what the guest sent
     double clock_drift[2] = {0, 0};
     std::int64_t clock_offset[2] = {0, 0};
     replication::Compression compression = replication::Compression::none;
-    Duration interval{30'000};
 };
 
 struct Surroundings {

@@ -192,6 +192,8 @@ void Host::do_cut(const action::StartCut& a)
         note("cut " + std::to_string(a.epoch) + ": " + out.error().text);
         return answer(a.epoch, out.error());
     }
+    if (a.power != replication::PowerState::running)   // off for good: nothing resumes it, so nobody has recorded it yet
+        surroundings_.model.cut_state(l.session, a.epoch, l.guest->ram(), l.guest->registers());
     if (out->pause > a.pause_bound)
         surroundings_.model.violation("Inv12: paused for " + std::to_string(out->pause.count()) + " us, the bound is " +
                                       std::to_string(a.pause_bound.count()));
@@ -305,7 +307,7 @@ void Host::wire_frame(ByteView frame)
 
 void Host::to_guest(std::uint8_t, const proxy::FramePtr& frame)
 {
-    life_->guest->deliver(frame);
+    if (!random_.chance(surroundings_.settings.port_loss)) life_->guest->deliver(frame);
 }
 
 void Host::to_wire(std::uint8_t, const proxy::FramePtr& frame, const proxy::ReleaseReason& reason)

@@ -113,6 +113,7 @@ void Host::add_waiting_chunks()
                 note("chunk: " + r.error().text);
                 return feed([&](Node& n, Time t) { n.protocol_error(r.error(), t); });
             }
+            if (random_.chance(0.5)) (void)l.stager->prefill(l.guest->memory());
         }
     }
     check_complete();
@@ -164,7 +165,6 @@ void Host::do_apply(Epoch epoch, replication::Mode mode, bool resume, bool roll)
         l.log_started = static_cast<bool>(out);
     } else {
         if (request.load && !l.log_started) {
-            request.everything = true;
             l.log_started = static_cast<bool>(l.guest->dirty_log().start());
             replication::PageSet all;
             (void)l.guest->dirty_log().fetch_and_clear(all, true);

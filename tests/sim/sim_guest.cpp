@@ -86,7 +86,11 @@ Result<void> SimGuest::create(replication::StartMode mode, Deadline deadline)
     registers_ = {};
     unread_.clear();
     sent_.clear();
-    if (mode == replication::StartMode::loadable) return {};
+    if (mode == replication::StartMode::loadable) {
+        // Firmware: the memory of a fresh guest is not all zero.
+        for (int i = 0; i < 5; ++i) ram_.put(surroundings_.random->below(ram_.pages()) * kPageSize + 64, surroundings_.random->next());
+        return {};
+    }
     service_.boot();
     state_ = State::stopped;
     return resume(deadline);

@@ -51,7 +51,11 @@ void World::draw_settings()
     n.arbiter = r.chance(0.8) ? ArbiterKind::lock : ArbiterKind::manual;
     n.arbiter_digest = "sim";
     n.checkpoint_interval = r.between(12'000, 50'000);
+    if (r.chance(0.25)) n.checkpoint_interval = r.between(60'000, 200'000);
+    if (r.chance(0.3)) settings_.port_loss = 0.03;
+    if (r.chance(0.4)) settings_.port_delay = Duration{700};
     n.checkpoint_interval_min = r.between(3'000, 10'000);
+    n.buffered_interval_min = r.between(2'000, 8'000);
     n.pause_bound = Duration{20'000};
     n.hello_deadline = Duration{400'000};
     n.first_copy_deadline = Duration{2'000'000};
@@ -125,8 +129,9 @@ void World::act()
 {
     const bool protected_now = server() >= 0 && hosts_[server()]->status().protection == Protection::in_sync;
     const Time quiet = last_disaster_ + Duration{400'000};
-    if (protected_now && hosts_[1 - server()]->alive() && hosts_[1 - server()]->status().eligible && scheduler_.now() > quiet)
-        disasters_ = 0;
+    const bool whole = protected_now && hosts_[1 - server()]->alive() && hosts_[1 - server()]->status().eligible &&
+                       scheduler_.now() > quiet;
+    if (whole) disasters_ = 0;
     switch (act_) {
     case 1:
         if (!until(model_.epochs - act_epochs_ >= 10 && protected_now, Duration{8'000'000}, "reaching ten epochs")) return;
@@ -140,8 +145,14 @@ void World::act()
             approach();
         }
         if (fired_) return enter(3);
-        // Not every approach leads to its step every time; the run goes on without and the cell counts as missed.
-        if (scheduler_.now() - act_since_ > Duration{2'500'000}) {
+        // Not every approach leads to its step every time.
+        if (scheduler_.now() - act_since_ > Duration{1'500'000} && whole && attempts_ < 5) {
+            ++attempts_;
+            countdown_ = 1;
+            armed_ = true;
+            approached_ = false;
+            act_since_ = scheduler_.now();
+        } else if (scheduler_.now() - act_since_ > Duration{4'000'000}) {
             armed_ = false;
             enter(3);
         }
@@ -167,15 +178,78 @@ void World::act()
         if (scheduler_.now() - act_since_ < Duration{300'000}) return;
         client_->drain();
         return enter(5);
-    default:
-        if (guest_lost_ || until(client_->idle(), Duration{8'000'000}, "serving the clients to the end")) finish();
+    case 5:
+        if (guest_lost_) {
+            done_ = true;
+            return;
+        }
+        if (!until(client_->idle(), Duration{8'000'000}, "serving the clients to the end")) return;
+        protect_ = true;
+        return enter(6);
+    case 6:
+        if (random_.chance(0.6) && act_since_ + kMs > scheduler_.now()) done_ = true;
+        else if (until(whole, Duration{8'000'000}, "protection before the epilogue")) random_.chance(0.5) ? power_off() : lose_everything();
         return;
+    default: return epilogue();
     }
 }
 
-void World::finish()
+// ---- epilogues --------------------------------------------------------------------------------------------------------
+
+// R9: the guest switches itself off; losing the primary afterwards must not bring it back.
+void World::power_off()
 {
-    done_ = true;
+    protect_ = false;
+    victim_ = server();
+    hosts_[victim_]->guest().power_off();
+    enter(7);
+}
+
+// Inv19: both hosts lose power at once.
+void World::lose_everything()
+{
+    protect_ = false;
+    for (auto& host : hosts_) host->crash(true);
+    client_->give_up();
+    for (Time& t : restart_at_) t = kNever;
+    enter(9);
+}
+
+void World::epilogue()
+{
+    const Duration passed = scheduler_.now() - act_since_;
+    Host& other = *hosts_[1 - std::max(victim_, 0)];
+    switch (act_) {
+    case 7:
+        if (passed < Duration{400'000}) return;
+        if (other.guest().running()) model_.violation("R9: the guest is off on the primary and runs on the secondary");
+        hosts_[victim_]->crash(true);
+        return enter(8);
+    case 8: {
+        if (settings_.node.arbiter == ArbiterKind::manual && other.status().step == "asking") operator_decides(1 - victim_);
+        if (passed < Duration{700'000}) return;
+        if (other.guest().running()) model_.violation("R9: a guest that switched itself off was resurrected");
+        if (other.status().step != "alone") model_.violation("R9: the secondary did not take over a guest that is off: " + other.status().step);
+        done_ = true;
+        return;
+    }
+    case 9:
+        if (passed < Duration{100'000}) return;
+        for (auto& host : hosts_) host->start(StartIntent::primary);
+        return enter(10);
+    case 10:
+        if (passed < Duration{50'000}) return;
+        for (auto& host : hosts_)
+            if (host->serving()) model_.violation("Inv19: a copy runs after a power loss of both hosts without anybody's decision");
+        model_.data_loss_accepted = true;
+        victim_ = static_cast<int>(random_.below(2));
+        (void)hosts_[victim_]->with_node([](Node& n, Time t) { return n.failover(true, t); });
+        protect_ = true;   // the other one is made a secondary by the operator
+        return enter(11);
+    default:
+        if (!until(hosts_[victim_]->serving() && hosts_[1 - victim_]->status().eligible, Duration{3'000'000}, "starting over after a power loss")) return;
+        done_ = true;
+    }
 }
 
 int World::server() const
@@ -208,7 +282,7 @@ void World::approach()
         return hosts_[p]->guest().inject("save", {SimGuest::Fault::Kind::slow, Duration{40'000}});
     case Approach::refused_load: return hosts_[s]->guest().inject("load", {SimGuest::Fault::Kind::error, {}});
     case Approach::peer_lost:
-        if (random_.chance(0.4)) {
+        if (random_.chance(0.4) && (cell_->step == std::string("closing") || cell_->step == std::string("asking"))) {
             ++faults_;
             return block_both(random_.between(150'000, 700'000));
         }

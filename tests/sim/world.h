@@ -51,7 +51,9 @@ private:
     void lose_primary();
     bool has_copy(int i) const;
     int server() const;   // -1: nobody
-    void finish();
+    void power_off();
+    void lose_everything();
+    void epilogue();
 
     RunOptions options_;
     Random random_;
@@ -86,6 +88,7 @@ private:
     int last_server_ = -1;
     std::uint64_t sessions_before_ = 0;
     bool second_loss_ = false;
+    int attempts_ = 0, victim_ = -1;
 };
 
 }  // namespace colo::sim
