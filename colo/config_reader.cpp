@@ -3,6 +3,8 @@
 
 #include "colo/config_text.h"
 
+// toml++ 3.3 asserts a precondition that "[[[" in a file breaks, and reports the error properly right after it.
+#define TOML_ASSERT(expr) static_assert(true)
 #define TOML_EXCEPTIONS 0
 #define TOML_HEADER_ONLY 1
 #define TOML_ENABLE_FORMATTERS 0

@@ -87,11 +87,12 @@ struct HeartbeatThread::Loop {
     void stop();
     void run();
     void wake() const;
-    void publish()
+    // `always`: a new session begins without a lease, whatever the receiver believed before.
+    void publish(bool always)
     {
         const Time until = core.lease_until();
-        if (owner.lease_until_us_.exchange(until.us, std::memory_order_acq_rel) != until.us && setup.lease)
-            setup.lease(until);
+        const bool changed = owner.lease_until_us_.exchange(until.us, std::memory_order_acq_rel) != until.us;
+        if ((changed || always) && setup.lease) setup.lease(until);
     }
     void drain(std::size_t path);
     void round(bool timer_expired);
@@ -232,7 +233,7 @@ void HeartbeatThread::Loop::round(bool timer_expired)
                 const replication::BeatBytes bytes = replication::encode(*beat);
                 for (HeartbeatSocket& socket : sockets) socket.send(bytes);
             }
-        publish();
+        publish(false);
         lost = core.take_peer_lost();
         higher = core.take_higher_generation();
     }
@@ -288,7 +289,7 @@ void HeartbeatThread::become(const HeartbeatIdentity& identity)
     {
         const std::lock_guard lock(loop_->mutex);
         loop_->core.become(identity, now());
-        loop_->publish();
+        loop_->publish(true);
     }
     loop_->wake();
 }
@@ -299,7 +300,7 @@ Time HeartbeatThread::close_session()
     {
         const std::lock_guard lock(loop_->mutex);
         last_answer = loop_->core.close_session(now());
-        loop_->publish();
+        loop_->publish(true);
     }
     loop_->wake();
     return last_answer;

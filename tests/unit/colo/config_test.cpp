@@ -7,6 +7,7 @@
 #include <cstdlib>
 #include <fstream>
 #include <iterator>
+#include <random>
 
 namespace colo {
 namespace {
@@ -292,6 +293,41 @@ TEST(Config, NodeConfigTakesTheTimesOver)
     EXPECT_EQ(node.pause_bound, Duration{50'000});
     EXPECT_FALSE(node.allow_buffered);
     EXPECT_EQ(node.domain_uuid, "01234567-89ab-cdef-0123-456789abcdef");
+}
+
+// Whatever a file contains, the answer is a list of problems or a configuration that prints and parses back.
+TEST(Config, DamagedFilesAreRefusedOrMeanSomething)
+{
+    const std::string whole = read_file(std::string(COLO_SOURCE_DIR) + "/docs/example-domain.toml");
+    ASSERT_FALSE(whole.empty());
+    constexpr std::string_view kBytes = "[]{}=\"'\\\n#.,0123456789-+_abx\0\xff\x80";
+    std::mt19937 random(20240607);
+    int refused = 0, accepted = 0;
+    for (int round = 0; round < 1000; ++round) {
+        std::string damaged = whole;
+        for (auto changes = 1 + random() % 4; changes > 0; --changes) {
+            const std::size_t at = random() % damaged.size();
+            switch (random() % 3) {
+            case 0: damaged[at] = kBytes[random() % kBytes.size()]; break;
+            case 1: damaged.insert(at, 1, kBytes[random() % kBytes.size()]); break;
+            default: damaged.erase(at, random() % 20); break;
+            }
+        }
+        std::vector<ConfigProblem> problems;
+        const Config config = parse_config(damaged, "damaged.toml", {}, problems);
+        for (const ConfigProblem& problem : problems) ASSERT_FALSE(problem.reason.empty());
+        ++(problems.empty() ? accepted : refused);
+        if (problems.empty()) {
+            ASSERT_EQ(to_toml(good(to_toml(config))), to_toml(config)) << damaged;
+        }
+    }
+    EXPECT_GT(refused, 100);
+    EXPECT_GT(accepted, 100);  // most of the file is comments
+    for (const char* bad :
+         {"[[[1]]]", "[[=", "[[", "[", "[a.]", "[[a]", "x", "x =", "= 1", "\"", "'''", "x = [[[", "a.b.c = "})
+        EXPECT_THAT(problems_of(bad), testing::SizeIs(1)) << bad;
+    EXPECT_THAT(problems_of(std::string(100'000, '[')), testing::SizeIs(1));
+    EXPECT_THAT(problems_of("x = " + std::string(100'000, '[')), testing::SizeIs(1));
 }
 
 // COLO_UPDATE_DOCS=1 writes the page anew.

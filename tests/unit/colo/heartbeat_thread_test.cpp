@@ -42,6 +42,34 @@ TEST(HeartbeatThread, PairOnTwoPathsRenewsTheLeaseAndMeasuresThem)
     EXPECT_THAT(at_s.events(), testing::IsEmpty());
 }
 
+TEST(HeartbeatThread, LeaseIsToldFromTheBeginningOfASessionToItsEnd)
+{
+    const Ends ends = two_ports();
+    Recorder at_p, at_s;
+    HeartbeatSetup setup = at_p.setup({{ends.a, ends.b}}, generous());
+    std::mutex mutex;
+    std::vector<Time> told;
+    setup.lease = [&](Time until) {
+        const std::lock_guard lock(mutex);
+        told.push_back(until);
+    };
+    const auto p = start(std::move(setup));
+    const auto s = start(at_s.setup({{ends.b, ends.a}}, generous()));
+    open_session(*p, *s);
+    {
+        const std::lock_guard lock(mutex);
+        ASSERT_FALSE(told.empty());
+        EXPECT_EQ(told.front(), Time{0}) << "no lease before the first answer, and the receiver knows";
+    }
+    ASSERT_TRUE(wait_until([&] {
+        const std::lock_guard lock(mutex);
+        return told.back() > now();
+    }));
+    p->close_session();
+    const std::lock_guard lock(mutex);
+    EXPECT_EQ(told.back(), Time{0});
+}
+
 TEST(HeartbeatThread, PeerThatGoesAwayIsLost)
 {
     const Ends ends = two_ports();
