@@ -86,9 +86,9 @@ protected:
     void SetUp() override
     {
         if (const auto works = test_dirty_method(GetParam()); !works) GTEST_SKIP() << works.error().text;
-        ram_ = std::move(*GuestRam::create("qemu-unit-dirty", kPages));
+        ram_ = *GuestRam::create("qemu-unit-dirty", kPages);
         writer_ = std::make_unique<Writer>(*ram_);
-        log_ = std::move(*make_dirty_log(GetParam(), writer_->target(), *ram_));
+        log_ = *make_dirty_log(GetParam(), writer_->target(), *ram_);
         ASSERT_TRUE(log_->start());
     }
     PageSet fetch(bool final = true)
@@ -184,7 +184,7 @@ TEST(DirtySelection, AForcedMethodIsTakenOrRefusedWithTheReason)
 
 TEST(GuestRamTest, BoundsAndViews)
 {
-    auto ram = std::move(*GuestRam::create("qemu-unit-ram", 16));
+    auto ram = *GuestRam::create("qemu-unit-ram", 16);
     const replication::PageWrite outside[] = {{3, nullptr}, {16, nullptr}};
     ram->data()[3 * kPageSize] = 5;
     EXPECT_EQ(ram->write(outside).error().code, Errc::invalid);

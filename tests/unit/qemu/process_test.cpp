@@ -83,7 +83,7 @@ TEST(ProcessTest, KillEndsAStoppedProcess)
 TEST(ProcessTest, LivesOnWhenTheThreadThatStartedItEnds)
 {
     std::unique_ptr<Process> process;
-    std::thread([&] { process = std::move(*Process::start({.argv = {"sleep", "1000"}}, soon())); }).join();
+    std::thread([&] { process = *Process::start({.argv = {"sleep", "1000"}}, soon()); }).join();
     EXPECT_FALSE(process->wait_ended(now() + std::chrono::milliseconds(100)));
 }
 
