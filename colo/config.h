@@ -70,7 +70,7 @@ struct ReplicationConfig {
     std::uint32_t apply_deadline_ms = 5'000;
     std::uint32_t first_copy_deadline_ms = 600'000;
     std::uint64_t staging_limit_mib = 0;  // 0: as much as RAM
-    std::uint64_t delta_cache_mib = 64;
+    std::uint64_t delta_cache_mib = 256;
     CompressionSetting compression = CompressionSetting::none;
     std::uint32_t compression_level = 1;
 };

@@ -5,6 +5,7 @@
 #include "colo/handlers/control.h"
 #include "qmp/server.h"
 
+#include <bit>
 #include <filesystem>
 
 namespace colo {
@@ -29,6 +30,7 @@ void act_on(const MigrationSettings& settings, const schema::MigrateSetParameter
     const auto ms = [](std::uint64_t value) { return Duration{static_cast<std::int64_t>(value) * 1000}; };
     if (changed.x_checkpoint_delay) daemon.set_checkpoint_interval(ms(*p.x_checkpoint_delay));
     if (changed.downtime_limit) daemon.set_pause_bound(ms(*p.downtime_limit));
+    if (changed.xbzrle_cache_size) daemon.set_delta_cache(*p.xbzrle_cache_size);
     if (changed.max_bandwidth) daemon.set_bandwidth(*p.max_bandwidth);
     if (changed.multifd_compression || changed.multifd_zstd_level || changed.multifd_zlib_level) {
         const auto compression = compression_of(*p.multifd_compression);
@@ -51,6 +53,7 @@ Result<void> seed(MigrationSettings& settings, const Config& config)
     p.x_checkpoint_delay = config.replication.checkpoint_interval_ms;
     p.downtime_limit = config.replication.pause_limit_ms;
     p.multifd_channels = static_cast<std::uint8_t>(config.replication.page_channels);
+    if (const std::uint64_t cache = config.replication.delta_cache_mib << 20; std::has_single_bit(cache)) p.xbzrle_cache_size = cache;
     const auto level = static_cast<std::uint8_t>(config.replication.compression_level);
     switch (config.replication.compression) {
     case CompressionSetting::none: p.multifd_compression = schema::MultiFDCompression::none; break;

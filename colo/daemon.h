@@ -80,6 +80,7 @@ public:
     void set_checkpoint_interval(Duration interval);
     void set_pause_bound(Duration bound);
     void set_bandwidth(std::uint64_t bytes_per_second);
+    void set_delta_cache(std::uint64_t bytes);
     void set_compression(replication::Compression compression, int level);
     void set_announce(const proxy::AnnounceSchedule& schedule);
 
@@ -218,7 +219,7 @@ private:
     std::string last_peer_text_;
     replication::Compression compression_ = replication::Compression::none;
     int compression_level_ = 1;
-    std::uint64_t bandwidth_ = 0;
+    std::uint64_t bandwidth_ = 0, delta_cache_ = 0;
     std::list<Done> operator_waiting_;
     std::list<std::pair<Epoch, Done>> checkpoint_waiting_;   // STAGED of at least this epoch
 };

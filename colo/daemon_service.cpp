@@ -217,6 +217,12 @@ void Daemon::set_bandwidth(std::uint64_t bytes_per_second)
     if (page_sender_) page_sender_->set_bandwidth(bytes_per_second);
 }
 
+void Daemon::set_delta_cache(std::uint64_t bytes)
+{
+    delta_cache_ = bytes;
+    primary_->set_options(capture_options());
+}
+
 void Daemon::set_compression(replication::Compression compression, int level)
 {
     compression_ = compression;

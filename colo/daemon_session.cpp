@@ -6,6 +6,7 @@
 #include "core/log.h"
 #include "replication/wire.h"
 
+#include <algorithm>
 #include <random>
 
 namespace colo {
@@ -176,7 +177,7 @@ replication::CaptureOptions Daemon::capture_options() const
     replication::CaptureOptions options;
     options.compression = compression_;
     options.level = compression_level_;
-    options.delta_cache_bytes = config_.replication.delta_cache_mib << 20;
+    options.delta_cache_bytes = std::min(delta_cache_, config_.guest.memory_mib << 20);
     return options;
 }
 

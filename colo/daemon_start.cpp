@@ -199,6 +199,7 @@ Result<void> Daemon::make_guest()
     secondary_ = std::make_unique<SecondaryWorker>(*guest_worker_, *guest_, *secondary_seal_, secondary_callbacks());
     compression_ = compression_of(config_.replication.compression);
     compression_level_ = static_cast<int>(config_.replication.compression_level);
+    delta_cache_ = config_.replication.delta_cache_mib << 20;
     return {};
 }
 

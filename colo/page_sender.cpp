@@ -97,7 +97,7 @@ void PageSender::run(Channel& channel)
         const Time begun = now();
         const auto sent = send_all(channel.socket, parts, begun + stall_);
         bytes_sent_.fetch_add(prefix.size() + chunk.size(), std::memory_order_relaxed);
-        if (const std::uint64_t limit = bandwidth_.load(std::memory_order_relaxed); limit > 0) {
+        if (const std::uint64_t limit = bandwidth_.load(std::memory_order_relaxed); limit > 0 && paced_.load(std::memory_order_relaxed)) {
             // Each channel has its share; what the write took counts.
             const std::uint64_t share = std::max<std::uint64_t>(limit / channels_.size(), 1);
             const Duration owed{static_cast<std::int64_t>(chunk.size() * 1'000'000 / share)};

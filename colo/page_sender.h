@@ -28,8 +28,9 @@ public:
     Result<void> send(Epoch epoch, ByteView chunk);
     // Chunks of `epoch` handed to each channel since it was first used.
     std::vector<std::uint64_t> chunks(Epoch epoch) const;
-    // 0 = unlimited. Applies to chunks of an epoch before its cut (the live part).
+    // 0 = unlimited. Holds while `paced`: the live first copy. A checkpoint is not slowed down, output waits for it.
     void set_bandwidth(std::uint64_t bytes_per_second);
+    void set_paced(bool paced) { paced_.store(paced, std::memory_order_relaxed); }
     std::uint64_t bytes_sent() const { return bytes_sent_.load(std::memory_order_relaxed); }
     // Any thread: wakes and fails everything.
     void shut_down();
@@ -57,6 +58,7 @@ private:
     Error broken_;
     bool is_broken_ = false;
     std::atomic<std::uint64_t> bytes_sent_{0}, bandwidth_{0};
+    std::atomic<bool> paced_{true};
 };
 
 }  // namespace colo

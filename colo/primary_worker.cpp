@@ -47,6 +47,7 @@ void PrimaryWorker::start_epoch(Epoch epoch, Epoch base, Time planned_cut)
         epoch_ = epoch;
         base_ = base;
         first_ = base == 0;
+        sender_->set_paced(first_);
         converged_ = ahead_done_ = false;
         planned_cut_ = planned_cut;
         first_copy_sent_ = last_round_ = 0;
