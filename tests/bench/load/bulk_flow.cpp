@@ -102,8 +102,11 @@ public:
     void on_time(Microseconds now) override
     {
         if (stats_.state != FlowState::open) return;
-        if (left_ == 0 && header_.empty() && !enough() && expected_.size() < 2) begin_block();
-        if (sending()) send_some(now);
+        for (int blocks = 0; blocks < 2 && active(); ++blocks) {
+            if (!sending() && !enough() && expected_.size() < 2) begin_block();
+            if (sending()) send_some(now);
+            if (sending()) break;
+        }
         if (enough() && !sending() && expected_.empty()) finish(now);
     }
 

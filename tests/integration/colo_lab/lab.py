@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A lab: network, two hosts, directories, and the steps that scenarios are made of."""
 import atexit
+import json
 import os
 import shutil
 import signal
@@ -13,7 +14,7 @@ from . import guest
 from .errors import LabError, Skip
 from .host import Host
 from .load import Load
-from .net import Network
+from .net import Network, run
 from .plain import PlainGuest
 from .processes import socket_in
 
@@ -88,14 +89,35 @@ class Lab:
 
     def __exit__(self, kind, value, trace):
         if kind is not None and not issubclass(kind, (Skip, SystemExit)):
+            self.save_evidence()
             self.show_logs()
             self.keep = True
         self.close()
 
+    def save_evidence(self):
+        """What a failure is explained with, while it is still there: the client's sockets, both daemons' status."""
+        parts = {"client-sockets": lambda: run(*self.network.command("c", "ss", "-tuniome"), check=False)}
+        for host in self.hosts.values():
+            if host.running():
+                parts[f"status-{host.name}"] = lambda host=host: json.dumps(host.status(timeout=2), indent=1)
+                parts[f"counters-{host.name}"] = lambda host=host: run(
+                    *self.network.command(host.name, "ip", "-s", "link"), check=False)
+        for number, load in enumerate(self.loads):
+            parts[f"load{number}"] = lambda load=load: json.dumps(load.report(), indent=1)
+        for name, produce in parts.items():
+            try:
+                text = produce()
+            except (LabError, OSError, subprocess.SubprocessError) as error:
+                text = f"not available: {error}"
+            with open(os.path.join(self.directory, f"evidence-{name}.txt"), "w", encoding="utf-8") as file:
+                file.write(text + "\n")
+
     def show_logs(self, lines=25):
+        """The end of each log, without the line per checkpoint."""
         for host in self.hosts.values():
             if host.starts:
-                print(f"--- end of the log of host {host.name}\n{host.log_tail(lines)}", file=sys.stderr)
+                kept = [line for line in host.log().splitlines() if " debug " not in line][-lines:]
+                print(f"--- end of the log of host {host.name}\n" + "\n".join(f"    {line}" for line in kept), file=sys.stderr)
 
     def close(self):
         if self.directory is None or os.getpid() != self._owner:
