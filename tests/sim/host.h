@@ -91,6 +91,11 @@ public:
     void inject_stale_chunk() { stale_chunk_ = true; }
     void fail_next_persist() { fail_persist_ = true; }
     void slow_next_persist(Duration d) { slow_persist_ = d; }
+    void storage_works()
+    {
+        fail_persist_ = false;
+        slow_persist_ = {};
+    }
     void hang_guest_counter(Duration d) { counter_hangs_until_ = local_now() + d; }
     Host* peer = nullptr;
     std::optional<Result<void>> operator_result;

@@ -160,6 +160,11 @@ void Model::secondary_produced(const proxy::FramePtr& output)
     if (!s || s->udp) return;
     Flow& flow = flows_[s->target_port];
     if (s->has(tcp_flag::kAck)) flow.secondary_ack = flow.secondary_ack ? seq_max(*flow.secondary_ack, s->ack) : s->ack;
+    if (flow.covered && !s->has(tcp_flag::kSyn) && !s->has(tcp_flag::kRst)) {
+        const auto distance = static_cast<std::int32_t>(s->seq - *flow.covered);
+        if (distance > 1 << 20 || distance < -(1 << 20))
+            violation("R3: port " + std::to_string(s->target_port) + ": the secondary's output is not in the client's numbers");
+    }
     if (!s->payload.empty()) {
         Bytes& bytes = flow.produced[s->seq];
         if (bytes.size() < s->payload.size()) bytes = s->payload;

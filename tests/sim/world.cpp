@@ -167,8 +167,10 @@ void World::act()
         if (fired_ && is_benign(cell_->fault) && cell_->approach == Approach::none && model_.sessions != sessions_before_)
             model_.violation("Inv13: protection was lost by " + std::string(to_string(cell_->fault)));
         if (!until(protected_now && model_.epochs - act_epochs_ >= 6 && model_.epochs >= 20, Duration{12'000'000}, "recovery")) return;
-        for (auto& host : hosts_)
+        for (auto& host : hosts_) {
+            host->storage_works();
             if (host->alive()) host->guest().forget_faults();
+        }
         second_loss_ = random_.chance(0.6);
         if (second_loss_) lose_primary();
         return enter(4);
