@@ -43,7 +43,7 @@ struct HeartbeatTimes {
     Duration interval{10'000};
     Duration loss{100'000};
     Duration lease{90'000};
-    Duration progress_timeout{1'000'000};
+    Duration progress_timeout{400'000};
     Duration gap_tolerance{25'000};         // on_timer may come this much later than `interval` and still count
     Duration first_beat_within{1'000'000};  // of a session: the two sides enter it at different moments
 };
