@@ -5,6 +5,7 @@
 
 #include "core/clock.h"
 #include "qemu/embedded_guest.h"
+#include "tests/guest/test_guest.h"
 
 #include <fmt/format.h>
 
@@ -147,9 +148,8 @@ int main(int argc, char** argv)
     options.dirty_log = g_options["dirty-log"];
     options.memory_mib = static_cast<std::uint32_t>(number("mem"));
     options.vcpus = static_cast<std::uint32_t>(number("vcpus"));
-    options.append = fmt::format("console=ttyS0 quiet reboot=t panic=-1 mitigations=off tsc=reliable no_timer_check "
-                                 "random.trust_cpu=on colo.dirty={} colo.wset={} {}",
-                                 number("dirty"), number("wset"), g_options["append"]);
+    options.append = colo::test::kernel_command_line(
+        fmt::format("colo.dirty={} colo.wset={} {}", number("dirty"), number("wset"), g_options["append"]));
     options.raise_priority = number("priority") != 0;
     colo::qemu::EmbeddedNic nic;
     nic.mac = {0x52, 0x54, 0, 0x12, 0x34, 0x56};

@@ -27,7 +27,7 @@ using replication::StartMode;
         ASSERT_TRUE(result_) << result_.error().text;             \
     } while (false)
 
-constexpr long kBoot = 60000, kStep = 10000;   // ms; generous: the machine may be busy
+constexpr long kBoot = 180000, kStep = 20000;   // ms; generous: the machine may be busy
 
 // All RAM as seen through the guest port.
 Bytes read_all(Guest& guest)
