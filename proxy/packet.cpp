@@ -8,7 +8,7 @@ namespace colo::proxy {
 const char* to_string(OpaqueCause cause)
 {
     switch (cause) {
-    case OpaqueCause::none: return "none";
+    case OpaqueCause::none: return "no room in the flow table";
     case OpaqueCause::malformed: return "malformed frame";
     case OpaqueCause::vlan: return "VLAN tag";
     case OpaqueCause::ipv6: return "IPv6";

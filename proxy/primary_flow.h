@@ -27,6 +27,15 @@ struct Held {
     std::size_t memory() const { return frame->bytes.size() + 160; }
 };
 
+// The client's bytes that were mirrored and that our guest has not acknowledged: not known to have been consumed (R5). They
+// may sit in the frame port, in the device model or in a full ring; the next epoch needs them again.
+struct Unconsumed {
+    struct Entry { std::uint32_t start, end; FramePtr frame; };   // wire numbers
+    static std::size_t memory(const Entry& entry) { return entry.frame->bytes.size() + 96; }
+    std::deque<Entry> entries;
+    std::optional<std::uint32_t> lost_from, lost_to;   // found no room: S must count it as missing
+};
+
 struct PrimaryFlow {
     static constexpr std::size_t kNotHolding = std::numeric_limits<std::size_t>::max();
 
@@ -43,10 +52,11 @@ struct PrimaryFlow {
     std::optional<TakeOver::HalfOpen> learning;
     std::optional<std::uint32_t> syn_contained;   // wire number that follows a SYN of before the take-over
     Reinjector reinject;
+    Unconsumed input;
 
     std::size_t peer_memory() const { return (tcp ? tcp->peer_memory() : 0) + (datagrams ? datagrams->memory() : 0); }
     bool translated() const { return wire_offset != 0 || timestamp_offset != 0 || learning; }
-    bool busy() const { return !held.empty() || !reinject.empty() || peer_memory() != 0; }
+    bool busy() const { return !held.empty() || !reinject.empty() || !input.entries.empty() || peer_memory() != 0; }
     // RFC 5382: an established connection that we translate must outlive two hours of silence. One that we do not
     // translate is learnt again from its next segment.
     Duration idle_after() const

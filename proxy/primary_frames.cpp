@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 namespace colo::proxy {
 
@@ -70,13 +71,75 @@ void PrimaryProxyImpl::mirror_input(std::uint8_t nic, PrimaryFlow* flow, const P
     if (flow == nullptr || broken(Breakage::ack_on_mirror_receipt)) return;
     flow->tcp->input().confirmed(journalled_);
     flow->tcp->mirrored(packet, number_);
+    keep_unconsumed(*flow, packet, frame);
+}
+
+void PrimaryProxyImpl::keep_unconsumed(PrimaryFlow& flow, const Packet& packet, const FramePtr& frame)
+{
+    if (packet.has(kTcpRst)) return forget_unconsumed(flow);
+    if (packet.sequence_size() == 0) return;
+    if (packet.has(kTcpSyn)) forget_unconsumed(flow);
+    Unconsumed::Entry entry{packet.seq, packet.seq + packet.sequence_size(), frame};
+    auto& entries = flow.input.entries;
+    for (auto it = entries.rbegin(); it != entries.rend() && seq_before(packet.seq, it->end); ++it)
+        if (it->start == entry.start && it->end == entry.end) return;   // the client repeats it
+    constexpr std::size_t kMaxEntries = 4096;
+    if (entries.size() >= kMaxEntries || unconsumed_bytes_ + Unconsumed::memory(entry) > options_.journal_bytes_max) {
+        if (!flow.input.lost_from || seq_before(packet.seq, *flow.input.lost_from)) flow.input.lost_from = packet.seq;
+        if (!flow.input.lost_to || seq_after(entry.end, *flow.input.lost_to)) flow.input.lost_to = entry.end;
+        return;
+    }
+    unconsumed_bytes_ += Unconsumed::memory(entry);
+    entries.push_back(std::move(entry));
+}
+
+void PrimaryProxyImpl::consumed(PrimaryFlow& flow, const Packet& from_guest)
+{
+    if (from_guest.has(kTcpRst)) return forget_unconsumed(flow);
+    if (!from_guest.has(kTcpAck)) return;
+    auto& entries = flow.input.entries;
+    const auto have = [&](const Unconsumed::Entry& entry) { return !seq_after(entry.end, from_guest.ack); };
+    while (!entries.empty() && have(entries.front())) {
+        unconsumed_bytes_ -= Unconsumed::memory(entries.front());
+        entries.pop_front();
+    }
+    if (flow.input.lost_to && !seq_after(*flow.input.lost_to, from_guest.ack)) {
+        flow.input.lost_from.reset();
+        flow.input.lost_to.reset();
+    }
+}
+
+void PrimaryProxyImpl::forget_unconsumed(PrimaryFlow& flow)
+{
+    for (const Unconsumed::Entry& entry : flow.input.entries) unconsumed_bytes_ -= Unconsumed::memory(entry);
+    flow.input = {};
 }
 
 // R5: S must see again what our guest has not consumed at the cut.
+void PrimaryProxyImpl::mirror_unconsumed(PrimaryFlow& flow)
+{
+    if (session_ == 0) return;
+    if (flow.input.lost_from)   // a number that S never sees: it confirms nothing of this epoch
+        flow.tcp->input().add(++number_, *flow.input.lost_from);
+    for (const Unconsumed::Entry& entry : std::exchange(flow.input.entries, {})) {
+        unconsumed_bytes_ -= Unconsumed::memory(entry);
+        mirror_input(flow.key.nic, &flow, parse_packet(entry.frame->view()), entry.frame);
+    }
+}
+
+// What the guest was given at the take-over and has not acknowledged yet; from now on it is mirrored like any other input.
+void PrimaryProxyImpl::mirror_taken_over(PrimaryFlow& flow, const Reinjector::Entry& entry)
+{
+    const Packet packet = parse_packet(entry.frame->view());
+    const FramePtr frame = rewritten(entry.frame, packet, {0, flow.wire_offset, 0, flow.timestamp_offset});
+    keep_unconsumed(flow, packet, frame);
+}
+
 void PrimaryProxyImpl::mirror_again(std::uint8_t nic, const FramePtr& guest_numbers)
 {
     const Packet packet = parse_packet(guest_numbers->view());
     PrimaryFlow* flow = packet.kind == PacketKind::tcp ? flows_.find(key_from_peer(nic, packet)) : nullptr;
+    if (flow != nullptr && packet.sequence_size() != 0) return;   // among the unconsumed
     FramePtr frame = guest_numbers;
     if (flow != nullptr) frame = rewritten(frame, packet, {0, flow->wire_offset, 0, flow->timestamp_offset});
     mirror_input(nic, flow, packet, frame);
@@ -124,6 +187,7 @@ void PrimaryProxyImpl::guest_frame(std::uint8_t nic, const FramePtr& frame, Time
     FramePtr wire = frame;
     if (packet.kind == PacketKind::tcp) {
         flow = flow_of(key_from_guest(nic, packet), now);
+        if (flow != nullptr) consumed(*flow, packet);
         if (flow != nullptr && !flow->reinject.empty()) {
             if (packet.has(kTcpRst)) flow->reinject.clear();
             else if (packet.has(kTcpAck)) flow->reinject.acknowledged(packet.ack, now, options_.reinject_interval);

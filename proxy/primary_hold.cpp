@@ -63,7 +63,7 @@ std::optional<ReleaseReason> PrimaryProxyImpl::reason_for(PrimaryFlow& flow, con
     if (!flow.tcp) return std::nullopt;
     if (held.has_ack) {
         flow.tcp->input().confirmed(journalled_);
-        if (!flow.tcp->ack_covered(held.ack)) return std::nullopt;
+        if (!flow.tcp->ack_covered(held.ack, comparable(held.tag))) return std::nullopt;
     }
     if (held.span.reset) return comparing() && flow.tcp->reset_matches(held.span, pending_) ? std::optional(matched) : std::nullopt;
     return flow.tcp->released(held.span) ? std::optional(matched) : std::nullopt;

@@ -6,7 +6,9 @@
 //
 // Memory: at most hold_bytes_max of held output. At 80 % a checkpoint is asked for; beyond 100 % the *newest* frame is
 // dropped, as a network may (the guest's TCP repeats it). At most compare_bytes_max of S's output; beyond it S's newest is
-// dropped, which makes P's late and costs a checkpoint. Nothing unmatched is ever released to make room.
+// dropped, which makes P's late and costs a checkpoint. At most journal_bytes_max of input that our guest has not
+// acknowledged; beyond it the next cut leaves a gap in the mirror numbers, and S confirms nothing of that epoch. Nothing
+// unmatched is ever released to make room.
 
 #include "proxy/address_book.h"
 #include "proxy/hold_deadline.h"
@@ -49,6 +51,11 @@ private:
     FramePtr to_wire_numbers(PrimaryFlow& flow, const Packet& packet, const FramePtr& frame);
     void mirror_input(std::uint8_t nic, PrimaryFlow* flow, const Packet& packet, const FramePtr& frame);
     void mirror_again(std::uint8_t nic, const FramePtr& guest_numbers);
+    void mirror_taken_over(PrimaryFlow& flow, const Reinjector::Entry& entry);
+    void mirror_unconsumed(PrimaryFlow& flow);
+    void keep_unconsumed(PrimaryFlow& flow, const Packet& packet, const FramePtr& frame);
+    void consumed(PrimaryFlow& flow, const Packet& from_guest);
+    void forget_unconsumed(PrimaryFlow& flow);
     PrimaryFlow* flow_of(const FlowKey& key, Time now);
     void flowing(PrimaryFlow* flow, std::uint8_t nic, const Packet& packet, const FramePtr& frame);
     void handle_peer(std::uint8_t nic, const FramePtr& frame, Time now);
@@ -104,7 +111,7 @@ private:
     Time open_since_;                         // when the comparer opened for the running epoch
     Time next_late_ = kNever, next_reinject_ = kNever;
     Time own_mac_reported_{std::numeric_limits<std::int64_t>::min() / 2};
-    std::uint64_t held_bytes_ = 0, compare_bytes_ = 0, held_frames_ = 0;
+    std::uint64_t held_bytes_ = 0, compare_bytes_ = 0, held_frames_ = 0, unconsumed_bytes_ = 0;
     std::deque<PeerFrame> future_;            // S's output of an epoch whose APPLIED we have not been told yet
     std::vector<TakeOver::Replay> replay_;
 };

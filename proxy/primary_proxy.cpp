@@ -74,8 +74,11 @@ void PrimaryProxyImpl::end_session(Time)
     sealed_inputs_.clear();
     future_.clear();
     forget_peer();
-    for (PrimaryFlow& flow : flows_)
-        if (flow.tcp) flow.tcp->input().clear();
+    for (PrimaryFlow& flow : flows_) {
+        if (!flow.tcp) continue;
+        flow.tcp->input().clear();
+        forget_unconsumed(flow);
+    }
 }
 
 void PrimaryProxyImpl::forget_peer()
@@ -148,12 +151,15 @@ replication::ProxySection PrimaryProxyImpl::seal(Epoch next, const std::vector<U
     tag_ = pending_ = next;
     triggered_ = false;
     next_late_ = kNever;
+    for (PrimaryFlow& flow : flows_) {
+        if (!flow.tcp) continue;
+        for (const Reinjector::Entry& entry : flow.reinject.entries()) mirror_taken_over(flow, entry);
+        mirror_unconsumed(flow);
+    }
     for (const UnreadInput& input : unread) {
         mirror_again(input.nic, input.frame);
         sink_.to_guest(input.nic, input.frame);
     }
-    for (const PrimaryFlow& flow : flows_)   // what the guest was given at the take-over and has not confirmed yet
-        for (const Reinjector::Entry& entry : flow.reinject.entries()) mirror_again(flow.key.nic, entry.frame);
     if (broken(Breakage::release_before_staged)) staged(next, now);
     return section;
 }

@@ -138,7 +138,7 @@ public:
     virtual void start_seal(Epoch next, bool protect) = 0;
     virtual Result<replication::ProxySection> finish_seal(Deadline deadline) = 0;                // blocking
     virtual void staged(Epoch epoch) = 0;                                                        // posted
-    // Both roles. Primary: the comparer opens for `epoch`. Secondary: see applied_secondary.
+    // The comparer opens for `epoch`.
     virtual void applied(Epoch epoch) = 0;                                                       // posted
     virtual void aborted(Epoch epoch) = 0;                                                       // posted; both roles
 

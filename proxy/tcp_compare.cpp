@@ -204,9 +204,9 @@ bool TcpCompare::released(const StreamSpan& span) const
     return !span.foreign && !span.reset && known_ && span.end <= verified_;
 }
 
-bool TcpCompare::ack_covered(std::uint32_t ack) const
+bool TcpCompare::ack_covered(std::uint32_t ack, bool by_peer) const
 {
-    if (peer_ack_ && !seq_after(ack, *peer_ack_)) return true;
+    if (by_peer && peer_ack_ && !seq_after(ack, *peer_ack_)) return true;
     return input_.covers(ack);
 }
 

@@ -67,7 +67,9 @@ public:
     // Compares as far as both sides are known. `pending`: a cut is sealed and neither applied nor aborted, its number or 0.
     Verdict compare(Epoch pending);
     bool released(const StreamSpan& span) const;               // S owns all of it
-    bool ack_covered(std::uint32_t ack) const;
+    // `by_peer`: S's guest runs the epoch that this ACK belongs to, so its own ACKs count. Otherwise only the journal does:
+    // what S's guest had before a cut is gone when the cut is applied.
+    bool ack_covered(std::uint32_t ack, bool by_peer) const;
     bool reset_matches(const StreamSpan& span, Epoch pending) const;
 
     // Everything our guest has sent is S's from now on (output flows, or a frame was released by STAGED).

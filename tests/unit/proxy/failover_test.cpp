@@ -190,9 +190,12 @@ private:
             primary_->set_output(PrimaryProxy::Output::protect, generation_, now_);
             protected_ = true;
         }
-        // The frame port may still hold input: the guest of the checkpoint has not seen it.
+        // The frame port may still hold input: the guest of the checkpoint has not seen it. The device model may have taken
+        // a frame out already that only the running guest will get.
         std::vector<PrimaryProxy::UnreadInput> unread;
-        for (const FramePtr& frame : std::exchange(guest_in_, {})) unread.push_back({0, frame});
+        std::deque<FramePtr> inside;
+        if (!guest_in_.empty() && random_.chance(70)) inside.push_back(pop(guest_in_));
+        for (const FramePtr& frame : std::exchange(guest_in_, inside)) unread.push_back({0, frame});
         image_ = machine_->kernel;
         section_ = primary_->seal(epoch_, unread, now_);
         secondary_->peer_cut(epoch_, now_);

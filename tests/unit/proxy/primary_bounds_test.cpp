@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "primary_harness.h"
+
+namespace colo::proxy::test {
+namespace {
+
+using replication::TriggerReason;
+using Primary = PrimaryHarness;
+
+FramePtr data(std::uint32_t seq, const std::string& text) { return tcp({.seq = seq, .ack = 1000, .data = text}); }
+
+TEST_F(Primary, Inv29_FullHoldAsksForACheckpointAndDropsTheNewest)
+{
+    make(ProxyOptions{.nics = {}, .hold_bytes_max = 20'000});
+    protect();
+    for (std::uint32_t i = 0; i < 100; ++i) guest(data(1 + i * 500, std::string(500, 'x')));
+    EXPECT_LE(proxy->stats().held_bytes, 20'000u);
+    EXPECT_GT(proxy->stats().dropped_overflow, 0u);
+    ASSERT_EQ(sink.triggers.size(), 1u);
+    EXPECT_EQ(sink.triggers[0], TriggerReason::staging_full);
+    const std::uint64_t held = proxy->stats().held_frames;
+    checkpoint(2);
+    ASSERT_EQ(released(), held);
+    for (std::size_t i = 0; i < held; ++i) EXPECT_EQ(decode_tcp(sink.wire[i].frame).seq, 1 + i * 500);
+    guest(data(1 + 99 * 500, std::string(500, 'x')));
+    EXPECT_EQ(released(), held + 1) << "a dropped frame is contained in the checkpoint: its repetition leaves";
+    EXPECT_EQ(proxy->stats().held_bytes, 0u);
+}
+
+TEST_F(Primary, Inv29_SecondarysOutputIsBounded)
+{
+    make(ProxyOptions{.nics = {}, .compare_bytes_max = 50'000});
+    protect();
+    for (std::uint32_t i = 0; i < 1000; ++i) peer(data(1 + i * 1000, std::string(1000, 'x')));
+    EXPECT_GT(proxy->stats().dropped_overflow, 0u);
+    for (std::uint32_t i = 0; i < 20; ++i) guest(data(1 + i * 1000, std::string(1000, 'x')));
+    EXPECT_EQ(released(), 20u);
+}
+
+TEST_F(Primary, Inv29_FullTableEvictsIdleFlowsAndNeverActiveOnes)
+{
+    make(ProxyOptions{.nics = {}, .flows_max = 64});
+    protect();
+    for (std::uint16_t port = 1; port <= 64; ++port) guest(tcp({.peer_port = port, .seq = 1, .data = "held"}));
+    guest(tcp({.peer_port = 1000, .seq = 1, .data = "no room"}));
+    for (std::uint16_t port = 1; port <= 64; ++port) peer(tcp({.peer_port = port, .seq = 1, .data = "held"}));
+    EXPECT_EQ(released(), 64u) << "every active flow was kept";
+    peer(tcp({.peer_port = 1000, .seq = 1, .data = "no room"}));
+    EXPECT_EQ(released(), 64u) << "what found no room waits for a checkpoint";
+    checkpoint(2);
+    EXPECT_EQ(released(), 65u);
+    now = now + std::chrono::minutes(10);
+    guest(tcp({.peer_port = 5, .seq = 5, .data = "x"}));
+    for (std::uint16_t port = 2000; port < 2063; ++port) {
+        guest(tcp({.peer_port = port, .seq = 1, .data = "new"}));
+        peer(tcp({.peer_port = port, .seq = 1, .data = "new"}), 2);
+    }
+    EXPECT_EQ(released(), 65u + 63u);
+    peer(tcp({.peer_port = 5, .seq = 5, .data = "x"}), 2);
+    EXPECT_EQ(released(), 65u + 64u);
+    EXPECT_LE(proxy->stats().flows, 64u);
+}
+
+TEST_F(Primary, Inv29_UnacknowledgedInputIsBoundedAndAMissingFrameIsNeverConfirmed)
+{
+    make(ProxyOptions{.nics = {}, .journal_bytes_max = 10'000});
+    protect();
+    for (std::uint32_t i = 0; i < 50; ++i) client(tcp({.from_guest = false, .seq = 1000 + i * 500, .data = std::string(500, 'x')}));
+    ASSERT_EQ(sink.mirrored.size(), 50u);
+    proxy->seal(2, {}, now);
+    EXPECT_LT(sink.mirrored.size(), 50u + 20u);
+    EXPECT_GT(sink.mirrored[50].number, 51u) << "S sees a gap and confirms nothing of this epoch";
+    guest(tcp({.seq = 1, .ack = 1000 + 50 * 500}));
+    proxy->staged(2, now);
+    proxy->applied(2, now);
+    EXPECT_EQ(released(), 0u);
+    checkpoint(3);
+    EXPECT_EQ(released(), 1u);
+}
+
+}  // namespace
+}  // namespace colo::proxy::test
