@@ -72,11 +72,11 @@ def failover_daemon_killed_links_up(lab_factory, say):
         finish(lab, load, say)
 
 
-def failovers(lab, count, say):
+def failovers(lab, count, say, bulk=()):
     """`count` failovers, sides alternating, a new connection between each pair; the same connections throughout."""
     primary = lab.boot()
     lab.protect(primary)
-    load = lab.load(*CALM, "upload mb_per_s=1 block_kb=4096", "download mb_per_s=1 block_kb=4096")
+    load = lab.load(*CALM, *(bulk or ("upload mb_per_s=1 block_kb=2048", "download mb_per_s=1 block_kb=2048")))
     lab.settle(load, 1)
     worst = []
     for number in range(count):
@@ -104,6 +104,14 @@ def failovers(lab, count, say):
 def failover_twenty_in_a_row(lab_factory, say):
     with lab_factory() as lab:
         failovers(lab, 20, say)
+
+
+@scenario(200)
+def failover_at_the_end_of_a_block(lab_factory, say):
+    """Uploads that wait for an answer after each block, and downloads that ask only then: the last bytes before a silence
+    must not get lost, because nothing that follows would make up for them."""
+    with lab_factory() as lab:
+        failovers(lab, 8, say, bulk=("upload count=4 mb_per_s=1 block_kb=64 window=1", "download count=2 mb_per_s=1 block_kb=16"))
 
 
 @scenario(3600, tier="soak")

@@ -80,7 +80,8 @@ private:
 class UploadFlow : public BulkFlow {
 public:
     UploadFlow(const std::string& guest, const Settings& settings)
-        : BulkFlow("upload", guest, settings, kSinkPort), data_(4 * kPiece + 8)
+        : BulkFlow("upload", guest, settings, kSinkPort),
+          window_(static_cast<std::size_t>(std::min(std::max(number(settings, "window", 2), 1.0), 16.0))), data_(4 * kPiece + 8)
     {
         Random random(0x75706c6f6164);
         for (std::size_t i = 0; i + 8 <= data_.size(); i += 8) {
@@ -103,7 +104,7 @@ public:
     {
         if (stats_.state != FlowState::open) return;
         for (int blocks = 0; blocks < 2 && active(); ++blocks) {
-            if (!sending() && !enough() && expected_.size() < 2) begin_block();
+            if (!sending() && !enough() && expected_.size() < window_) begin_block();
             if (sending()) send_some(now);
             if (sending()) break;
         }
@@ -177,12 +178,13 @@ private:
         expected_.pop_front();
     }
 
+    std::size_t window_;            // blocks without an answer; 1: the pipe runs dry at the end of each block
     std::vector<std::uint8_t> data_;
     std::string header_, received_;
     std::uint64_t left_ = 0;
     std::uint32_t crc_ = 0;
     Microseconds began_ = 0;
-    std::deque<Answer> expected_;   // at most two blocks under way, so that the pipe never runs dry
+    std::deque<Answer> expected_;
 };
 
 class DownloadFlow : public BulkFlow {

@@ -26,7 +26,7 @@ const char kUsage[] =
     "usage: colo-load --guest IP [--progress-ms N] [--add \"KIND [name=value ...]\"]... [--seconds N]\n"
     "Talks to the services of the test guest and verifies every byte. One JSON object a line on standard output.\n"
     "KIND: echo interval_ms bytes | differing interval_ms | connect interval_ms | udp interval_ms bytes |\n"
-    "      upload mb_per_s total_mb | download mb_per_s total_mb; count=N opens N of them\n"
+    "      upload mb_per_s total_mb block_kb window | download mb_per_s total_mb block_kb; count=N opens N\n"
     "Commands on standard input: add KIND ... | mark | report | stop. SIGTERM and the end of input are like stop.\n"
     "A flow never reconnects: a lost connection is counted and reported at once.\n"
     "Exit status: 0 nothing was lost and no byte was wrong, 1 something was, 2 wrong use.\n";
