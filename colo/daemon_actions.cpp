@@ -64,6 +64,11 @@ void Daemon::on(const action::BootGuest&)
         post([this, result] {
             guest_created_ = true;
             feed([&](Node& node) { node.guest_booted(result, now()); });
+            if (result) return;
+            // Nothing can be served or protected here; whoever started us should see it.
+            spdlog::error("the guest does not start: {}", result.error().text);
+            exit_status_ = 1;
+            finish();
         });
     });
 }

@@ -3,6 +3,7 @@
 #include "proxy/file_descriptor.h"
 #include "proxy/packet.h"
 #include "proxy/port.h"
+#include "proxy/segment.h"
 
 #include <linux/sockios.h>
 #include <poll.h>
@@ -104,7 +105,18 @@ Result<bool> StreamPort::send(ByteView frame)
         ++stats_.dropped_full;
         return false;
     }
-    // No offload on this cable: a frame that still needs segmentation or a checksum cannot pass.
+    // No offload on this cable: what a network card would do is done here.
+    if (frame.size() > kVnetHeaderSize && frame[1] != kVnetGsoNone) {
+        bool all = true;
+        const auto segments = segment_tcp4(frame);
+        for (const Bytes& segment : segments) {
+            const auto sent = send(segment);
+            if (!sent) return sent.error();
+            all = all && *sent;
+        }
+        if (segments.empty()) ++stats_.dropped_invalid;
+        return all && !segments.empty();
+    }
     if (frame.size() < kVnetHeaderSize + kEthernetHeaderSize || frame.size() > kMaxFrameSize || frame[1] != kVnetGsoNone) {
         ++stats_.dropped_invalid;
         return false;
