@@ -122,7 +122,7 @@ void Client::ask(std::size_t index)
     c.request = {static_cast<std::uint32_t>(op), static_cast<std::uint32_t>(random_.next()), 0, 0};
     if (op == Op::download) c.request.argument = static_cast<std::uint32_t>(1 + random_.below(kMaxBody));
     if (op == Op::write || op == Op::read) c.request.argument = static_cast<std::uint32_t>(index);
-    c.request.length = static_cast<std::uint32_t>(random_.chance(0.2) ? random_.below(kMaxRequestPayload) : random_.below(64));
+    c.request.length = static_cast<std::uint32_t>(random_.chance(upload_share) ? random_.below(kMaxRequestPayload) : random_.below(64));
     c.payload.resize(c.request.length);
     for (std::size_t i = 0; i < c.payload.size(); ++i) c.payload[i] = static_cast<std::uint8_t>(mix(c.request.id, i));
     c.count_floor = highest_count_;
@@ -134,7 +134,26 @@ void Client::ask(std::size_t index)
     c.nxt = c.una + static_cast<std::uint32_t>(c.unsent.size());
     c.resend = Duration{60'000};
     c.resend_at = scheduler_.now() + c.resend;
-    transmit(c);
+    if (segment_gap.count() > 0) transmit_slowly(index);
+    else transmit(c);
+}
+
+// A slow sender: the guest confirms the first segments before it can answer.
+void Client::transmit_slowly(std::size_t index)
+{
+    constexpr std::size_t kMss = 1000;
+    const Connection& c = connections_[index];
+    Duration at{0};
+    for (std::size_t from = 0; from < c.unsent.size(); from += kMss) {
+        const std::uint32_t seq = c.una + static_cast<std::uint32_t>(from);
+        const Bytes part(c.unsent.begin() + static_cast<std::ptrdiff_t>(from),
+                         c.unsent.begin() + static_cast<std::ptrdiff_t>(std::min(from + kMss, c.unsent.size())));
+        scheduler_.after(at, [this, index, port = c.port, seq, part] {
+            Connection& now = connections_[index];
+            if (!lost_ && now.port == port && !seq_less(seq, now.una)) segment(now, seq, tcp_flag::kAck | tcp_flag::kPush, part);
+        });
+        at += random_.between(200, segment_gap.count());
+    }
 }
 
 void Client::receive(ByteView frame)

@@ -48,6 +48,8 @@ public:
     std::uint64_t answers() const { return answers_; }
     Duration longest_gap() const { return longest_gap_; }
     double time_share = 0.1;                  // of requests whose answers always differ
+    double upload_share = 0.2;                // of requests that take several segments
+    Duration segment_gap{0};                  // at most, between them
     Duration pause{2000};                     // between requests of one connection
 
 private:
@@ -73,6 +75,7 @@ private:
     void ask(std::size_t index);
     void segment(Connection& c, std::uint32_t seq, std::uint8_t flags, ByteView payload);
     void transmit(Connection& c);
+    void transmit_slowly(std::size_t index);
     void timer(std::size_t index, std::uint16_t port);
     void on_segment(std::size_t index, const Segment& s);
     void take(std::size_t index, Connection& c, const Segment& s);

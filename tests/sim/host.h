@@ -91,8 +91,9 @@ public:
     void inject_stale_chunk() { stale_chunk_ = true; }
     void fail_next_persist() { fail_persist_ = true; }
     void slow_next_persist(Duration d) { slow_persist_ = d; }
-    void storage_works()
+    void heal()
     {
+        counter_hangs_until_ = {};
         fail_persist_ = false;
         slow_persist_ = {};
     }

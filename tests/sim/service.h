@@ -24,7 +24,7 @@ struct Response {
     std::uint64_t value = 0, chain = 0;
     std::uint32_t length = 0, zero = 0;   // of the body that follows
 };
-inline constexpr std::size_t kMaxRequestPayload = 2048, kMaxBody = 8192;
+inline constexpr std::size_t kMaxRequestPayload = 3800, kMaxBody = 8192;
 std::uint64_t next_chain(std::uint64_t chain, const Request& request, ByteView payload, std::uint64_t value);
 Bytes body_bytes(std::uint64_t chain, std::uint32_t length);
 
@@ -76,6 +76,7 @@ private:
         std::uint32_t resend_us, filled;   // bytes of a request that have arrived
         std::uint8_t request[sizeof(Request) + kMaxRequestPayload];
     };
+    static_assert(sizeof(Connection) <= kPageSize);
     enum State : std::uint32_t { kClosed = 0, kSynReceived, kEstablished, kLastAck };
 
     std::size_t address(std::size_t slot) const { return (1 + slot) * kPageSize; }

@@ -22,6 +22,10 @@ World::World(const RunOptions& options)
         [this](const std::string& text) { model_.violation(text); });
     network_.to_client = [this](ByteView frame) { client_->receive(frame); };
     client_->time_share = random_.chance(0.5) ? 0.02 : 0.25;
+    if (client_uploads_) {
+        client_->upload_share = 0.6;
+        client_->segment_gap = Duration{2500};
+    }
     client_->pause = random_.between(500, 8000);
     for (int i = 0; i < 2; ++i)
         hosts_[i] = std::make_unique<Host>(
@@ -53,6 +57,10 @@ void World::draw_settings()
     n.checkpoint_interval = r.between(12'000, 50'000);
     if (r.chance(0.25)) n.checkpoint_interval = r.between(60'000, 200'000);
     if (r.chance(0.3)) settings_.port_loss = 0.03;
+    if (settings_.port_loss > 0 && r.chance(0.7)) {
+        settings_.port_loss = 0.08;
+        client_uploads_ = true;
+    }
     if (r.chance(0.4)) settings_.port_delay = Duration{700};
     n.checkpoint_interval_min = r.between(3'000, 10'000);
     n.buffered_interval_min = r.between(2'000, 8'000);
@@ -168,7 +176,7 @@ void World::act()
             model_.violation("Inv13: protection was lost by " + std::string(to_string(cell_->fault)));
         if (!until(protected_now && model_.epochs - act_epochs_ >= 6 && model_.epochs >= 20, Duration{12'000'000}, "recovery")) return;
         for (auto& host : hosts_) {
-            host->storage_works();
+            host->heal();
             if (host->alive()) host->guest().forget_faults();
         }
         second_loss_ = random_.chance(0.6);

@@ -88,6 +88,7 @@ private:
     int last_server_ = -1;
     std::uint64_t sessions_before_ = 0;
     bool second_loss_ = false;
+    bool client_uploads_ = false;
     int attempts_ = 0, victim_ = -1;
 };
 
