@@ -47,7 +47,7 @@ public:
     Result<void> resume(Deadline deadline) override
     {
         auto r = inner_->resume(deadline);
-        if (r) tell(true);
+        if (r) tell(inner_->running());   // a guest that is off stays off
         return r;
     }
     replication::CutTimes last_cut_times() const override { return inner_->last_cut_times(); }

@@ -34,6 +34,7 @@ using replication::StartMode;
 // QEMU reads its control channels byte by byte, so a short command is a fast one.
 constexpr std::string_view kStop = R"({"execute":"stop"})";
 constexpr std::string_view kCont = R"({"execute":"cont"})";
+constexpr std::string_view kResetRequired = "Resetting the Virtual Machine is required";
 constexpr std::string_view kSave = R"({{"execute":"xen-save-devices-state","arguments":{{"filename":"{}","live":false}}}})";
 constexpr std::string_view kLoad = R"({{"execute":"xen-load-devices-state","arguments":{{"filename":"{}"}}}})";
 constexpr std::string_view kSnapshotLoad =
@@ -329,13 +330,18 @@ Result<void> QemuGuest::resume(Deadline deadline)
     QmpLink& channel = ahead ? model_->state() : **control;
     times_.cont_sent = now();
     Result<void> sent = ahead ? model_->launch(deadline) : channel.send(kCont, 1, deadline);
+    bool off = false;
     if (sent)
-        if (auto r = channel.receive("cont", deadline); !r) sent = explain(r.error());
+        if (auto r = channel.receive("cont", deadline); !r) {
+            // Powered off by the guest just before the stop: off is a state, not a failure (R9), and its event is on the way.
+            off = r.error().code == Errc::refused && r.error().text.find(kResetRequired) != std::string::npos;
+            if (!off) sent = explain(r.error());
+        }
     times_.cont_done = now();
     hurry(false);
     if (!sent) return sent;
     progress_us_.store(times_.cont_done.us, std::memory_order_relaxed);
-    running_ = true;
+    running_ = !off;
     if (auto r = forget_events(); !r) return r;
     return model_->prepared({}) ? model_->prepare(save_command(), deadline) : Result<void>{};
 }

@@ -140,7 +140,8 @@ public:
 
     // The cut (design section 3, step 2). cut_begin stops the guest and may start the save in the same breath: when it
     // returns, no vCPU runs and no device writes guest RAM except what the save itself does. cut_save waits for the
-    // save. Between them the caller scans, copies and seals. resume() ends the pause (also after a failed cut_save).
+    // save. Between them the caller scans, copies and seals. resume() ends the pause (also after a failed cut_save). A guest
+    // that powered itself off just before the stop stays off: resume() succeeds, running() is false, the event tells.
     virtual Result<void> cut_begin(Deadline deadline) = 0;
     virtual Result<DeviceState> cut_save(Deadline deadline) = 0;
     virtual Result<void> resume(Deadline deadline) = 0;
