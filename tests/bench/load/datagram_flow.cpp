@@ -60,6 +60,7 @@ public:
     {
         stopping_ = true;
         stop_at_ = now;
+        stats_.gap.idle(now);   // what is still missing will not come; waiting for it is no gap
     }
 
 private:

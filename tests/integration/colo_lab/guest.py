@@ -40,7 +40,7 @@ def wait_answering(network, timeout=60.0, alive=lambda: True):
     problem = "never tried"
     while time.monotonic() - start < timeout:
         if not alive():
-            raise LabError("the process that runs the guest ended while it booted")
+            raise LabError("what runs the guest gave up while it booted")
         with socket_in(network.namespace("c")) as connection:
             connection.settimeout(1.0)
             try:

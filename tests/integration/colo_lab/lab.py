@@ -145,7 +145,7 @@ class Lab:
         """Starts the primary and waits for the guest's services. Returns the host."""
         host = host or self.a
         host.start("primary", **start)
-        guest.wait_answering(self.network, timeout=120, alive=host.running)
+        guest.wait_answering(self.network, timeout=120, alive=lambda: host.running() and host.status()["state"] != "stopped")
         return host
 
     def plain(self, memory_mib=256, append=""):
