@@ -119,18 +119,32 @@ def bench_pause(options):
 NETWORK_S = 6
 
 
-def measure_network(lab, what):
-    """One thing at a time on an otherwise idle guest."""
-    result = {}
+COUNTERS = ("released-matched", "released-staged", "mismatches", "late", "no-comparison")
+
+
+def proxy_counters(host):
+    status = host.status()
+    return {"mode": status["mode"], "checkpoints": status["checkpoints"]["count"],
+            **{name: status["network"][name] for name in COUNTERS}}
+
+
+def measure_network(lab, what, host=None):
+    """One thing at a time on an otherwise idle guest. With a host, also how its proxy came to release the answers."""
+    result = {"how": {}} if host else {}
     for name, flow in (("rtt", "echo interval_ms=2"), ("connect", "connect interval_ms=5"),
                        ("differing", "differing interval_ms=0"), ("up", "upload"), ("down", "download")):
         load = lab.load(flow)
         time.sleep(2)
         load.mark()
+        counted = proxy_counters(host) if host else {}
         before, start = load.report(), time.monotonic()
         time.sleep(NETWORK_S)
         after, elapsed = load.report(), time.monotonic() - start
         check_unharmed(after)
+        if host:
+            now = proxy_counters(host)
+            result["how"][name] = {key: value if key == "mode" else value - counted[key] for key, value in now.items()}
+            say(f"  {name}: {result['how'][name]}")
         sums = after["sums"]
         if name in ("up", "down"):
             result[f"{name}_mb_s"] = round((sums["verified_bytes"] - before["sums"]["verified_bytes"]) / 1e6 / elapsed, 2)
@@ -156,7 +170,7 @@ def bench_network(options):
         lab.boot()
         unprotected = measure_network(lab, "colod, unprotected")
         lab.protect(lab.a)
-        protected = measure_network(lab, "colod, protected")
+        protected = measure_network(lab, "colod, protected", lab.a)
         status = lab.a.status()
         if status["state"] != "protected":
             raise LabError(f"lost protection during the measurement: {status['reason']}")
