@@ -7,7 +7,7 @@
 namespace colo::proxy {
 namespace {
 
-constexpr std::size_t kSmallestFrame = 60;   // without frame check sequence
+constexpr std::size_t kSmallestFrame = 60;  // without frame check sequence
 constexpr Mac kBroadcast{0xff, 0xff, 0xff, 0xff, 0xff, 0xff};
 
 Bytes ethernet(const Mac& target, const Mac& source, std::uint16_t type, std::size_t size)
@@ -38,7 +38,10 @@ FramePtr arp_frame(std::uint16_t type, std::uint16_t operation, const Mac& ether
 
 }  // namespace
 
-FramePtr make_rarp(const Mac& mac) { return arp_frame(kEtherTypeRarp, 3, kBroadcast, mac, 0, mac, 0); }
+FramePtr make_rarp(const Mac& mac)
+{
+    return arp_frame(kEtherTypeRarp, 3, kBroadcast, mac, 0, mac, 0);
+}
 
 FramePtr make_arp(std::uint16_t operation, const Mac& ethernet_target, const Mac& sender, std::uint32_t sender_ip,
                   const Mac& target, std::uint32_t target_ip)
@@ -60,9 +63,9 @@ FramePtr make_neighbour_advertisement(const Mac& ethernet_target, const Mac& sen
     std::memcpy(ip + 24, target_ip.data(), 16);
     std::uint8_t* icmp = ip + 40;
     icmp[0] = 136;
-    icmp[4] = solicited ? 0x60 : 0x20;   // override; solicited
+    icmp[4] = solicited ? 0x60 : 0x20;  // override; solicited
     std::memcpy(icmp + 8, sender_ip.data(), 16);
-    icmp[24] = 2;   // target link-layer address
+    icmp[24] = 2;  // target link-layer address
     icmp[25] = 1;
     std::memcpy(icmp + 26, sender.data(), 6);
     std::uint64_t sum = checksum_add(0, {ip + 8, 32});
@@ -80,7 +83,10 @@ AddressBook::AddressBook(std::vector<Mac> nics, GuestAddresses known)
 
 namespace {
 
-bool is_host_address(std::uint32_t ip) { return ip != 0 && ip >> 28 != 0xe && ip != 0xffffffff; }
+bool is_host_address(std::uint32_t ip)
+{
+    return ip != 0 && ip >> 28 != 0xe && ip != 0xffffffff;
+}
 
 void add_once(std::vector<std::uint32_t>& list, std::uint32_t ip, std::size_t max)
 {
@@ -113,17 +119,20 @@ void AddressBook::add_ip6(std::uint8_t nic, const std::uint8_t* ip)
     std::memcpy(address.data(), ip, 16);
     if (address[0] == 0xff || address == Ip6{}) return;
     auto& known = addresses_.nics[nic].ip6;
-    if (std::find(known.begin(), known.end(), address) == known.end() && known.size() < kMaxIp6) known.push_back(address);
+    if (std::find(known.begin(), known.end(), address) == known.end() && known.size() < kMaxIp6)
+        known.push_back(address);
 }
 
 void AddressBook::from_guest(std::uint8_t nic, const Packet& packet)
 {
     if (nic >= nics_.size() || packet.size < kVnetHeaderSize + kEthernetHeaderSize) return;
-    if (std::memcmp(packet.source_mac(), nics_[nic].data(), 6) != 0) return;   // a bridge inside the guest
+    if (std::memcmp(packet.source_mac(), nics_[nic].data(), 6) != 0) return;  // a bridge inside the guest
     if (packet.source_ip != 0) {
         if (!is_host_address(packet.source_ip)) return;
-        if (packet.kind == PacketKind::arp) add_once(addresses_.nics[nic].ip4, packet.source_ip, kMaxIp4);
-        else observe_ip4(nic, packet.source_ip);
+        if (packet.kind == PacketKind::arp)
+            add_once(addresses_.nics[nic].ip4, packet.source_ip, kMaxIp4);
+        else
+            observe_ip4(nic, packet.source_ip);
         return;
     }
     constexpr std::size_t kIp6 = kVnetHeaderSize + kEthernetHeaderSize;
@@ -137,8 +146,7 @@ std::vector<FramePtr> AddressBook::announcements(std::uint8_t nic) const
     const Mac& mac = nics_[nic];
     frames.push_back(make_rarp(mac));
     const GuestAddresses all = addresses();
-    for (const std::uint32_t ip : all.nics[nic].ip4)
-        frames.push_back(make_arp(1, kBroadcast, mac, ip, Mac{}, ip));
+    for (const std::uint32_t ip : all.nics[nic].ip4) frames.push_back(make_arp(1, kBroadcast, mac, ip, Mac{}, ip));
     constexpr Mac kAllNodesMac{0x33, 0x33, 0, 0, 0, 1};
     constexpr Ip6 kAllNodes{0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1};
     for (const Ip6& ip : all.nics[nic].ip6)

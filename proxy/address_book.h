@@ -28,7 +28,7 @@ private:
     void add_ip6(std::uint8_t nic, const std::uint8_t* ip);
     static constexpr std::size_t kMaxIp4 = 64, kMaxIp6 = 32, kMaxObserved = 4;
     std::vector<Mac> nics_;
-    GuestAddresses addresses_;   // IPv4: named in ARP by the guest itself
+    GuestAddresses addresses_;  // IPv4: named in ARP by the guest itself
     std::vector<Observed> observed_;
 };
 

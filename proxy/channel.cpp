@@ -13,13 +13,17 @@ namespace colo::proxy {
 using replication::FrameType;
 
 PeerChannel::PeerChannel(SessionId session, ProxyChannel channel, std::size_t send_max)
-    : fd_(channel.fd), session_(session), writer_(std::move(channel.writer)), decoder_(std::move(channel.decoder)),
+    : fd_(channel.fd),
+      session_(session),
+      writer_(std::move(channel.writer)),
+      decoder_(std::move(channel.decoder)),
       send_max_(send_max)
 {
     const int flags = ::fcntl(fd_.get(), F_GETFL);
     (void)::fcntl(fd_.get(), F_SETFL, flags | O_NONBLOCK);
     const int on = 1;
-    (void)::setsockopt(fd_.get(), IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);   // fails on a Unix socket, which needs none
+    (void)::setsockopt(fd_.get(), IPPROTO_TCP, TCP_NODELAY, &on,
+                       sizeof on);  // fails on a Unix socket, which needs none
 }
 
 bool PeerChannel::send_input(std::uint8_t nic, Epoch epoch, std::uint64_t number, ByteView frame)
@@ -44,7 +48,7 @@ void PeerChannel::send_journalled(Epoch epoch, std::uint64_t number)
 
 Result<void> PeerChannel::flush()
 {
-    if (journalled_waiting_) {   // a few bytes that replace their elders: always room
+    if (journalled_waiting_) {  // a few bytes that replace their elders: always room
         writer_.append_journalled(out_, journalled_.epoch, journalled_.number);
         journalled_waiting_ = false;
     }
@@ -69,7 +73,7 @@ Result<void> PeerChannel::flush()
 
 Result<void> PeerChannel::dispatch(const replication::Frame& frame, const Handler& handler)
 {
-    if (frame.header.session != session_) return {};   // Inv05: another session has no effect
+    if (frame.header.session != session_) return {};  // Inv05: another session has no effect
     switch (frame.header.type) {
     case FrameType::input: {
         const auto input = replication::decode_input(frame);
@@ -89,7 +93,9 @@ Result<void> PeerChannel::dispatch(const replication::Frame& frame, const Handle
         handler.journalled(*journalled);
         return {};
     }
-    default: return make_error(Errc::corrupt, std::string("proxy channel: unexpected ") + replication::to_string(frame.header.type));
+    default:
+        return make_error(Errc::corrupt,
+                          std::string("proxy channel: unexpected ") + replication::to_string(frame.header.type));
     }
 }
 
@@ -106,7 +112,7 @@ Result<void> PeerChannel::receive(const Handler& handler)
             bytes_received_ += static_cast<std::uint64_t>(n);
             decoder_.commit(static_cast<std::size_t>(n));
         }
-        first_read_ = false;   // the hand-over may have left whole frames in the decoder
+        first_read_ = false;  // the hand-over may have left whole frames in the decoder
         for (;;) {
             const auto frame = decoder_.next();
             if (!frame) return frame.error();

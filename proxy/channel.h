@@ -19,9 +19,9 @@ public:
     int fd() const { return fd_.get(); }
     SessionId session() const { return session_; }
 
-    bool send_input(std::uint8_t nic, Epoch epoch, std::uint64_t number, ByteView frame);   // false: no room
+    bool send_input(std::uint8_t nic, Epoch epoch, std::uint64_t number, ByteView frame);  // false: no room
     bool send_output(std::uint8_t nic, Epoch epoch, ByteView frame);
-    void send_journalled(Epoch epoch, std::uint64_t number);   // the newest replaces the ones not sent yet
+    void send_journalled(Epoch epoch, std::uint64_t number);  // the newest replaces the ones not sent yet
     // Writes what the socket takes.
     Result<void> flush();
     bool backlog() const { return sent_ < out_.size(); }

@@ -37,7 +37,7 @@ public:
     void wake() const
     {
         const std::uint64_t one = 1;
-        if (::write(wake_.get(), &one, sizeof one) < 0) return;   // full: it is awake already
+        if (::write(wake_.get(), &one, sizeof one) < 0) return;  // full: it is awake already
     }
     // The proxy thread.
     void run()

@@ -16,16 +16,19 @@ bool same_datagram(const Packet& a, const Packet& b);
 class DatagramCompare {
 public:
     void add(const FramePtr& frame, Time now);
-    bool take_equal(const Packet& packet);     // removes the first equal one
+    bool take_equal(const Packet& packet);  // removes the first equal one
     void clear();
     bool empty() const { return theirs_.empty(); }
     Time oldest() const { return theirs_.front().since; }
-    void forget_before(Time time);             // what P has not sent by now it never will
+    void forget_before(Time time);  // what P has not sent by now it never will
     std::size_t memory() const { return memory_; }
 
 private:
     static constexpr std::size_t kMax = 64, kOverhead = 96;
-    struct Datagram { FramePtr frame; Time since; };
+    struct Datagram {
+        FramePtr frame;
+        Time since;
+    };
     void pop_front();
     std::deque<Datagram> theirs_;
     std::size_t memory_ = 0;

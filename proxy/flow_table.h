@@ -128,7 +128,7 @@ private:
     }
 
     std::size_t max_;
-    List flows_;   // least recently used first
+    List flows_;  // least recently used first
     std::unordered_map<FlowKey, typename List::iterator, FlowKeyHash> index_;
 };
 

@@ -16,8 +16,8 @@ class HoldDeadline {
 public:
     HoldDeadline(Duration minimum, Duration maximum) : minimum_(minimum), maximum_(std::max(minimum, maximum)) {}
 
-    // A frame was matched after `wait`. Frames that were already called late and matched before STAGED count too: that is
-    // how the deadline grows when S is merely slow.
+    // A frame was matched after `wait`. Frames that were already called late and matched before STAGED count too: that
+    // is how the deadline grows when S is merely slow.
     void matched(Duration wait)
     {
         const std::int64_t us = std::max<std::int64_t>(0, wait.count());
@@ -32,7 +32,7 @@ public:
     {
         ++buckets_[bucket_of(us)];
         if (++total_ < kHistory) return;
-        total_ = 0;   // recent waits count more
+        total_ = 0;  // recent waits count more
         for (auto& n : buckets_) total_ += n /= 2;
     }
     std::uint32_t percentile_us(std::uint32_t percent) const

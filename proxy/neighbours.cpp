@@ -70,7 +70,7 @@ FramePtr Neighbours::answer(std::uint8_t nic, const Packet& from_guest) const
 
 FramePtr Neighbours::answer_arp(std::uint8_t nic, const Packet& request) const
 {
-    if (request.source_ip == 0 || request.source_ip == request.target_ip) return nullptr;   // a claim, not a question
+    if (request.source_ip == 0 || request.source_ip == request.target_ip) return nullptr;  // a claim, not a question
     const auto at = ip4_.find(std::uint64_t{nic} << 32 | request.target_ip);
     if (at == ip4_.end()) return nullptr;
     const Mac asker = mac_at(request.frame + request.l3 + 8);
@@ -80,7 +80,7 @@ FramePtr Neighbours::answer_arp(std::uint8_t nic, const Packet& request) const
 FramePtr Neighbours::answer_solicitation(std::uint8_t nic, const Packet& request) const
 {
     const Ip6 asker = ip6_at(request.frame + kIp6Header + 8), target = ip6_at(request.frame + kIcmp6 + 8);
-    if (asker == Ip6{}) return nullptr;   // duplicate address detection
+    if (asker == Ip6{}) return nullptr;  // duplicate address detection
     const auto at = ip6_.find({nic, target});
     if (at == ip6_.end()) return nullptr;
     return make_neighbour_advertisement(mac_at(request.source_mac()), at->second, target, asker, true);

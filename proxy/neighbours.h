@@ -17,13 +17,13 @@ public:
     FramePtr answer(std::uint8_t nic, const Packet& from_guest) const;
 
 private:
-    static constexpr std::size_t kMax = 1024;   // per family; the table of a host is smaller
+    static constexpr std::size_t kMax = 1024;  // per family; the table of a host is smaller
     struct Ip6Hash {
         std::size_t operator()(const std::pair<std::uint8_t, Ip6>& key) const noexcept;
     };
     FramePtr answer_arp(std::uint8_t nic, const Packet& request) const;
     FramePtr answer_solicitation(std::uint8_t nic, const Packet& request) const;
-    std::unordered_map<std::uint64_t, Mac> ip4_;   // nic << 32 | address
+    std::unordered_map<std::uint64_t, Mac> ip4_;  // nic << 32 | address
     std::unordered_map<std::pair<std::uint8_t, Ip6>, Mac, Ip6Hash> ip6_;
 };
 

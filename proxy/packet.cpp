@@ -64,7 +64,8 @@ void parse_tcp(Packet& packet)
     if (packet.end - packet.l4 < 20) return static_cast<void>(opaque(packet, OpaqueCause::malformed));
     const std::uint8_t* tcp = packet.frame + packet.l4;
     const std::uint32_t header = (tcp[12] >> 4) * 4u;
-    if (header < 20 || packet.l4 + header > packet.end) return static_cast<void>(opaque(packet, OpaqueCause::malformed));
+    if (header < 20 || packet.l4 + header > packet.end)
+        return static_cast<void>(opaque(packet, OpaqueCause::malformed));
     packet.kind = PacketKind::tcp;
     packet.source_port = load_be16(tcp);
     packet.target_port = load_be16(tcp + 2);
@@ -98,7 +99,7 @@ void parse_icmp(Packet& packet)
     packet.icmp_code = icmp[1];
     const bool has_identifier = icmp[0] == 0 || icmp[0] == 8 || (icmp[0] >= 13 && icmp[0] <= 18);
     if (has_identifier) packet.source_port = packet.target_port = load_be16(icmp + 4);
-    packet.payload = packet.l4 + 4;   // everything after type, code and checksum
+    packet.payload = packet.l4 + 4;  // everything after type, code and checksum
 }
 
 void parse_ipv4(Packet& packet)
@@ -182,8 +183,9 @@ void finish_checksum(std::span<std::uint8_t> frame) noexcept
     const std::size_t start = kVnetHeaderSize + little(6), field = start + little(8);
     frame[0] = static_cast<std::uint8_t>(frame[0] & ~kVnetNeedsChecksum);
     if (field + 2 > frame.size()) return;
-    std::uint16_t sum = checksum_fold(checksum_add(0, frame.subspan(start)));   // the field holds the pseudo header's sum
-    if (sum == 0) sum = 0xffff;   // 0 means "none" in UDP
+    std::uint16_t sum =
+        checksum_fold(checksum_add(0, frame.subspan(start)));  // the field holds the pseudo header's sum
+    if (sum == 0) sum = 0xffff;                                // 0 means "none" in UDP
     store_be16(frame.data() + field, sum);
     frame[6] = frame[7] = frame[8] = frame[9] = 0;
 }
@@ -231,7 +233,7 @@ void rewrite_tcp(std::span<std::uint8_t> frame, const Packet& packet, const TcpR
         writer.add(packet.options.timestamp_at, rewrite.tsval_add);
         if (ack) writer.add(packet.options.timestamp_at + 4u, rewrite.tsecr_add);
     }
-    if ((frame[0] & kVnetNeedsChecksum) != 0) return;   // only the pseudo header is in it so far
+    if ((frame[0] & kVnetNeedsChecksum) != 0) return;  // only the pseudo header is in it so far
     std::uint8_t* checksum = frame.data() + packet.l4 + 16;
     const std::uint64_t sum = std::uint64_t{static_cast<std::uint16_t>(~load_be16(checksum))} + writer.delta();
     store_be16(checksum, checksum_fold(sum));

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-// Frames as the proxy sees them: a parser over spans that never allocates and never fails (what it does not understand is
-// `opaque`: held, never compared), and rewriting in place. Offsets count from the start of the frame, vnet header included.
+// Frames as the proxy sees them: a parser over spans that never allocates and never fails (what it does not understand
+// is `opaque`: held, never compared), and rewriting in place. Offsets count from the start of the frame, vnet header
+// included.
 
 #include "core/types.h"
 #include "proxy/frame.h"
@@ -32,8 +33,14 @@ inline void store_be32(std::uint8_t* to, std::uint32_t value)
 }
 
 // Sequence numbers live on a circle; these are meaningful while the two are less than 2^31 apart.
-inline bool seq_before(std::uint32_t a, std::uint32_t b) { return static_cast<std::int32_t>(a - b) < 0; }
-inline bool seq_after(std::uint32_t a, std::uint32_t b) { return static_cast<std::int32_t>(a - b) > 0; }
+inline bool seq_before(std::uint32_t a, std::uint32_t b)
+{
+    return static_cast<std::int32_t>(a - b) < 0;
+}
+inline bool seq_after(std::uint32_t a, std::uint32_t b)
+{
+    return static_cast<std::int32_t>(a - b) > 0;
+}
 
 // struct virtio_net_hdr
 inline constexpr std::uint8_t kVnetNeedsChecksum = 1;
@@ -52,12 +59,12 @@ enum class OpaqueCause : std::uint8_t { none, malformed, vlan, ipv6, fragment, o
 const char* to_string(OpaqueCause cause);
 
 struct TcpOptions {
-    std::uint16_t mss = 0;                // 0: absent
-    std::uint8_t window_scale = 0xff;     // 0xff: absent
+    std::uint16_t mss = 0;             // 0: absent
+    std::uint8_t window_scale = 0xff;  // 0xff: absent
     bool sack_permitted = false;
     std::uint8_t sack_blocks = 0;
-    std::uint16_t sack_at = 0;            // offset of the first block
-    std::uint16_t timestamp_at = 0;       // offset of TSval, 0: absent
+    std::uint16_t sack_at = 0;       // offset of the first block
+    std::uint16_t timestamp_at = 0;  // offset of TSval, 0: absent
     std::uint32_t tsval = 0, tsecr = 0;
     bool has_timestamp() const { return timestamp_at != 0; }
 };
@@ -68,8 +75,8 @@ struct Packet {
     std::uint16_t ether_type = 0;
     const std::uint8_t* frame = nullptr;  // the bytes that were parsed
     std::uint32_t size = 0;
-    std::uint32_t l3 = 0, l4 = 0;         // offsets
-    std::uint32_t payload = 0, end = 0;   // offsets; `end` from the IP header: Ethernet padding is not payload
+    std::uint32_t l3 = 0, l4 = 0;        // offsets
+    std::uint32_t payload = 0, end = 0;  // offsets; `end` from the IP header: Ethernet padding is not payload
     std::uint32_t source_ip = 0, target_ip = 0;
     std::uint16_t source_port = 0, target_port = 0;
     // ICMP: type, code; ARP: operation in icmp_type. Identifier of an echo is in source_port and target_port.
@@ -88,8 +95,8 @@ struct Packet {
     const std::uint8_t* source_mac() const { return frame + kVnetHeaderSize + 6; }
 };
 
-// `frame` must stay alive as long as the Packet is used. A frame shorter than vnet + Ethernet header is malformed and must
-// not be asked for MACs (size < kVnetHeaderSize + kEthernetHeaderSize).
+// `frame` must stay alive as long as the Packet is used. A frame shorter than vnet + Ethernet header is malformed and
+// must not be asked for MACs (size < kVnetHeaderSize + kEthernetHeaderSize).
 Packet parse_packet(ByteView frame) noexcept;
 
 // Added to the fields of a TCP segment (mod 2^32). `ack_add` covers the ACK field and SACK blocks, which name the same
@@ -98,8 +105,9 @@ struct TcpRewrite {
     std::uint32_t seq_add = 0, ack_add = 0, tsval_add = 0, tsecr_add = 0;
     bool identity() const { return seq_add == 0 && ack_add == 0 && tsval_add == 0 && tsecr_add == 0; }
 };
-// The checksum stays right: a full one is updated incrementally, a partial one (NEEDS_CSUM: pseudo header only) does not
-// cover these fields. `packet` must be the parse of `frame` and of kind tcp; its seq, ack and timestamps are not updated.
+// The checksum stays right: a full one is updated incrementally, a partial one (NEEDS_CSUM: pseudo header only) does
+// not cover these fields. `packet` must be the parse of `frame` and of kind tcp; its seq, ack and timestamps are not
+// updated.
 void rewrite_tcp(std::span<std::uint8_t> frame, const Packet& packet, const TcpRewrite& rewrite) noexcept;
 // A rewritten copy, or `frame` itself where nothing changes.
 FramePtr rewritten(const FramePtr& frame, const Packet& packet, const TcpRewrite& rewrite);
@@ -110,6 +118,6 @@ void finish_checksum(std::span<std::uint8_t> frame) noexcept;
 
 // RFC 1071 sum over `bytes`, starting at an even (or odd) place; not folded, not inverted.
 std::uint64_t checksum_add(std::uint64_t sum, ByteView bytes, bool odd = false) noexcept;
-std::uint16_t checksum_fold(std::uint64_t sum) noexcept;   // folded and inverted
+std::uint16_t checksum_fold(std::uint64_t sum) noexcept;  // folded and inverted
 
 }  // namespace colo::proxy

@@ -16,7 +16,7 @@
 namespace colo::proxy {
 namespace {
 
-constexpr std::uint16_t kAllProtocols = 0x0003;   // ETH_P_ALL
+constexpr std::uint16_t kAllProtocols = 0x0003;  // ETH_P_ALL
 constexpr int kBufferBytes = 32 << 20;
 
 Result<void> set_option(int fd, int level, int option, const char* what, int value)
@@ -36,10 +36,11 @@ Result<PacketSocket> PacketSocket::open(const std::string& interface)
 {
     const unsigned index = ::if_nametoindex(interface.c_str());
     if (index == 0) return errno_error("interface " + interface, errno);
-    FileDescriptor fd(::socket(AF_PACKET, SOCK_RAW | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));   // protocol 0: deaf
+    FileDescriptor fd(::socket(AF_PACKET, SOCK_RAW | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));  // protocol 0: deaf
     if (!fd.valid()) return errno_error("AF_PACKET socket (CAP_NET_RAW needed)", errno);
     if (auto r = set_option(fd.get(), SOL_PACKET, PACKET_VNET_HDR, "PACKET_VNET_HDR", 1); !r) return r.error();
-    if (auto r = set_option(fd.get(), SOL_PACKET, PACKET_IGNORE_OUTGOING, "PACKET_IGNORE_OUTGOING", 1); !r) return r.error();
+    if (auto r = set_option(fd.get(), SOL_PACKET, PACKET_IGNORE_OUTGOING, "PACKET_IGNORE_OUTGOING", 1); !r)
+        return r.error();
     if (auto r = set_option(fd.get(), SOL_PACKET, PACKET_AUXDATA, "PACKET_AUXDATA", 1); !r) return r.error();
     // Best effort: a smaller buffer loses frames earlier, as a network may.
     if (!set_option(fd.get(), SOL_SOCKET, SO_RCVBUFFORCE, "SO_RCVBUFFORCE", kBufferBytes))
@@ -61,7 +62,7 @@ Result<void> PacketSocket::listen(bool on)
     address.sll_protocol = on ? htons(kAllProtocols) : 0;
     if (::bind(fd_.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0)
         return errno_error("bind to " + interface_, errno);
-    if (!on)   // what came before belongs to the time when it was on
+    if (!on)  // what came before belongs to the time when it was on
         while (::recv(fd_.get(), buffers_[0].data(), buffers_[0].size(), MSG_DONTWAIT) > 0) continue;
     return {};
 }
@@ -116,10 +117,11 @@ FramePtr PacketSocket::frame_from(std::size_t slot, std::size_t size, bool trunc
     bytes.reserve(size + 4);
     bytes.assign(raw, raw + kMacs);
     bytes.resize(kMacs + 4);
-    store_be16(bytes.data() + kMacs, (aux.tp_status & TP_STATUS_VLAN_TPID_VALID) != 0 ? aux.tp_vlan_tpid : kEtherTypeVlan);
+    store_be16(bytes.data() + kMacs,
+               (aux.tp_status & TP_STATUS_VLAN_TPID_VALID) != 0 ? aux.tp_vlan_tpid : kEtherTypeVlan);
     store_be16(bytes.data() + kMacs + 2, aux.tp_vlan_tci);
     bytes.insert(bytes.end(), raw + kMacs, raw + size);
-    const auto shift = [&bytes](std::size_t at) {   // little-endian header fields that count from the frame's start
+    const auto shift = [&bytes](std::size_t at) {  // little-endian header fields that count from the frame's start
         const auto value = static_cast<std::uint16_t>((bytes[at] | bytes[at + 1] << 8) + 4);
         bytes[at] = static_cast<std::uint8_t>(value);
         bytes[at + 1] = static_cast<std::uint8_t>(value >> 8);
@@ -151,7 +153,8 @@ Result<std::size_t> PacketSocket::receive(std::size_t max, const std::function<v
         }
         for (std::size_t i = 0; i < static_cast<std::size_t>(n); ++i) {
             const void* auxiliary = nullptr;
-            for (cmsghdr* c = CMSG_FIRSTHDR(&messages[i].msg_hdr); c != nullptr; c = CMSG_NXTHDR(&messages[i].msg_hdr, c))
+            for (cmsghdr* c = CMSG_FIRSTHDR(&messages[i].msg_hdr); c != nullptr;
+                 c = CMSG_NXTHDR(&messages[i].msg_hdr, c))
                 if (c->cmsg_level == SOL_PACKET && c->cmsg_type == PACKET_AUXDATA) auxiliary = CMSG_DATA(c);
             const bool truncated = (messages[i].msg_hdr.msg_flags & MSG_TRUNC) != 0;
             if (FramePtr frame = frame_from(i, messages[i].msg_len, truncated, auxiliary)) take(std::move(frame));

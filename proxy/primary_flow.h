@@ -17,23 +17,26 @@
 namespace colo::proxy {
 
 struct Held {
-    FramePtr frame;            // wire numbers
+    FramePtr frame;  // wire numbers
     Epoch tag = 0;
     Time since;
-    StreamSpan span;           // TCP
+    StreamSpan span;  // TCP
     std::uint32_t ack = 0;
     bool has_ack = false;
-    bool matched = false;      // datagrams: S produced an equal one
+    bool matched = false;  // datagrams: S produced an equal one
     std::size_t memory() const { return frame->bytes.size() + 160; }
 };
 
-// The client's bytes that were mirrored and that our guest has not acknowledged: not known to have been consumed (R5). They
-// may sit in the frame port, in the device model or in a full ring; the next epoch needs them again.
+// The client's bytes that were mirrored and that our guest has not acknowledged: not known to have been consumed (R5).
+// They may sit in the frame port, in the device model or in a full ring; the next epoch needs them again.
 struct Unconsumed {
-    struct Entry { std::uint32_t start, end; FramePtr frame; };   // wire numbers
+    struct Entry {
+        std::uint32_t start, end;
+        FramePtr frame;
+    };  // wire numbers
     static std::size_t memory(const Entry& entry) { return entry.frame->bytes.size() + 96; }
     std::deque<Entry> entries;
-    std::optional<std::uint32_t> lost_from, lost_to;   // found no room: S must count it as missing
+    std::optional<std::uint32_t> lost_from, lost_to;  // found no room: S must count it as missing
 };
 
 struct PrimaryFlow {
@@ -43,14 +46,14 @@ struct PrimaryFlow {
     Time last_active;
     std::deque<Held> held;
     std::size_t holding_index = kNotHolding;
-    std::unique_ptr<TcpCompare> tcp;              // kind tcp
-    std::unique_ptr<DatagramCompare> datagrams;   // kind udp, icmp, arp
-    OpaqueCause cause = OpaqueCause::none;        // kind opaque: why the newest cannot be compared
+    std::unique_ptr<TcpCompare> tcp;             // kind tcp
+    std::unique_ptr<DatagramCompare> datagrams;  // kind udp, icmp, arp
+    OpaqueCause cause = OpaqueCause::none;       // kind opaque: why the newest cannot be compared
 
     // Only where this host went live with the flow (R3).
     std::uint32_t wire_offset = 0, timestamp_offset = 0;
     std::optional<TakeOver::HalfOpen> learning;
-    std::optional<std::uint32_t> syn_contained;   // wire number that follows a SYN of before the take-over
+    std::optional<std::uint32_t> syn_contained;  // wire number that follows a SYN of before the take-over
     Reinjector reinject;
     Unconsumed input;
 

@@ -28,8 +28,10 @@ PrimaryFlow* PrimaryProxyImpl::flow_of(const FlowKey& key, Time now)
 {
     PrimaryFlow* flow = flows_.use_or_add(key, now);
     if (flow == nullptr || flow->tcp || flow->datagrams) return flow;
-    if (key.kind == PacketKind::tcp) flow->tcp = std::make_unique<TcpCompare>();
-    else flow->datagrams = std::make_unique<DatagramCompare>();
+    if (key.kind == PacketKind::tcp)
+        flow->tcp = std::make_unique<TcpCompare>();
+    else
+        flow->datagrams = std::make_unique<DatagramCompare>();
     return flow;
 }
 
@@ -55,7 +57,7 @@ FramePtr PrimaryProxyImpl::to_wire_numbers(PrimaryFlow& flow, const Packet& pack
     if (packet.has(kTcpSyn)) {
         const bool learning = flow.learning && flow.learning->guest_isn == packet.seq;
         const bool contained = flow.syn_contained && packet.seq + flow.wire_offset + 1 == *flow.syn_contained;
-        if (!learning && !contained) {   // a new connection with the same addresses: its numbers are the guest's
+        if (!learning && !contained) {  // a new connection with the same addresses: its numbers are the guest's
             flow.wire_offset = flow.timestamp_offset = 0;
             flow.learning.reset();
             flow.syn_contained.reset();
@@ -82,7 +84,7 @@ void PrimaryProxyImpl::keep_unconsumed(PrimaryFlow& flow, const Packet& packet, 
     Unconsumed::Entry entry{packet.seq, packet.seq + packet.sequence_size(), frame};
     auto& entries = flow.input.entries;
     for (auto it = entries.rbegin(); it != entries.rend() && seq_before(packet.seq, it->end); ++it)
-        if (it->start == entry.start && it->end == entry.end) return;   // the client repeats it
+        if (it->start == entry.start && it->end == entry.end) return;  // the client repeats it
     constexpr std::size_t kMaxEntries = 4096;
     if (entries.size() >= kMaxEntries || unconsumed_bytes_ + Unconsumed::memory(entry) > options_.journal_bytes_max) {
         if (!flow.input.lost_from || seq_before(packet.seq, *flow.input.lost_from)) flow.input.lost_from = packet.seq;
@@ -119,7 +121,7 @@ void PrimaryProxyImpl::forget_unconsumed(PrimaryFlow& flow)
 void PrimaryProxyImpl::mirror_unconsumed(PrimaryFlow& flow)
 {
     if (session_ == 0) return;
-    if (flow.input.lost_from)   // a number that S never sees: it confirms nothing of this epoch
+    if (flow.input.lost_from)  // a number that S never sees: it confirms nothing of this epoch
         flow.tcp->input().add(++number_, *flow.input.lost_from);
     for (const Unconsumed::Entry& entry : std::exchange(flow.input.entries, {})) {
         unconsumed_bytes_ -= Unconsumed::memory(entry);
@@ -127,7 +129,8 @@ void PrimaryProxyImpl::mirror_unconsumed(PrimaryFlow& flow)
     }
 }
 
-// What the guest was given at the take-over and has not acknowledged yet; from now on it is mirrored like any other input.
+// What the guest was given at the take-over and has not acknowledged yet; from now on it is mirrored like any other
+// input.
 void PrimaryProxyImpl::mirror_taken_over(PrimaryFlow& flow, const Reinjector::Entry& entry)
 {
     const Packet packet = parse_packet(entry.frame->view());
@@ -139,7 +142,7 @@ void PrimaryProxyImpl::mirror_again(std::uint8_t nic, const FramePtr& guest_numb
 {
     const Packet packet = parse_packet(guest_numbers->view());
     PrimaryFlow* flow = packet.kind == PacketKind::tcp ? flows_.find(key_from_peer(nic, packet)) : nullptr;
-    if (flow != nullptr && packet.sequence_size() != 0) return;   // among the unconsumed
+    if (flow != nullptr && packet.sequence_size() != 0) return;  // among the unconsumed
     FramePtr frame = guest_numbers;
     if (flow != nullptr) frame = rewritten(frame, packet, {0, flow->wire_offset, 0, flow->timestamp_offset});
     mirror_input(nic, flow, packet, frame);
@@ -189,8 +192,10 @@ void PrimaryProxyImpl::guest_frame(std::uint8_t nic, const FramePtr& frame, Time
         flow = flow_of(key_from_guest(nic, packet), now);
         if (flow != nullptr) consumed(*flow, packet);
         if (flow != nullptr && !flow->reinject.empty()) {
-            if (packet.has(kTcpRst)) flow->reinject.clear();
-            else if (packet.has(kTcpAck)) flow->reinject.acknowledged(packet.ack, now, options_.reinject_interval);
+            if (packet.has(kTcpRst))
+                flow->reinject.clear();
+            else if (packet.has(kTcpAck))
+                flow->reinject.acknowledged(packet.ack, now, options_.reinject_interval);
         }
         if (flow != nullptr && flow->translated()) {
             wire = to_wire_numbers(*flow, packet, frame);
@@ -238,7 +243,7 @@ void PrimaryProxyImpl::handle_peer(std::uint8_t nic, const FramePtr& frame, Time
     const std::size_t before = flow->peer_memory();
     if (flow->tcp) {
         flow->tcp->peer_segment(packet, frame);
-        compare_tcp(*flow);
+        compare_tcp(*flow, now);
     } else {
         flow->datagrams->forget_before(now - options_.hold_deadline_max * 2);
         flow->datagrams->add(frame, now);

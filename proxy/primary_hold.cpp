@@ -30,11 +30,12 @@ bool PrimaryProxyImpl::may_release(Time now) const
     return output_ == Output::flow;
 }
 
-void PrimaryProxyImpl::trigger(TriggerReason reason, const std::string& detail)
+void PrimaryProxyImpl::trigger(TriggerReason reason, const std::string& detail, Time now)
 {
     if (!trigger_allowed()) return;
     triggered_ = true;
-    next_late_ = kNever;
+    triggered_at_ = now;
+    next_late_ = now + kTriggerAgain;
     sink_.trigger(reason, detail);
 }
 
@@ -65,7 +66,8 @@ std::optional<ReleaseReason> PrimaryProxyImpl::reason_for(PrimaryFlow& flow, con
         flow.tcp->input().confirmed(journalled_);
         if (!flow.tcp->ack_covered(held.ack, comparable(held.tag))) return std::nullopt;
     }
-    if (held.span.reset) return comparing() && flow.tcp->reset_matches(held.span, pending_) ? std::optional(matched) : std::nullopt;
+    if (held.span.reset)
+        return comparing() && flow.tcp->reset_matches(held.span, pending_) ? std::optional(matched) : std::nullopt;
     return flow.tcp->released(held.span) ? std::optional(matched) : std::nullopt;
 }
 
@@ -74,7 +76,8 @@ void PrimaryProxyImpl::emit(PrimaryFlow& flow, const Held& held, const ReleaseRe
     switch (reason.kind()) {
     case ReleaseReason::Kind::matched:
         ++stats_.released_matched;
-        if (comparing() && (!flow.tcp || held.span.end > held.span.start)) deadline_.matched(now - std::max(held.since, open_since_));
+        if (comparing() && (!flow.tcp || held.span.end > held.span.start))
+            deadline_.matched(now - std::max(held.since, open_since_));
         break;
     case ReleaseReason::Kind::staged:
         ++stats_.released_staged;
@@ -113,7 +116,7 @@ void PrimaryProxyImpl::pump_all(Time now)
     }
 }
 
-void PrimaryProxyImpl::compare_tcp(PrimaryFlow& flow)
+void PrimaryProxyImpl::compare_tcp(PrimaryFlow& flow, Time now)
 {
     if (!comparing() || applied_ == 0 || output_ != Output::protect) return;
     const std::uint64_t bytes = flow.tcp->compared_bytes();
@@ -123,7 +126,7 @@ void PrimaryProxyImpl::compare_tcp(PrimaryFlow& flow)
     if (verdict == Verdict::equal) return;
     if (!known) ++stats_.mismatches;
     flow.tcp->report_difference();
-    if (trigger_allowed()) trigger(TriggerReason::mismatch, describe(flow.key) + ": different bytes");
+    if (trigger_allowed()) trigger(TriggerReason::mismatch, describe(flow.key) + ": different bytes", now);
 }
 
 void PrimaryProxyImpl::match_datagrams(PrimaryFlow& flow)
@@ -160,7 +163,7 @@ void PrimaryProxyImpl::protect_tcp(PrimaryFlow& flow, const Packet& packet, Held
     held.span = flow.tcp->own_segment(packet, held.frame, flow.held.empty(), session_ != 0 && room);
     held.ack = packet.ack;
     held.has_ack = packet.has(kTcpAck);
-    compare_tcp(flow);
+    compare_tcp(flow, now);
     pump(flow, now);
     const bool repeated = packet.payload_size() != 0 && flow.tcp->released(held.span);
     if (!flow.held.empty() && repeated && may_release(now)) {
@@ -196,7 +199,7 @@ void PrimaryProxyImpl::hold(PrimaryFlow& flow, Held held, bool room, Time now)
     }
     if (!room) {
         ++stats_.dropped_overflow;
-        return trigger(TriggerReason::staging_full, "no room for more held output");
+        return trigger(TriggerReason::staging_full, "no room for more held output", now);
     }
     held_bytes_ += held.memory();
     ++held_frames_;
@@ -207,17 +210,17 @@ void PrimaryProxyImpl::hold(PrimaryFlow& flow, Held held, bool room, Time now)
     trigger_if_waiting(now);
 }
 
-void PrimaryProxyImpl::trigger_if_waiting(Time)
+void PrimaryProxyImpl::trigger_if_waiting(Time now)
 {
     if (holding_.empty() || !trigger_allowed()) return;
     if (mode_ == replication::Mode::buffered)
-        return trigger(TriggerReason::buffered_output, describe(holding_.front()->key));
+        return trigger(TriggerReason::buffered_output, describe(holding_.front()->key), now);
     if (held_bytes_ > options_.hold_bytes_max / 5 * 4)
-        trigger(TriggerReason::staging_full, fmt::format("{} bytes of output held", held_bytes_));
+        trigger(TriggerReason::staging_full, fmt::format("{} bytes of output held", held_bytes_), now);
 }
 
-// When the oldest frame of the flow counts as late. Datagrams of S that differ from the one we wait for: not at once, since
-// their order may differ, but soon.
+// When the oldest frame of the flow counts as late. Datagrams of S that differ from the one we wait for: not at once,
+// since their order may differ, but soon.
 Time PrimaryProxyImpl::due_of(const PrimaryFlow& flow) const
 {
     const Held& oldest = flow.held.front();
@@ -232,10 +235,16 @@ void PrimaryProxyImpl::check_late(Time now)
 {
     if (now < next_late_) return;
     next_late_ = kNever;
+    if (triggered_ && pending_ == 0) {  // nobody has cut since: it was lost, or is not urgent to the driver
+        if (now >= triggered_at_ + kTriggerAgain)
+            triggered_ = false;
+        else
+            next_late_ = triggered_at_ + kTriggerAgain;
+    }
     if (!trigger_allowed()) return;
     for (PrimaryFlow* flow : holding_) {
         const auto reason = reason_for(*flow, flow->held.front());
-        if (reason) continue;   // waits for the lease, not for S
+        if (reason) continue;  // waits for the lease, not for S
         const Time due = due_of(*flow);
         if (now < due) {
             next_late_ = std::min(next_late_, due);
@@ -243,14 +252,18 @@ void PrimaryProxyImpl::check_late(Time now)
         }
         if (flow->key.kind == PacketKind::opaque) {
             ++stats_.no_comparison;
-            return trigger(TriggerReason::no_comparison, fmt::format("nic {}: {}", flow->key.nic, to_string(flow->cause)));
+            return trigger(TriggerReason::no_comparison,
+                           fmt::format("nic {}: {}", flow->key.nic, to_string(flow->cause)), now);
         }
         if (flow->datagrams && !flow->datagrams->empty()) {
             ++stats_.mismatches;
-            return trigger(TriggerReason::mismatch, describe(flow->key) + ": different datagram");
+            return trigger(TriggerReason::mismatch, describe(flow->key) + ": different datagram", now);
         }
         ++stats_.late;
-        return trigger(TriggerReason::late_output, describe(flow->key));
+        // S's answer takes at least this long. Rare, it changes little; if most output is late, the deadline must grow,
+        // or a slow host would drown in checkpoints.
+        deadline_.matched(now - std::max(flow->held.front().since, open_since_));
+        return trigger(TriggerReason::late_output, describe(flow->key), now);
     }
 }
 

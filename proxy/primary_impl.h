@@ -5,10 +5,10 @@
 // primary_hold.cpp: what is held, compared and released.
 //
 // Memory: at most hold_bytes_max of held output. At 80 % a checkpoint is asked for; beyond 100 % the *newest* frame is
-// dropped, as a network may (the guest's TCP repeats it). At most compare_bytes_max of S's output; beyond it S's newest is
-// dropped, which makes P's late and costs a checkpoint. At most journal_bytes_max of input that our guest has not
-// acknowledged; beyond it the next cut leaves a gap in the mirror numbers, and S confirms nothing of that epoch. Nothing
-// unmatched is ever released to make room.
+// dropped, as a network may (the guest's TCP repeats it). At most compare_bytes_max of S's output; beyond it S's newest
+// is dropped, which makes P's late and costs a checkpoint. At most journal_bytes_max of input that our guest has not
+// acknowledged; beyond it the next cut leaves a gap in the mirror numbers, and S confirms nothing of that epoch.
+// Nothing unmatched is ever released to make room.
 
 #include "proxy/address_book.h"
 #include "proxy/hold_deadline.h"
@@ -41,8 +41,17 @@ public:
     std::vector<FramePtr> announcements(std::uint8_t nic) const override { return addresses_.announcements(nic); }
 
 private:
-    struct PeerFrame { std::uint8_t nic; Epoch epoch; FramePtr frame; };
-    struct SealedInput { Epoch epoch; std::uint64_t last; };
+    struct PeerFrame {
+        std::uint8_t nic;
+        Epoch epoch;
+        FramePtr frame;
+    };
+    // A trigger that nobody followed is repeated.
+    static constexpr Duration kTriggerAgain{1'000'000};
+    struct SealedInput {
+        Epoch epoch;
+        std::uint64_t last;
+    };
 
     // primary_frames.cpp
     bool accept_from_wire(std::uint8_t nic, const Packet& packet, Time now);
@@ -70,7 +79,7 @@ private:
     void emit(PrimaryFlow& flow, const Held& held, const ReleaseReason& reason, Time now);
     void pump(PrimaryFlow& flow, Time now);
     void pump_all(Time now);
-    void compare_tcp(PrimaryFlow& flow);
+    void compare_tcp(PrimaryFlow& flow, Time now);
     void match_datagrams(PrimaryFlow& flow);
     void drop_held(PrimaryFlow& flow);
     void release_everything(Time now);
@@ -78,7 +87,7 @@ private:
     bool comparing() const { return session_ != 0 && mode_ == replication::Mode::lock_step; }
     bool comparable(Epoch tag) const { return pending_ == 0 || tag < pending_; }
     bool trigger_allowed() const { return session_ != 0 && output_ == Output::protect && pending_ == 0 && !triggered_; }
-    void trigger(replication::TriggerReason reason, const std::string& detail);
+    void trigger(replication::TriggerReason reason, const std::string& detail, Time now);
     void trigger_if_waiting(Time now);
     void check_late(Time now);
     Time due_of(const PrimaryFlow& flow) const;
@@ -90,8 +99,8 @@ private:
     ProxyOptions options_;
     PrimarySink& sink_;
     FlowTable<PrimaryFlow> flows_;
-    std::deque<PrimaryFlow> opaque_;          // by nic; also what found no room in the table
-    std::vector<PrimaryFlow*> holding_;       // flows that hold something
+    std::deque<PrimaryFlow> opaque_;     // by nic; also what found no room in the table
+    std::vector<PrimaryFlow*> holding_;  // flows that hold something
     AddressBook addresses_;
     HoldDeadline deadline_;
     ProxyStats stats_;
@@ -100,19 +109,20 @@ private:
     replication::Mode mode_ = replication::Mode::lock_step;
     Generation generation_ = 0;
     SessionId session_ = 0;
-    Epoch tag_ = 0;                           // of our guest's output now
-    Epoch pending_ = 0;                       // sealed, neither applied nor aborted
+    Epoch tag_ = 0;      // of our guest's output now
+    Epoch pending_ = 0;  // sealed, neither applied nor aborted
     Epoch staged_ = 0, applied_ = 0;
     std::uint64_t number_ = 0, journalled_ = 0;
     std::deque<SealedInput> sealed_inputs_;
     Time lease_ = kNever;
     bool lease_blocked_ = false;
-    bool triggered_ = false;                  // one trigger per epoch (Inv14)
-    Time open_since_;                         // when the comparer opened for the running epoch
+    bool triggered_ = false;  // one trigger per epoch (Inv14)
+    Time triggered_at_;
+    Time open_since_;  // when the comparer opened for the running epoch
     Time next_late_ = kNever, next_reinject_ = kNever;
     Time own_mac_reported_{std::numeric_limits<std::int64_t>::min() / 2};
     std::uint64_t held_bytes_ = 0, compare_bytes_ = 0, held_frames_ = 0, unconsumed_bytes_ = 0;
-    std::deque<PeerFrame> future_;            // S's output of an epoch whose APPLIED we have not been told yet
+    std::deque<PeerFrame> future_;  // S's output of an epoch whose APPLIED we have not been told yet
     std::vector<TakeOver::Replay> replay_;
 };
 

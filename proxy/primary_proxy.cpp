@@ -14,19 +14,24 @@ PrimaryProxyImpl::PrimaryProxyImpl(const ProxyOptions& options, PrimarySink& sin
 }
 
 PrimaryProxyImpl::PrimaryProxyImpl(const ProxyOptions& options, PrimarySink& sink, const TakeOver& from, Time now)
-    : options_(options), sink_(sink), flows_(std::max<std::size_t>(options.flows_max, 1), options.hash_seed),
-      addresses_(options.nics, from.addresses), deadline_(options.hold_deadline_min, options.hold_deadline_max),
+    : options_(options),
+      sink_(sink),
+      flows_(std::max<std::size_t>(options.flows_max, 1), options.hash_seed),
+      addresses_(options.nics, from.addresses),
+      deadline_(options.hold_deadline_min, options.hold_deadline_max),
       replay_(from.replay)
 {
     for (const replication::FlowState& state : from.section.flows) {
-        PrimaryFlow* flow = flow_of({state.nic, PacketKind::tcp, state.guest_port, state.peer_port, state.guest_ip, state.peer_ip}, now);
-        if (flow == nullptr) continue;   // cannot be: the secondary had the same bound
+        PrimaryFlow* flow = flow_of(
+            {state.nic, PacketKind::tcp, state.guest_port, state.peer_port, state.guest_ip, state.peer_ip}, now);
+        if (flow == nullptr) continue;  // cannot be: the secondary had the same bound
         flow->wire_offset = state.wire_offset;
         flow->timestamp_offset = state.timestamp_offset;
         flow->syn_contained = state.covered_seq;
     }
     for (const TakeOver::HalfOpen& open : from.half_open) {
-        PrimaryFlow* flow = flow_of({open.nic, PacketKind::tcp, open.guest_port, open.peer_port, open.guest_ip, open.peer_ip}, now);
+        PrimaryFlow* flow =
+            flow_of({open.nic, PacketKind::tcp, open.guest_port, open.peer_port, open.guest_ip, open.peer_ip}, now);
         if (flow != nullptr) flow->learning = open;
     }
     std::uint64_t number = 0;
@@ -37,7 +42,8 @@ PrimaryProxyImpl::PrimaryProxyImpl(const ProxyOptions& options, PrimarySink& sin
         if (packet.kind != PacketKind::tcp || packet.sequence_size() == 0) continue;
         PrimaryFlow* flow = flow_of(key_from_peer(input.nic, packet), now);
         if (flow == nullptr) continue;
-        flow->reinject.add({++number, 0, packet.seq, packet.seq + packet.sequence_size(), input.frame}, now, options_.reinject_interval);
+        flow->reinject.add({++number, 0, packet.seq, packet.seq + packet.sequence_size(), input.frame}, now,
+                           options_.reinject_interval);
         next_reinject_ = std::min(next_reinject_, flow->reinject.due());
     }
 }
@@ -60,7 +66,7 @@ void PrimaryProxyImpl::begin_session(SessionId session, Time now)
     tag_ = pending_ = staged_ = applied_ = 0;
     number_ = journalled_ = 0;
     mode_ = replication::Mode::lock_step;
-    for (PrimaryFlow* flow : holding_)   // whatever is held is contained in the first checkpoint
+    for (PrimaryFlow* flow : holding_)  // whatever is held is contained in the first checkpoint
         for (Held& held : flow->held) held.tag = 0;
 }
 
@@ -140,7 +146,10 @@ replication::ProxySection PrimaryProxyImpl::build_section() const
     return section;
 }
 
-replication::ProxySection PrimaryProxyImpl::section() const { return build_section(); }
+replication::ProxySection PrimaryProxyImpl::section() const
+{
+    return build_section();
+}
 
 replication::ProxySection PrimaryProxyImpl::seal(Epoch next, const std::vector<UnreadInput>& unread, Time now)
 {
@@ -169,7 +178,7 @@ void PrimaryProxyImpl::staged(Epoch epoch, Time now)
     if (session_ == 0 || epoch <= staged_) return;
     staged_ = epoch;
     while (!sealed_inputs_.empty() && sealed_inputs_.front().epoch <= epoch) {
-        journalled_ = std::max(journalled_, sealed_inputs_.front().last);   // contained in the checkpoint
+        journalled_ = std::max(journalled_, sealed_inputs_.front().last);  // contained in the checkpoint
         sealed_inputs_.pop_front();
     }
     for (PrimaryFlow& flow : flows_) {
@@ -210,7 +219,7 @@ void PrimaryProxyImpl::aborted(Epoch epoch, Time now)
     for (std::size_t i = 0; i < holding_.size(); ++i) {
         PrimaryFlow& flow = *holding_[i];
         const std::size_t before = flow.peer_memory();
-        if (flow.tcp) compare_tcp(flow);
+        if (flow.tcp) compare_tcp(flow, now);
         if (flow.datagrams) match_datagrams(flow);
         compare_bytes_ += flow.peer_memory() - before;
     }
@@ -231,7 +240,8 @@ void PrimaryProxyImpl::reinject_due(Time now)
     next_reinject_ = kNever;
     for (PrimaryFlow& flow : flows_) {
         if (flow.reinject.due() <= now)
-            stats_.reinjected += flow.reinject.inject(now, [&](const Reinjector::Entry& e) { sink_.to_guest(flow.key.nic, e.frame); });
+            stats_.reinjected +=
+                flow.reinject.inject(now, [&](const Reinjector::Entry& e) { sink_.to_guest(flow.key.nic, e.frame); });
         next_reinject_ = std::min(next_reinject_, flow.reinject.due());
     }
 }
@@ -243,7 +253,10 @@ void PrimaryProxyImpl::tick(Time now)
     if (output_ != Output::frozen) reinject_due(now);
 }
 
-Time PrimaryProxyImpl::next_deadline() const { return std::min(next_late_, next_reinject_); }
+Time PrimaryProxyImpl::next_deadline() const
+{
+    return std::min(next_late_, next_reinject_);
+}
 
 ProxyStats PrimaryProxyImpl::stats() const
 {
@@ -261,7 +274,8 @@ std::unique_ptr<PrimaryProxy> make_primary_proxy(const ProxyOptions& options, Pr
     return std::make_unique<PrimaryProxyImpl>(options, sink);
 }
 
-std::unique_ptr<PrimaryProxy> make_primary_proxy(const ProxyOptions& options, PrimarySink& sink, const TakeOver& from, Time now)
+std::unique_ptr<PrimaryProxy> make_primary_proxy(const ProxyOptions& options, PrimarySink& sink, const TakeOver& from,
+                                                 Time now)
 {
     return std::make_unique<PrimaryProxyImpl>(options, sink, from, now);
 }

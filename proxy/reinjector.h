@@ -14,9 +14,9 @@ namespace colo::proxy {
 class Reinjector {
 public:
     struct Entry {
-        std::uint64_t number = 0;            // mirror number: order among all connections
+        std::uint64_t number = 0;  // mirror number: order among all connections
         Epoch epoch = 0;
-        std::uint32_t start = 0, end = 0;    // client's sequence numbers
+        std::uint32_t start = 0, end = 0;  // client's sequence numbers
         FramePtr frame;
         std::size_t memory() const { return frame->bytes.size() + 96; }
     };
@@ -45,9 +45,18 @@ public:
         drop_if([ack](const Entry& e) { return !seq_after(e.end, ack); }, ordered_);
         if (entries_.size() != before) restart(now, interval);
     }
-    void drop_older(Epoch epoch) { drop_if([epoch](const Entry& e) { return e.epoch < epoch; }, true); }
-    void drop_before(std::uint64_t number) { drop_if([number](const Entry& e) { return e.number < number; }, true); }
-    void clear() { drop_if([](const Entry&) { return true; }, true); }
+    void drop_older(Epoch epoch)
+    {
+        drop_if([epoch](const Entry& e) { return e.epoch < epoch; }, true);
+    }
+    void drop_before(std::uint64_t number)
+    {
+        drop_if([number](const Entry& e) { return e.number < number; }, true);
+    }
+    void clear()
+    {
+        drop_if([](const Entry&) { return true; }, true);
+    }
 
     void hurry(Time now) { due_ = now; }
     Time due() const { return entries_.empty() ? kNever : due_; }
@@ -77,7 +86,7 @@ private:
     template <class Predicate>
     void drop_if(Predicate predicate, bool monotone)
     {
-        while (!entries_.empty() && predicate(entries_.front())) {   // the usual case, without moving the rest
+        while (!entries_.empty() && predicate(entries_.front())) {  // the usual case, without moving the rest
             memory_ -= entries_.front().memory();
             entries_.pop_front();
         }
@@ -89,7 +98,7 @@ private:
         });
     }
     std::deque<Entry> entries_;
-    bool ordered_ = true;   // ends never fell
+    bool ordered_ = true;  // ends never fell
     std::size_t memory_ = 0;
     Time due_ = kNever;
     Duration backoff_{0};

@@ -8,7 +8,10 @@
 namespace colo::proxy {
 namespace {
 
-Error wrong_role(const char* call) { return make_error(Errc::invalid, std::string(call) + ": not in this role"); }
+Error wrong_role(const char* call)
+{
+    return make_error(Errc::invalid, std::string(call) + ": not in this role");
+}
 
 // Closes the descriptor of a channel that nobody takes over.
 struct ChannelOwner {
@@ -59,7 +62,10 @@ Result<void> RuntimeImpl::start()
     return {};
 }
 
-int RuntimeImpl::guest_fd(std::uint8_t nic) const { return nic < nics_.size() ? nics_[nic].port->guest_fd() : -1; }
+int RuntimeImpl::guest_fd(std::uint8_t nic) const
+{
+    return nic < nics_.size() ? nics_[nic].port->guest_fd() : -1;
+}
 
 std::string RuntimeImpl::netdev_argument(std::uint8_t nic, int fd_in_guest) const
 {
@@ -128,7 +134,7 @@ Result<void> RuntimeImpl::go_live(Generation generation, Deadline deadline)
 Result<void> RuntimeImpl::go_live_now(Generation generation)
 {
     if (role_ != RuntimeRole::secondary) return wrong_role("go_live");
-    drain_ports();   // what the guest said until now is of the old life: it is replayed in order
+    drain_ports();  // what the guest said until now is of the old life: it is replayed in order
     channel_.reset();
     const TakeOver from = secondary_->take_over(now_);
     secondary_.reset();
@@ -177,7 +183,7 @@ void RuntimeImpl::open_channel(SessionId session, ProxyChannel channel)
     channel_ = std::make_unique<PeerChannel>(session, std::move(channel), options_.channel_send_bytes_max);
     channel_watched_ = 0;
     watch_channel();
-    read_channel();   // the hand-over may have read too far
+    read_channel();  // the hand-over may have read too far
 }
 
 Result<void> RuntimeImpl::begin_session(SessionId session, ProxyChannel channel, Deadline deadline)
@@ -224,7 +230,7 @@ void RuntimeImpl::set_mode(replication::Mode mode)
 void RuntimeImpl::set_lease(Time until)
 {
     const std::int64_t before = lease_us_.exchange(until.us);
-    if (before <= now().us) commands_.wake();   // something may wait for it
+    if (before <= now().us) commands_.wake();  // something may wait for it
 }
 
 void RuntimeImpl::set_announce(const AnnounceSchedule& schedule)
@@ -318,7 +324,8 @@ Result<void> RuntimeImpl::seal_secondary(Deadline deadline)
     });
 }
 
-Result<void> RuntimeImpl::applied_secondary(Epoch epoch, const replication::ProxySection& section, bool paused, Deadline deadline)
+Result<void> RuntimeImpl::applied_secondary(Epoch epoch, const replication::ProxySection& section, bool paused,
+                                            Deadline deadline)
 {
     return commands_.ask<void>(deadline, [this, epoch, section, paused]() -> Result<void> {
         if (role_ != RuntimeRole::secondary) return wrong_role("applied_secondary");

@@ -49,13 +49,14 @@ public:
 
     void peer_cut(Epoch epoch) override;
     Result<void> seal_secondary(Deadline deadline) override;
-    Result<void> applied_secondary(Epoch epoch, const replication::ProxySection& section, bool paused, Deadline deadline) override;
+    Result<void> applied_secondary(Epoch epoch, const replication::ProxySection& section, bool paused,
+                                   Deadline deadline) override;
 
 private:
     struct Nic {
         std::unique_ptr<FramePort> port;
         std::unique_ptr<WirePort> wire;
-        int port_registered = -1;       // descriptor in the epoll set
+        int port_registered = -1;  // descriptor in the epoll set
         bool wire_registered = false, wire_failed = false;
     };
 
@@ -63,7 +64,10 @@ private:
     void to_guest(std::uint8_t nic, const FramePtr& frame) override;
     void to_wire(std::uint8_t nic, const FramePtr& frame, const ReleaseReason& reason) override;
     void mirror(std::uint8_t nic, Epoch epoch, std::uint64_t number, const FramePtr& frame) override;
-    void trigger(replication::TriggerReason reason, const std::string& detail) override { events_.trigger(reason, detail); }
+    void trigger(replication::TriggerReason reason, const std::string& detail) override
+    {
+        events_.trigger(reason, detail);
+    }
     void own_mac_seen(std::uint8_t nic) override { events_.own_mac_seen(nic); }
     void output(std::uint8_t nic, Epoch epoch, const FramePtr& frame) override;
     void journalled(Epoch epoch, std::uint64_t number) override;
@@ -126,9 +130,9 @@ private:
         std::uint32_t rounds_left = 0, round = 0;
         Time next = kNever;
     } announcing_;
-    RuntimeStats counters_;             // the runtime's own figures
+    RuntimeStats counters_;  // the runtime's own figures
     Time stats_due_;
-    std::uint64_t sent_before_ = 0, received_before_ = 0;   // of earlier channels
+    std::uint64_t sent_before_ = 0, received_before_ = 0;  // of earlier channels
 
     mutable std::mutex stats_mutex_;
     RuntimeStats published_;

@@ -14,11 +14,14 @@ namespace {
 
 // epoll's user data: kind in the upper half, NIC in the lower.
 enum class Source : std::uint32_t { commands = 1, port, wire, channel };
-std::uint64_t tag(Source source, std::size_t nic = 0) { return std::uint64_t{static_cast<std::uint32_t>(source)} << 32 | nic; }
+std::uint64_t tag(Source source, std::size_t nic = 0)
+{
+    return std::uint64_t{static_cast<std::uint32_t>(source)} << 32 | nic;
+}
 
-constexpr std::size_t kFramesPerTurn = 64;     // of one source, so that none starves the others
-constexpr std::size_t kDrainFrames = 1u << 20; // a sealed port that never runs empty is a bug, not a wait
-constexpr Duration kTurnAtLeast{50'000};       // progress() rises 20 times a second
+constexpr std::size_t kFramesPerTurn = 64;      // of one source, so that none starves the others
+constexpr std::size_t kDrainFrames = 1u << 20;  // a sealed port that never runs empty is a bug, not a wait
+constexpr Duration kTurnAtLeast{50'000};        // progress() rises 20 times a second
 constexpr Duration kStatsEvery{50'000};
 constexpr Duration kLeasePoll{2'000};
 
@@ -32,7 +35,10 @@ void RuntimeImpl::watch(int fd, std::uint64_t source, std::uint32_t ready, bool 
     (void)::epoll_ctl(epoll_.get(), add ? EPOLL_CTL_ADD : EPOLL_CTL_MOD, fd, &event);
 }
 
-void RuntimeImpl::forget(int fd) { (void)::epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, fd, nullptr); }
+void RuntimeImpl::forget(int fd)
+{
+    (void)::epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, fd, nullptr);
+}
 
 void RuntimeImpl::register_port(std::size_t nic)
 {
@@ -48,8 +54,10 @@ void RuntimeImpl::register_wire(std::size_t nic)
     const bool want = role_ == RuntimeRole::primary && !input_paused_ && !n.wire_failed;
     if (want == n.wire_registered) return;
     n.wire_registered = want;
-    if (want) watch(n.wire->poll_fd(), tag(Source::wire, nic), EPOLLIN, true);
-    else forget(n.wire->poll_fd());
+    if (want)
+        watch(n.wire->poll_fd(), tag(Source::wire, nic), EPOLLIN, true);
+    else
+        forget(n.wire->poll_fd());
 }
 
 void RuntimeImpl::watch_channel()
@@ -81,7 +89,8 @@ void RuntimeImpl::loop()
         const int n = ::epoll_wait(epoll_.get(), ready.data(), static_cast<int>(ready.size()), wait_ms(now_));
         now_ = colo::now();
         update_lease(now_);
-        for (int i = 0; i < n; ++i) handle(ready[static_cast<std::size_t>(i)].data.u64, ready[static_cast<std::size_t>(i)].events);
+        for (int i = 0; i < n; ++i)
+            handle(ready[static_cast<std::size_t>(i)].data.u64, ready[static_cast<std::size_t>(i)].events);
         turn(now_);
     }
 }
@@ -125,8 +134,10 @@ void RuntimeImpl::turn(Time now)
 
 void RuntimeImpl::guest_frame(std::size_t nic, const FramePtr& frame)
 {
-    if (primary_) primary_->guest_frame(static_cast<std::uint8_t>(nic), frame, now_);
-    else if (secondary_) secondary_->guest_frame(static_cast<std::uint8_t>(nic), frame, now_);
+    if (primary_)
+        primary_->guest_frame(static_cast<std::uint8_t>(nic), frame, now_);
+    else if (secondary_)
+        secondary_->guest_frame(static_cast<std::uint8_t>(nic), frame, now_);
 }
 
 void RuntimeImpl::read_port(std::size_t nic, std::size_t max)
@@ -139,9 +150,8 @@ void RuntimeImpl::read_port(std::size_t nic, std::size_t max)
 void RuntimeImpl::read_wire(std::size_t nic)
 {
     if (!primary_ || input_paused_ || !nics_[nic].wire_registered) return;
-    const auto n = nics_[nic].wire->receive(kFramesPerTurn, [&](FramePtr frame) {
-        primary_->wire_frame(static_cast<std::uint8_t>(nic), frame, now_);
-    });
+    const auto n = nics_[nic].wire->receive(
+        kFramesPerTurn, [&](FramePtr frame) { primary_->wire_frame(static_cast<std::uint8_t>(nic), frame, now_); });
     if (!n) port_failed(nic, true, n.error());
 }
 
@@ -170,11 +180,13 @@ void RuntimeImpl::read_channel()
     const PeerChannel::Handler handler{
         [this](const replication::ProxyInput& input) {
             if (secondary_ && input.nic < nics_.size())
-                secondary_->input(input.nic, input.epoch, input.number, make_frame(Bytes(input.bytes.begin(), input.bytes.end())), now_);
+                secondary_->input(input.nic, input.epoch, input.number,
+                                  make_frame(Bytes(input.bytes.begin(), input.bytes.end())), now_);
         },
         [this](const replication::ProxyOutput& output) {
             if (primary_ && output.nic < nics_.size())
-                primary_->peer_output(output.nic, output.epoch, make_frame(Bytes(output.bytes.begin(), output.bytes.end())), now_);
+                primary_->peer_output(output.nic, output.epoch,
+                                      make_frame(Bytes(output.bytes.begin(), output.bytes.end())), now_);
         },
         [this](const replication::ProxyJournalled& journalled) {
             if (primary_) primary_->peer_journalled(journalled.epoch, journalled.number, now_);

@@ -7,7 +7,7 @@ namespace colo::proxy {
 void SecondaryProxyImpl::note_guest_syn(SecondaryFlow& flow, const Packet& packet)
 {
     if (flow.learning && flow.learning->guest_isn == packet.seq) return;
-    if (flow.covered && packet.seq + flow.wire_offset + 1 == *flow.covered) return;   // repeated
+    if (flow.covered && packet.seq + flow.wire_offset + 1 == *flow.covered) return;  // repeated
     flow.wire_offset = flow.timestamp_offset = 0;
     flow.learning_carried = flow.closed = flow.established = false;
     flow.covered.reset();
@@ -16,11 +16,14 @@ void SecondaryProxyImpl::note_guest_syn(SecondaryFlow& flow, const Packet& packe
     flow.guest_ack.reset();
     flow.highest_timestamp = 0;
     journal_bytes_ -= flow.journal.memory();
-    if (packet.has(kTcpAck)) flow.journal.drop_before(flow.client_syn_number);
-    else flow.journal.clear();
+    if (packet.has(kTcpAck))
+        flow.journal.drop_before(flow.client_syn_number);
+    else
+        flow.journal.clear();
     journal_bytes_ += flow.journal.memory();
-    flow.learning = TakeOver::HalfOpen{flow.key.nic,       flow.key.guest_ip, flow.key.peer_ip,      flow.key.guest_port,
-                                       flow.key.peer_port, packet.seq,        packet.options.tsval, packet.options.has_timestamp()};
+    flow.learning =
+        TakeOver::HalfOpen{flow.key.nic,       flow.key.guest_ip, flow.key.peer_ip,     flow.key.guest_port,
+                           flow.key.peer_port, packet.seq,        packet.options.tsval, packet.options.has_timestamp()};
 }
 
 void SecondaryProxyImpl::note_guest(SecondaryFlow& flow, const Packet& packet, Time now)
@@ -47,8 +50,9 @@ void SecondaryProxyImpl::keep_for_replay(std::uint8_t nic, const FramePtr& frame
 {
     replay_.push_back({nic, frame});
     replay_bytes_ += memory(frame);
-    std::size_t drop = 0;   // the oldest: the client has had the longest time to get it from P
-    while (replay_bytes_ > options_.replay_bytes_max && drop < replay_.size()) replay_bytes_ -= memory(replay_[drop++].frame);
+    std::size_t drop = 0;  // the oldest: the client has had the longest time to get it from P
+    while (replay_bytes_ > options_.replay_bytes_max && drop < replay_.size())
+        replay_bytes_ -= memory(replay_[drop++].frame);
     replay_.erase(replay_.begin(), replay_.begin() + static_cast<std::ptrdiff_t>(drop));
 }
 
@@ -66,7 +70,7 @@ void SecondaryProxyImpl::guest_frame(std::uint8_t nic, const FramePtr& frame, Ti
             wire = rewritten(frame, packet, {flow->wire_offset, 0, flow->timestamp_offset, 0});
         }
     }
-    if (packet.kind != PacketKind::opaque) sink_.output(nic, running_, wire);   // P cannot compare the others
+    if (packet.kind != PacketKind::opaque) sink_.output(nic, running_, wire);  // P cannot compare the others
     keep_for_replay(nic, wire);
     if (const FramePtr answer = neighbours_.answer(nic, packet)) sink_.to_guest(nic, answer);
 }

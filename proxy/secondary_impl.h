@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-// The secondary's proxy. secondary_proxy.cpp: input, epochs, time. secondary_guest.cpp: the guest's output, translation.
-// secondary_takeover.cpp: what the new primary gets.
+// The secondary's proxy. secondary_proxy.cpp: input, epochs, time. secondary_guest.cpp: the guest's output,
+// translation. secondary_takeover.cpp: what the new primary gets.
 //
-// Journal: mirrored frames that wait for their epoch, and the client's TCP bytes that our guest has not acknowledged, at
-// most journal_bytes_max. A frame that finds no room is still given to the guest, but from there on nothing is reported as
-// journalled until an epoch that contains it was applied: P's ACK then waits for our guest or for a checkpoint. A gap in
-// the numbers (P could not send a frame) counts the same.
+// Journal: mirrored frames that wait for their epoch, and the client's TCP bytes that our guest has not acknowledged,
+// at most journal_bytes_max. A frame that finds no room is still given to the guest, but from there on nothing is
+// reported as journalled until an epoch that contains it was applied: P's ACK then waits for our guest or for a
+// checkpoint. A gap in the numbers (P could not send a frame) counts the same.
 
 #include "proxy/address_book.h"
 #include "proxy/flow_table.h"
@@ -25,15 +25,15 @@ struct SecondaryFlow {
     Time last_active;
     // Added to our guest's numbers they give wire numbers (R3).
     std::uint32_t wire_offset = 0, timestamp_offset = 0;
-    std::optional<TakeOver::HalfOpen> learning;   // our guest's SYN of this epoch, no answer of the client yet
-    bool learning_carried = false;            // from the manifest: the primary has not learnt it either
-    std::optional<std::uint32_t> covered;     // manifest: wire number after what the epoch contains
-    std::optional<std::uint32_t> guest_ack;   // client's numbers
-    std::optional<std::uint32_t> client_ack;  // wire numbers
-    std::optional<std::uint32_t> client_tsecr;    // highest: P released this TSval
-    std::uint32_t guest_tsval = 0;            // last of our guest, its numbers
+    std::optional<TakeOver::HalfOpen> learning;  // our guest's SYN of this epoch, no answer of the client yet
+    bool learning_carried = false;               // from the manifest: the primary has not learnt it either
+    std::optional<std::uint32_t> covered;        // manifest: wire number after what the epoch contains
+    std::optional<std::uint32_t> guest_ack;      // client's numbers
+    std::optional<std::uint32_t> client_ack;     // wire numbers
+    std::optional<std::uint32_t> client_tsecr;   // highest: P released this TSval
+    std::uint32_t guest_tsval = 0;               // last of our guest, its numbers
     Time guest_tsval_at;
-    std::uint32_t highest_timestamp = 0;      // manifest, wire numbers
+    std::uint32_t highest_timestamp = 0;  // manifest, wire numbers
     bool has_timestamp = false, closed = false, established = false;
     std::uint64_t client_syn_number = 0;
     Reinjector journal;
@@ -66,7 +66,12 @@ public:
     ProxyStats stats() const override;
 
 private:
-    struct Waiting { std::uint8_t nic; Epoch epoch; std::uint64_t number; FramePtr frame; };
+    struct Waiting {
+        std::uint8_t nic;
+        Epoch epoch;
+        std::uint64_t number;
+        FramePtr frame;
+    };
     static std::size_t memory(const FramePtr& frame) { return frame->bytes.size() + 96; }
 
     bool current(Epoch epoch) const { return epoch <= running_ || epoch <= alias_; }
@@ -98,22 +103,25 @@ private:
     Neighbours neighbours_;
     ProxyStats stats_;
 
-    Epoch running_ = 0;            // 0: our guest has no state of the primary yet
-    Epoch alias_ = 0;              // highest aborted number: another name for the running epoch (R7)
+    Epoch running_ = 0;  // 0: our guest has no state of the primary yet
+    Epoch alias_ = 0;    // highest aborted number: another name for the running epoch (R7)
     bool paused_ = false;
     std::uint64_t last_number_ = 0;
     std::optional<Epoch> gap_;     // an input frame of this epoch is not in the journal
     std::deque<Waiting> waiting_;  // input of epochs that our guest does not run yet, or all of it while paused
     std::uint64_t journal_bytes_ = 0;
-    std::deque<TakeOver::Replay> replay_;   // R2: output of the running epoch, wire numbers
+    std::deque<TakeOver::Replay> replay_;  // R2: output of the running epoch, wire numbers
     std::uint64_t replay_bytes_ = 0;
     Time next_reinject_ = kNever;
 
-    struct CutTime { Epoch epoch; Time time; };
+    struct CutTime {
+        Epoch epoch;
+        Time time;
+    };
     std::deque<CutTime> cuts_;
     std::uint32_t lag_ticks_ = 0;  // our guest's clock behind P's, in milliseconds
     std::vector<TakeOver::Input> captured_;
-    bool capturing_ = false;       // take_over: deliveries go to captured_
+    bool capturing_ = false;  // take_over: deliveries go to captured_
 };
 
 }  // namespace colo::proxy

@@ -7,7 +7,9 @@
 namespace colo::proxy {
 
 SecondaryProxyImpl::SecondaryProxyImpl(const ProxyOptions& options, SecondarySink& sink)
-    : options_(options), sink_(sink), flows_(std::max<std::size_t>(options.flows_max, 1), options.hash_seed),
+    : options_(options),
+      sink_(sink),
+      flows_(std::max<std::size_t>(options.flows_max, 1), options.hash_seed),
       addresses_(options.nics, {})
 {
 }
@@ -25,7 +27,10 @@ SecondaryFlow* SecondaryProxyImpl::flow_of(const FlowKey& key, Time now)
     return flow;
 }
 
-void SecondaryProxyImpl::not_journalled(Epoch epoch) { gap_ = std::max(gap_.value_or(0), epoch); }
+void SecondaryProxyImpl::not_journalled(Epoch epoch)
+{
+    gap_ = std::max(gap_.value_or(0), epoch);
+}
 
 void SecondaryProxyImpl::input(std::uint8_t nic, Epoch epoch, std::uint64_t number, const FramePtr& frame, Time now)
 {
@@ -36,7 +41,7 @@ void SecondaryProxyImpl::input(std::uint8_t nic, Epoch epoch, std::uint64_t numb
     stats_.wire_bytes += frame->bytes.size();
     const Packet packet = parse_packet(frame->view());
     neighbours_.learn(nic, packet);
-    const bool contained = running_ == 0 ? current(epoch) : epoch < running_;   // a checkpoint has it or will have it
+    const bool contained = running_ == 0 ? current(epoch) : epoch < running_;  // a checkpoint has it or will have it
     if (!contained) {
         Waiting input{nic, epoch, number, frame};
         if (current(epoch) && !paused_) {
@@ -62,7 +67,8 @@ void SecondaryProxyImpl::note_client(SecondaryFlow& flow, const Packet& packet, 
         return;
     }
     if (!packet.has(kTcpAck)) return;
-    if (!flow.client_ack || packet.has(kTcpSyn) || seq_after(packet.ack, *flow.client_ack)) flow.client_ack = packet.ack;
+    if (!flow.client_ack || packet.has(kTcpSyn) || seq_after(packet.ack, *flow.client_ack))
+        flow.client_ack = packet.ack;
     const std::uint32_t tsecr = packet.options.tsecr;
     if (packet.options.has_timestamp() && tsecr != 0 && (!flow.client_tsecr || seq_after(tsecr, *flow.client_tsecr)))
         flow.client_tsecr = tsecr;
@@ -76,8 +82,8 @@ void SecondaryProxyImpl::learn_offset(SecondaryFlow& flow, const Packet& packet)
     flow.wire_offset = packet.ack - (flow.learning->guest_isn + 1);
     if (flow.learning->has_timestamp && packet.options.has_timestamp() && packet.options.tsecr != 0) {
         flow.timestamp_offset = packet.options.tsecr - flow.learning->guest_tsval;
-        // Our guest answered later than P's: the echo then shows too small a distance. Kernels with the same state count
-        // from the same base, and the distance is the lag of the clock.
+        // Our guest answered later than P's: the echo then shows too small a distance. Kernels with the same state
+        // count from the same base, and the distance is the lag of the clock.
         const std::uint32_t missing = lag_ticks_ - flow.timestamp_offset;
         if (!flow.learning_carried && missing < 10'000) flow.timestamp_offset = lag_ticks_;
     }
@@ -120,8 +126,10 @@ void SecondaryProxyImpl::deliver(const Waiting& input, Time now)
         journal_input(input, packet, flow, now);
     }
     FramePtr frame = to_guest_numbers(flow, input.frame);
-    if (capturing_) captured_.push_back({input.nic, std::move(frame)});
-    else sink_.to_guest(input.nic, frame);
+    if (capturing_)
+        captured_.push_back({input.nic, std::move(frame)});
+    else
+        sink_.to_guest(input.nic, frame);
 }
 
 void SecondaryProxyImpl::deliver_waiting(Time now)
@@ -140,7 +148,8 @@ void SecondaryProxyImpl::peer_cut(Epoch epoch, Time now)
     cuts_.push_back({epoch, now});
 }
 
-void SecondaryProxyImpl::seal(Time) {}   // the port was drained under the old epoch; its unread input is gone with our guest's state
+void SecondaryProxyImpl::seal(Time) {
+}  // the port was drained under the old epoch; its unread input is gone with our guest's state
 
 // P's clock went on from the cut, ours goes on from now with the state of the cut.
 void SecondaryProxyImpl::update_lag(Time now)
@@ -149,19 +158,28 @@ void SecondaryProxyImpl::update_lag(Time now)
     if (cut == cuts_.end()) return;
     const auto ticks = static_cast<std::uint32_t>(std::max<std::int64_t>(0, (now - cut->time).count()) / 1000 + 1);
     for (SecondaryFlow& flow : flows_) {
-        if (!flow.learning) flow.timestamp_offset += ticks - lag_ticks_;
-        else if (flow.learning_carried) flow.learning->guest_tsval -= ticks - lag_ticks_;
+        if (!flow.learning)
+            flow.timestamp_offset += ticks - lag_ticks_;
+        else if (flow.learning_carried)
+            flow.learning->guest_tsval -= ticks - lag_ticks_;
     }
     lag_ticks_ = ticks;
 }
 
 void SecondaryProxyImpl::take_state(const replication::FlowState& state, Time now)
 {
-    SecondaryFlow* flow = flow_of({state.nic, PacketKind::tcp, state.guest_port, state.peer_port, state.guest_ip, state.peer_ip}, now);
+    SecondaryFlow* flow =
+        flow_of({state.nic, PacketKind::tcp, state.guest_port, state.peer_port, state.guest_ip, state.peer_ip}, now);
     if (flow == nullptr) return;
     if ((state.flags & kFlowHalfOpen) != 0) {
-        flow->learning = TakeOver::HalfOpen{state.nic, state.guest_ip, state.peer_ip, state.guest_port, state.peer_port,
-                                            state.covered_seq, state.highest_timestamp - lag_ticks_, (state.flags & 1) != 0};
+        flow->learning = TakeOver::HalfOpen{state.nic,
+                                            state.guest_ip,
+                                            state.peer_ip,
+                                            state.guest_port,
+                                            state.peer_port,
+                                            state.covered_seq,
+                                            state.highest_timestamp - lag_ticks_,
+                                            (state.flags & 1) != 0};
         flow->learning_carried = true;
         flow->timestamp_offset = 0;
         return;
@@ -185,7 +203,7 @@ void SecondaryProxyImpl::applied(Epoch epoch, const replication::ProxySection& s
         journal_bytes_ -= flow.journal.memory();
         flow.journal.drop_older(epoch);
         journal_bytes_ += flow.journal.memory();
-        flow.journal.hurry(now);   // a guest that is loaded again has forgotten what it was given
+        flow.journal.hurry(now);  // a guest that is loaded again has forgotten what it was given
         flow.wire_offset = flow.timestamp_offset = 0;
         flow.learning_carried = flow.closed = flow.has_timestamp = false;
         flow.learning.reset();
@@ -212,7 +230,7 @@ void SecondaryProxyImpl::aborted(Epoch epoch, Time now)
 {
     alias_ = std::max(alias_, epoch);
     if (running_ != 0) return deliver_waiting(now);
-    while (!waiting_.empty() && waiting_.front().epoch <= alias_) {   // the first checkpoint will contain it
+    while (!waiting_.empty() && waiting_.front().epoch <= alias_) {  // the first checkpoint will contain it
         journal_bytes_ -= memory(waiting_.front().frame);
         waiting_.pop_front();
     }

@@ -6,15 +6,16 @@
 
 namespace colo::proxy {
 
-// A client drops segments whose TSval is below what it has seen (PAWS). Measured lag plus a margin for the time a message
-// takes, and never below what is known to have been released.
+// A client drops segments whose TSval is below what it has seen (PAWS). Measured lag plus a margin for the time a
+// message takes, and never below what is known to have been released.
 void SecondaryProxyImpl::raise_timestamps(SecondaryFlow& flow) const
 {
     constexpr std::uint32_t kMarginTicks = 10;
     flow.timestamp_offset += kMarginTicks;
     if (flow.guest_tsval == 0) return;
     const auto at_least = [&flow](std::uint32_t value) {
-        if (seq_before(flow.guest_tsval + flow.timestamp_offset, value)) flow.timestamp_offset = value - flow.guest_tsval;
+        if (seq_before(flow.guest_tsval + flow.timestamp_offset, value))
+            flow.timestamp_offset = value - flow.guest_tsval;
     };
     if (flow.client_tsecr) at_least(*flow.client_tsecr);
     if (flow.highest_timestamp != 0) at_least(flow.highest_timestamp);
@@ -69,7 +70,11 @@ TakeOver SecondaryProxyImpl::take_over(Time now)
     TakeOver result;
     if (paused_) update_lag(now);
     paused_ = false;
-    struct Unacknowledged { std::uint64_t number; std::uint8_t nic; FramePtr frame; };
+    struct Unacknowledged {
+        std::uint64_t number;
+        std::uint8_t nic;
+        FramePtr frame;
+    };
     std::vector<Unacknowledged> journal;
     for (const SecondaryFlow& flow : flows_)
         for (const Reinjector::Entry& entry : flow.journal.entries())
@@ -78,7 +83,8 @@ TakeOver SecondaryProxyImpl::take_over(Time now)
     captured_.clear();
     for (auto& entry : journal) captured_.push_back({entry.nic, std::move(entry.frame)});
     capturing_ = true;
-    deliver_waiting(now);   // also input of an epoch that was never staged: the client may have been told that we have it
+    deliver_waiting(
+        now);  // also input of an epoch that was never staged: the client may have been told that we have it
     capturing_ = false;
     if (!broken(Breakage::journal_forgotten)) result.reinject = std::move(captured_);
     captured_.clear();

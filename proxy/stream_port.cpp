@@ -53,8 +53,8 @@ private:
     FileDescriptor fd_;
     Bytes in_;
     std::size_t in_begin_ = 0, in_end_ = 0;
-    Bytes out_;                        // the rest of a frame of which a part was written
-    std::deque<FramePtr> unread_;      // sent since the socket was last seen empty
+    Bytes out_;                    // the rest of a frame of which a part was written
+    std::deque<FramePtr> unread_;  // sent since the socket was last seen empty
     PortStats stats_;
 };
 
@@ -62,7 +62,8 @@ Result<void> StreamPort::attach(Time deadline)
 {
     sockaddr_un address{};
     address.sun_family = AF_UNIX;
-    if (path_.size() >= sizeof address.sun_path) return make_error(Errc::invalid, "socket path " + path_ + " is too long");
+    if (path_.size() >= sizeof address.sun_path)
+        return make_error(Errc::invalid, "socket path " + path_ + " is too long");
     std::copy(path_.begin(), path_.end(), address.sun_path);
     in_.assign(kReadBytes, 0);
     in_begin_ = in_end_ = 0;
@@ -79,7 +80,7 @@ Result<void> StreamPort::attach(Time deadline)
         }
         const int error = errno;
         if (now() >= deadline) return with_context("connect to the device model", errno_error(path_, error));
-        ::poll(nullptr, 0, 5);   // it is starting
+        ::poll(nullptr, 0, 5);  // it is starting
     }
 }
 
@@ -117,7 +118,8 @@ Result<bool> StreamPort::send(ByteView frame)
         if (segments.empty()) ++stats_.dropped_invalid;
         return all && !segments.empty();
     }
-    if (frame.size() < kVnetHeaderSize + kEthernetHeaderSize || frame.size() > kMaxFrameSize || frame[1] != kVnetGsoNone) {
+    if (frame.size() < kVnetHeaderSize + kEthernetHeaderSize || frame.size() > kMaxFrameSize ||
+        frame[1] != kVnetGsoNone) {
         ++stats_.dropped_invalid;
         return false;
     }
@@ -157,7 +159,8 @@ Result<bool> StreamPort::send(ByteView frame)
 Result<bool> StreamPort::fill()
 {
     if (in_begin_ > 0) {
-        std::copy(in_.begin() + static_cast<std::ptrdiff_t>(in_begin_), in_.begin() + static_cast<std::ptrdiff_t>(in_end_), in_.begin());
+        std::copy(in_.begin() + static_cast<std::ptrdiff_t>(in_begin_),
+                  in_.begin() + static_cast<std::ptrdiff_t>(in_end_), in_.begin());
         in_end_ -= in_begin_;
         in_begin_ = 0;
     }

@@ -18,7 +18,8 @@ bool StreamWindow::agrees(Position start, Position end, const std::uint8_t* byte
     for (std::size_t i = first_reaching(start); i < pieces_.size() && pieces_[i].start < end; ++i) {
         const Piece& piece = pieces_[i];
         const Position from = std::max(start, piece.start), to = std::min(end, piece.end);
-        if (std::memcmp(bytes + (from - start), piece.data() + (from - piece.start), static_cast<std::size_t>(to - from)) != 0)
+        if (std::memcmp(bytes + (from - start), piece.data() + (from - piece.start),
+                        static_cast<std::size_t>(to - from)) != 0)
             return false;
     }
     return true;
@@ -43,8 +44,8 @@ void StreamWindow::fill_gaps(Position start, Position end, const FramePtr& frame
     }
 }
 
-StreamWindow::Insert StreamWindow::insert(Position start, const FramePtr& frame, std::uint32_t offset, std::uint32_t length,
-                                          Position floor)
+StreamWindow::Insert StreamWindow::insert(Position start, const FramePtr& frame, std::uint32_t offset,
+                                          std::uint32_t length, Position floor)
 {
     const Position end = start + length;
     if (start < floor) {
@@ -55,7 +56,7 @@ StreamWindow::Insert StreamWindow::insert(Position start, const FramePtr& frame,
     if (start >= end) return Insert::nothing_new;
     if (fin_ && end > *fin_) return Insert::conflict;
     if (pieces_.size() >= kMaxPieces) return Insert::full;
-    if (pieces_.empty() || start >= pieces_.back().end) {   // the usual case: in order
+    if (pieces_.empty() || start >= pieces_.back().end) {  // the usual case: in order
         pieces_.push_back({start, end, frame, offset});
         memory_ += pieces_.back().memory();
         return Insert::taken;
@@ -121,7 +122,8 @@ Verdict verify(StreamWindow& mine, StreamWindow& theirs, Position& verified, Pos
         const auto room = static_cast<std::size_t>(limit - verified);
         const std::size_t n = std::min({a.size(), b.size(), room});
         if (std::memcmp(a.data(), b.data(), n) != 0) {
-            verified += std::mismatch(a.begin(), a.begin() + static_cast<std::ptrdiff_t>(n), b.begin()).first - a.begin();
+            verified +=
+                std::mismatch(a.begin(), a.begin() + static_cast<std::ptrdiff_t>(n), b.begin()).first - a.begin();
             verdict = Verdict::different;
             break;
         }

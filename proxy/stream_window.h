@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-// One side's bytes of one direction of a TCP connection that are not verified yet: pieces of frames, by position, without
-// overlap and without copying. Positions are 64-bit; their low 32 bits are the wire sequence number, so the circle never
-// shows.
+// One side's bytes of one direction of a TCP connection that are not verified yet: pieces of frames, by position,
+// without overlap and without copying. Positions are 64-bit; their low 32 bits are the wire sequence number, so the
+// circle never shows.
 
 #include "proxy/frame.h"
 
@@ -19,7 +19,10 @@ inline Position position_of(std::uint32_t seq, Position near)
 {
     return near + static_cast<std::int32_t>(seq - static_cast<std::uint32_t>(near));
 }
-inline Position first_position(std::uint32_t seq) { return (Position{1} << 40) + seq; }
+inline Position first_position(std::uint32_t seq)
+{
+    return (Position{1} << 40) + seq;
+}
 
 class StreamWindow {
 public:
@@ -44,7 +47,7 @@ private:
     struct Piece {
         Position start, end;
         FramePtr frame;
-        std::uint32_t offset;   // of `start` in the frame
+        std::uint32_t offset;  // of `start` in the frame
         const std::uint8_t* data() const { return frame->bytes.data() + offset; }
         std::size_t memory() const { return frame->bytes.size() + kOverhead; }
     };

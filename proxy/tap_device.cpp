@@ -40,7 +40,8 @@ Result<FileDescriptor> open_tap(const std::string& name)
     FileDescriptor fd(::open("/dev/net/tun", O_RDWR | O_NONBLOCK | O_CLOEXEC));
     if (!fd.valid()) return errno_error("open /dev/net/tun", errno);
     request->ifr_flags = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR;
-    if (::ioctl(fd.get(), TUNSETIFF, &*request) != 0) return errno_error("create tap " + name + " (CAP_NET_ADMIN needed)", errno);
+    if (::ioctl(fd.get(), TUNSETIFF, &*request) != 0)
+        return errno_error("create tap " + name + " (CAP_NET_ADMIN needed)", errno);
     return fd;
 }
 
@@ -78,7 +79,7 @@ Result<void> join_bridge(const std::string& name, const std::string& bridge)
     if (!request) return request.error();
     request->ifr_ifindex = static_cast<int>(::if_nametoindex(name.c_str()));
     const auto joined = interface_call(bridge, SIOCBRADDIF, *request, ("join " + name + " to bridge").c_str());
-    if (!joined && errno == EBUSY) return {};   // it is in one already; ours from an earlier run
+    if (!joined && errno == EBUSY) return {};  // it is in one already; ours from an earlier run
     return joined;
 }
 

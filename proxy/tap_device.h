@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-// A tap device with vnet header, and the few interface settings that the ports need. All in the network namespace of the
-// calling thread.
+// A tap device with vnet header, and the few interface settings that the ports need. All in the network namespace of
+// the calling thread.
 
 #include "core/error.h"
 #include "proxy/file_descriptor.h"

@@ -21,7 +21,11 @@ constexpr int kLargestMtu = 65521;
 class TapPort final : public FramePort {
 public:
     TapPort(std::string name, std::uint8_t nic, FileDescriptor tap, PacketSocket socket)
-        : name_(std::move(name)), nic_(nic), tap_(std::move(tap)), socket_(std::move(socket)), buffer_(kMaxFrameSize + 64)
+        : name_(std::move(name)),
+          nic_(nic),
+          tap_(std::move(tap)),
+          socket_(std::move(socket)),
+          buffer_(kMaxFrameSize + 64)
     {
     }
 
@@ -38,19 +42,19 @@ public:
     {
         return "tap,id=net" + std::to_string(nic_) + ",fd=" + std::to_string(fd_in_guest) + ",vhost=off";
     }
-    Result<void> attach(Time) override { return {}; }   // the device model inherits the descriptor
+    Result<void> attach(Time) override { return {}; }  // the device model inherits the descriptor
     Result<std::vector<FramePtr>> take_unread() override;
 
 private:
     std::string name_;
     std::uint8_t nic_;
-    FileDescriptor tap_;      // shared with the device model
-    PacketSocket socket_;     // the other end of the cable
+    FileDescriptor tap_;   // shared with the device model
+    PacketSocket socket_;  // the other end of the cable
     Bytes buffer_;
 };
 
-// Reads what the device model would have read. It may have set a longer vnet header (12 bytes with merged receive buffers);
-// the first ten bytes are the same.
+// Reads what the device model would have read. It may have set a longer vnet header (12 bytes with merged receive
+// buffers); the first ten bytes are the same.
 Result<std::vector<FramePtr>> TapPort::take_unread()
 {
     int header = kVnetHeaderSize;

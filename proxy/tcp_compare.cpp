@@ -13,7 +13,7 @@ SynShape syn_shape(const Packet& packet)
 
 void MirroredInput::add(std::uint64_t number, std::uint32_t seq_start)
 {
-    if (entries_.size() >= kMax) {   // coarser, never laxer: the two newest become one
+    if (entries_.size() >= kMax) {  // coarser, never laxer: the two newest become one
         entries_.back().number = number;
         if (seq_before(seq_start, entries_.back().seq_start)) entries_.back().seq_start = seq_start;
         return;
@@ -50,8 +50,7 @@ void TcpCompare::note_own(const Packet& packet, Position end)
     if (end > next_) next_ = end;
     if (packet.has(kTcpAck) && !packet.has(kTcpRst) && (!guest_ack_ || seq_after(packet.ack, *guest_ack_)))
         guest_ack_ = packet.ack;
-    if (packet.options.has_timestamp() &&
-        (!highest_timestamp_ || seq_after(packet.options.tsval, *highest_timestamp_)))
+    if (packet.options.has_timestamp() && (!highest_timestamp_ || seq_after(packet.options.tsval, *highest_timestamp_)))
         highest_timestamp_ = packet.options.tsval;
     if (packet.has(kTcpFin)) fin_sent_ = true;
     if (packet.has(kTcpRst)) closed_ = true;
@@ -74,7 +73,8 @@ StreamSpan TcpCompare::own_syn(const Packet& packet, const FramePtr& frame, bool
 {
     const bool repeated = known_ && !foreign_ && syn_at_ && static_cast<std::uint32_t>(*syn_at_) == packet.seq;
     // After a checkpoint or a take-over the SYN itself was never seen; it lies right below the prefix.
-    const bool contained = known_ && !syn_at_ && !established_ && static_cast<std::uint32_t>(verified_) == packet.seq + 1;
+    const bool contained =
+        known_ && !syn_at_ && !established_ && static_cast<std::uint32_t>(verified_) == packet.seq + 1;
     if (!repeated && !contained) {
         if (known_ && !queue_empty) {
             foreign_ = true;
@@ -85,8 +85,10 @@ StreamSpan TcpCompare::own_syn(const Packet& packet, const FramePtr& frame, bool
         guest_ack_.reset();
         highest_timestamp_.reset();
         if (!peer_syn_) peer_ack_.reset();
-        if (packet.has(kTcpAck)) input_.forget_before(client_syn_number_);
-        else input_.clear();
+        if (packet.has(kTcpAck))
+            input_.forget_before(client_syn_number_);
+        else
+            input_.clear();
         syn_at_ = verified_;
         own_syn_ = syn_shape(packet);
     }
@@ -113,7 +115,7 @@ StreamSpan TcpCompare::own_segment(const Packet& packet, const FramePtr& frame, 
     if (packet.has(kTcpSyn)) return own_syn(packet, frame, queue_empty, comparing);
     if (foreign_) return {0, 0, false, true};
     if (!known_) {
-        const auto reset = peer_reset_;   // S may have been first
+        const auto reset = peer_reset_;  // S may have been first
         StreamWindow theirs = std::exchange(theirs_, {});
         begin(theirs.empty() ? first_position(packet.seq) : position_of(packet.seq, verified_));
         peer_reset_ = reset;
@@ -141,7 +143,8 @@ void TcpCompare::peer_segment(const Packet& packet, const FramePtr& frame)
     if (!keep(theirs_, packet, frame, position_of(packet.seq, verified_))) diverged_ = true;
 }
 
-// Its number is S's own, and data on it is compared when S repeats it. A repeated SYN must not match the next connection.
+// Its number is S's own, and data on it is compared when S repeats it. A repeated SYN must not match the next
+// connection.
 void TcpCompare::peer_syn(const Packet& packet)
 {
     const bool ours_matched = known_ && syn_at_ && verified_ > *syn_at_;
@@ -169,7 +172,7 @@ void TcpCompare::mirrored(const Packet& packet, std::uint64_t number)
 Position TcpCompare::limit(Epoch pending) const
 {
     if (pending == 0) return kNoLimit;
-    return sealed_epoch_ == pending ? sealed_ : verified_;   // a flow born after the seal has nothing to compare yet
+    return sealed_epoch_ == pending ? sealed_ : verified_;  // a flow born after the seal has nothing to compare yet
 }
 
 Verdict TcpCompare::compare_syn(Position limit)
@@ -254,7 +257,8 @@ replication::FlowState TcpCompare::state() const
     state.covered_seq = static_cast<std::uint32_t>(next_);
     state.acked_seq = guest_ack_.value_or(0);
     state.highest_timestamp = highest_timestamp_.value_or(0);
-    state.flags = static_cast<std::uint8_t>((highest_timestamp_ ? 1 : 0) | (fin_sent_ ? 2 : 0) | (fin_received_ ? 4 : 0));
+    state.flags =
+        static_cast<std::uint8_t>((highest_timestamp_ ? 1 : 0) | (fin_sent_ ? 2 : 0) | (fin_received_ ? 4 : 0));
     return state;
 }
 

@@ -31,7 +31,7 @@ SynShape syn_shape(const Packet& packet);
 class MirroredInput {
 public:
     void add(std::uint64_t number, std::uint32_t seq_start);
-    void confirmed(std::uint64_t number);                       // everything up to it is in the journal or a checkpoint
+    void confirmed(std::uint64_t number);  // everything up to it is in the journal or a checkpoint
     void forget_before(std::uint64_t number) { confirmed(number == 0 ? 0 : number - 1); }
     bool covers(std::uint32_t ack) const;
     bool empty() const { return entries_.empty(); }
@@ -39,15 +39,18 @@ public:
 
 private:
     static constexpr std::size_t kMax = 4096;
-    struct Entry { std::uint64_t number; std::uint32_t seq_start; };
+    struct Entry {
+        std::uint64_t number;
+        std::uint32_t seq_start;
+    };
     std::deque<Entry> entries_;
 };
 
 // Where one frame of ours lies in the stream.
 struct StreamSpan {
     Position start = 0, end = 0;
-    bool reset = false;         // RST: an event at `start`
-    bool foreign = false;       // belongs to another incarnation of the connection than the windows: only STAGED frees it
+    bool reset = false;    // RST: an event at `start`
+    bool foreign = false;  // belongs to another incarnation of the connection than the windows: only STAGED frees it
 };
 
 class TcpCompare {
@@ -64,20 +67,21 @@ public:
     // Client bytes were mirrored as `number`.
     void mirrored(const Packet& packet, std::uint64_t number);
 
-    // Compares as far as both sides are known. `pending`: a cut is sealed and neither applied nor aborted, its number or 0.
+    // Compares as far as both sides are known. `pending`: a cut is sealed and neither applied nor aborted, its number
+    // or 0.
     Verdict compare(Epoch pending);
-    bool released(const StreamSpan& span) const;               // S owns all of it
-    // `by_peer`: S's guest runs the epoch that this ACK belongs to, so its own ACKs count. Otherwise only the journal does:
-    // what S's guest had before a cut is gone when the cut is applied.
+    bool released(const StreamSpan& span) const;  // S owns all of it
+    // `by_peer`: S's guest runs the epoch that this ACK belongs to, so its own ACKs count. Otherwise only the journal
+    // does: what S's guest had before a cut is gone when the cut is applied.
     bool ack_covered(std::uint32_t ack, bool by_peer) const;
     bool reset_matches(const StreamSpan& span, Epoch pending) const;
 
     // Everything our guest has sent is S's from now on (output flows, or a frame was released by STAGED).
     void own_everything();
-    void seal(Epoch next);                                      // remembers where epoch `next` begins
-    void staged(Epoch epoch);                                   // the prefix moves to the seal of `epoch`
-    void forget_peer();                                         // S's bytes of the epoch before (applied, session edges)
-    replication::FlowState state() const;                       // without key and offsets
+    void seal(Epoch next);                 // remembers where epoch `next` begins
+    void staged(Epoch epoch);              // the prefix moves to the seal of `epoch`
+    void forget_peer();                    // S's bytes of the epoch before (applied, session edges)
+    replication::FlowState state() const;  // without key and offsets
 
     MirroredInput& input() { return input_; }
     const MirroredInput& input() const { return input_; }
@@ -86,7 +90,7 @@ public:
     bool closed() const { return closed_; }
     bool established() const { return established_; }
     bool finished() const { return fin_sent_ && fin_received_; }
-    bool difference_reported() const { return difference_reported_; }   // once per difference, for the statistics
+    bool difference_reported() const { return difference_reported_; }  // once per difference, for the statistics
     void report_difference() { difference_reported_ = true; }
     std::uint64_t compared_bytes() const { return compared_bytes_; }
 
@@ -100,10 +104,10 @@ private:
     StreamSpan contradiction();
     void peer_syn(const Packet& packet);
 
-    bool known_ = false;         // the prefix has a place
-    bool diverged_ = false;      // different bytes: nothing is compared until S has our state
+    bool known_ = false;     // the prefix has a place
+    bool diverged_ = false;  // different bytes: nothing is compared until S has our state
     bool difference_reported_ = false;
-    bool foreign_ = false;       // a new incarnation began while frames of the old one are held
+    bool foreign_ = false;  // a new incarnation began while frames of the old one are held
     bool closed_ = false, established_ = false;
     bool fin_sent_ = false, fin_received_ = false;
     Position verified_ = 0, next_ = 0, sealed_ = 0;
@@ -112,7 +116,7 @@ private:
     SynShape own_syn_;
     std::optional<SynShape> peer_syn_;
     std::uint32_t peer_syn_seq_ = 0;
-    std::optional<std::uint32_t> peer_syn_used_;   // S's own number of the SYN that has been matched
+    std::optional<std::uint32_t> peer_syn_used_;  // S's own number of the SYN that has been matched
     std::optional<std::uint32_t> peer_reset_;
     std::optional<std::uint32_t> peer_ack_;
     std::optional<std::uint32_t> guest_ack_;

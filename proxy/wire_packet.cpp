@@ -7,7 +7,10 @@ namespace {
 
 class PacketWire final : public WirePort {
 public:
-    PacketWire(std::string interface, PacketSocket socket) : interface_(std::move(interface)), socket_(std::move(socket)) {}
+    PacketWire(std::string interface, PacketSocket socket)
+        : interface_(std::move(interface)), socket_(std::move(socket))
+    {
+    }
 
     int poll_fd() const override { return socket_.fd(); }
     Result<std::size_t> receive(std::size_t max, const std::function<void(FramePtr)>& take) override

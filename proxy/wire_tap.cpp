@@ -40,7 +40,7 @@ Result<std::size_t> TapWire::receive(std::size_t max, const std::function<void(F
     while (up_ && n < max) {
         const ssize_t size = ::read(fd_.get(), buffer_.data(), buffer_.size());
         if (size < 0) {
-            if (errno == EAGAIN || errno == EINTR || errno == EIO) return n;   // EIO: the interface is down
+            if (errno == EAGAIN || errno == EINTR || errno == EIO) return n;  // EIO: the interface is down
             return errno_error("read " + name_, errno);
         }
         ++n;

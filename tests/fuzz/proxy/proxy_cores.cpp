@@ -16,7 +16,8 @@ struct Sink final : PrimarySink, SecondarySink {
     void to_guest(std::uint8_t, const FramePtr&) override {}
     void to_wire(std::uint8_t, const FramePtr&, const ReleaseReason& reason) override
     {
-        if (protect) COLO_CHECK(reason.kind() == ReleaseReason::Kind::matched || reason.kind() == ReleaseReason::Kind::staged);
+        if (protect)
+            COLO_CHECK(reason.kind() == ReleaseReason::Kind::matched || reason.kind() == ReleaseReason::Kind::staged);
     }
     void mirror(std::uint8_t, Epoch, std::uint64_t, const FramePtr&) override {}
     void trigger(replication::TriggerReason, const std::string&) override {}
@@ -104,11 +105,12 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
             sink.protect = true;
             primary->set_output(PrimaryProxy::Output::protect, 1, now);
             break;
-        case 9: primary->set_mode(at < end && *at % 2 == 0 ? replication::Mode::buffered : replication::Mode::lock_step, now); break;
+        case 9:
+            primary->set_mode(at < end && *at % 2 == 0 ? replication::Mode::buffered : replication::Mode::lock_step,
+                              now);
+            break;
         case 10: primary->set_lease(at < end && *at % 2 == 0 ? now : kNever, now); break;
-        default:
-            primary->tick(now);
-            secondary->tick(now);
+        default: primary->tick(now); secondary->tick(now);
         }
         COLO_CHECK(primary->stats().held_bytes <= 8192);
         COLO_CHECK(secondary->stats().journal_bytes <= 8192);

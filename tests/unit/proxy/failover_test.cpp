@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Two machines, both cores, a client that verifies everything, and a schedule from a seed: loss, reordering between links,
-// checkpoints at any moment, failover in any phase of one, again and again on the same connections.
+// Two machines, both cores, a client that verifies everything, and a schedule from a seed: loss, reordering between
+// links, checkpoints at any moment, failover in any phase of one, again and again on the same connections.
 #include "tcp_model.h"
 
 #include "core/breakage.h"
@@ -15,7 +15,7 @@ namespace {
 struct Options {
     std::uint64_t seed = 1;
     std::uint32_t loss_percent = 2;
-    bool divergence = true;      // the guests answer some requests differently
+    bool divergence = true;  // the guests answer some requests differently
     int failovers = 5;
 };
 
@@ -51,9 +51,19 @@ public:
     std::size_t verified_bytes = 0, connections = 0;
 
 private:
-    struct Mirrored { Epoch epoch; std::uint64_t number; FramePtr frame; };
-    struct Output { Epoch epoch; FramePtr frame; };
-    struct Journalled { Epoch epoch; std::uint64_t number; };
+    struct Mirrored {
+        Epoch epoch;
+        std::uint64_t number;
+        FramePtr frame;
+    };
+    struct Output {
+        Epoch epoch;
+        FramePtr frame;
+    };
+    struct Journalled {
+        Epoch epoch;
+        std::uint64_t number;
+    };
     struct ClientSide {
         Endpoint endpoint;
         std::string sent, received;
@@ -63,18 +73,24 @@ private:
     // ---- sinks
     void to_guest(std::uint8_t, const FramePtr& frame) override
     {
-        if (in_secondary_) standby_in_.push_back(frame);
-        else guest_in_.push_back(frame);
+        if (in_secondary_)
+            standby_in_.push_back(frame);
+        else
+            guest_in_.push_back(frame);
     }
     void to_wire(std::uint8_t, const FramePtr& frame, const ReleaseReason& reason) override
     {
         if (reason.kind() == ReleaseReason::Kind::matched) ++matched;
         if (reason.kind() == ReleaseReason::Kind::staged) ++staged_releases;
         if (reason.kind() == ReleaseReason::Kind::replay) ++replayed;
-        if (protected_ && reason.kind() == ReleaseReason::Kind::unprotected) fault_.what = "unprotected release under protection";
+        if (protected_ && reason.kind() == ReleaseReason::Kind::unprotected)
+            fault_.what = "unprotected release under protection";
         wire_out_.push_back(frame);
     }
-    void mirror(std::uint8_t, Epoch epoch, std::uint64_t number, const FramePtr& frame) override { mirror_.push_back({epoch, number, frame}); }
+    void mirror(std::uint8_t, Epoch epoch, std::uint64_t number, const FramePtr& frame) override
+    {
+        mirror_.push_back({epoch, number, frame});
+    }
     void trigger(replication::TriggerReason, const std::string&) override { checkpoint_wanted_ = true; }
     void own_mac_seen(std::uint8_t) override {}
     void output(std::uint8_t, Epoch epoch, const FramePtr& frame) override { peer_output_.push_back({epoch, frame}); }
@@ -165,7 +181,7 @@ private:
         case Phase::idle: return seal();
         case Phase::sealed:
             if (staged_once_ && random_.chance(10)) return abort();
-            phase_ = Phase::staged;   // from here on S can only ever run epoch_
+            phase_ = Phase::staged;  // from here on S can only ever run epoch_
             staged_once_ = true;
             return;
         case Phase::staged:
@@ -190,8 +206,8 @@ private:
             primary_->set_output(PrimaryProxy::Output::protect, generation_, now_);
             protected_ = true;
         }
-        // The frame port may still hold input: the guest of the checkpoint has not seen it. The device model may have taken
-        // a frame out already that only the running guest will get.
+        // The frame port may still hold input: the guest of the checkpoint has not seen it. The device model may have
+        // taken a frame out already that only the running guest will get.
         std::vector<PrimaryProxy::UnreadInput> unread;
         std::deque<FramePtr> inside;
         if (!guest_in_.empty() && random_.chance(70)) inside.push_back(pop(guest_in_));
@@ -232,7 +248,9 @@ private:
         machine_ = std::move(standby_);
         guest_in_ = std::exchange(standby_in_, {});
         secondary_.reset();
-        wire_in_.erase(std::remove_if(wire_in_.begin(), wire_in_.end(), [this](const FramePtr&) { return random_.chance(50); }), wire_in_.end());
+        wire_in_.erase(
+            std::remove_if(wire_in_.begin(), wire_in_.end(), [this](const FramePtr&) { return random_.chance(50); }),
+            wire_in_.end());
         primary_ = make_primary_proxy(proxy_options_, *this, from, now_);
         primary_->set_output(PrimaryProxy::Output::flow, generation_, now_);
         staged_once_ = false;
@@ -301,8 +319,9 @@ private:
         if (standby_runs_ && standby_) standby_->pass(Duration{200});
         move_frames();
         if (now_ >= primary_->next_deadline()) primary_->tick(now_);
-        if (++step_ % 250 == 0) {   // 50 ms
-            for (auto& [id, side] : clients_) side.endpoint.transmit(client_clock(), 1 + random_.below(200), true, wire_in_);
+        if (++step_ % 250 == 0) {  // 50 ms
+            for (auto& [id, side] : clients_)
+                side.endpoint.transmit(client_clock(), 1 + random_.below(200), true, wire_in_);
             machine_->timer();
             if (standby_runs_ && standby_) standby_->timer();
         }
@@ -330,7 +349,8 @@ private:
         wait_for(
             [this] {
                 for (const auto& [id, side] : clients_)
-                    if (!side.endpoint.idle() || (side.to_inside && side.received.size() != side.sent.size())) return false;
+                    if (!side.endpoint.idle() || (side.to_inside && side.received.size() != side.sent.size()))
+                        return false;
                 return true;
             },
             "every reply");
@@ -348,7 +368,8 @@ private:
     std::unique_ptr<Machine> machine_, standby_;
     std::unique_ptr<PrimaryProxy> primary_;
     std::unique_ptr<SecondaryProxy> secondary_;
-    bool in_secondary_ = false, standby_runs_ = false, staged_once_ = false, protected_ = false, checkpoint_wanted_ = false;
+    bool in_secondary_ = false, standby_runs_ = false, staged_once_ = false, protected_ = false,
+         checkpoint_wanted_ = false;
     Phase phase_ = Phase::idle;
     Epoch epoch_ = 0;
     Machine::Kernel image_;

@@ -6,8 +6,14 @@
 namespace colo::proxy::test {
 namespace {
 
-Tins::HWAddress<6> hardware(const Mac& mac) { return Tins::HWAddress<6>(mac.data()); }
-Tins::IPv4Address address(std::uint32_t ip) { return Tins::IPv4Address(__builtin_bswap32(ip)); }
+Tins::HWAddress<6> hardware(const Mac& mac)
+{
+    return Tins::HWAddress<6>(mac.data());
+}
+Tins::IPv4Address address(std::uint32_t ip)
+{
+    return Tins::IPv4Address(__builtin_bswap32(ip));
+}
 
 FramePtr finish(Tins::PDU& pdu)
 {
@@ -25,7 +31,8 @@ Tins::EthernetII ethernet(bool from_guest)
 
 Tins::IP ip(bool from_guest, std::uint16_t id, std::uint8_t ttl, std::uint32_t client_ip = kClientIp)
 {
-    Tins::IP ip = from_guest ? Tins::IP(address(client_ip), address(kGuestIp)) : Tins::IP(address(kGuestIp), address(client_ip));
+    Tins::IP ip =
+        from_guest ? Tins::IP(address(client_ip), address(kGuestIp)) : Tins::IP(address(kGuestIp), address(client_ip));
     ip.id(id);
     ip.ttl(ttl);
     return ip;
@@ -115,16 +122,20 @@ FramePtr with_partial_checksum(const FramePtr& frame)
 
 bool checksum_valid(const FramePtr& frame)
 {
-    Tins::EthernetII parsed(frame->bytes.data() + kVnetHeaderSize, static_cast<std::uint32_t>(frame->bytes.size() - kVnetHeaderSize));
-    const auto before = parsed.find_pdu<Tins::TCP>() ? parsed.rfind_pdu<Tins::TCP>().checksum() : parsed.rfind_pdu<Tins::UDP>().checksum();
-    (void)parsed.serialize();   // fills in the right one
-    const auto after = parsed.find_pdu<Tins::TCP>() ? parsed.rfind_pdu<Tins::TCP>().checksum() : parsed.rfind_pdu<Tins::UDP>().checksum();
+    Tins::EthernetII parsed(frame->bytes.data() + kVnetHeaderSize,
+                            static_cast<std::uint32_t>(frame->bytes.size() - kVnetHeaderSize));
+    const auto before = parsed.find_pdu<Tins::TCP>() ? parsed.rfind_pdu<Tins::TCP>().checksum()
+                                                     : parsed.rfind_pdu<Tins::UDP>().checksum();
+    (void)parsed.serialize();  // fills in the right one
+    const auto after = parsed.find_pdu<Tins::TCP>() ? parsed.rfind_pdu<Tins::TCP>().checksum()
+                                                    : parsed.rfind_pdu<Tins::UDP>().checksum();
     return before == after;
 }
 
 Decoded decode_tcp(const FramePtr& frame)
 {
-    const Tins::EthernetII parsed(frame->bytes.data() + kVnetHeaderSize, static_cast<std::uint32_t>(frame->bytes.size() - kVnetHeaderSize));
+    const Tins::EthernetII parsed(frame->bytes.data() + kVnetHeaderSize,
+                                  static_cast<std::uint32_t>(frame->bytes.size() - kVnetHeaderSize));
     const auto& tcp = parsed.rfind_pdu<Tins::TCP>();
     Decoded decoded;
     decoded.seq = tcp.seq();
@@ -135,7 +146,8 @@ Decoded decode_tcp(const FramePtr& frame)
         decoded.tsecr = tcp.timestamp().second;
     }
     if (tcp.search_option(Tins::TCP::SACK) != nullptr) decoded.sack = tcp.sack();
-    if (const auto* raw = tcp.find_pdu<Tins::RawPDU>()) decoded.data.assign(raw->payload().begin(), raw->payload().end());
+    if (const auto* raw = tcp.find_pdu<Tins::RawPDU>())
+        decoded.data.assign(raw->payload().begin(), raw->payload().end());
     return decoded;
 }
 

@@ -14,7 +14,7 @@ namespace colo::proxy::test {
 
 inline constexpr Mac kGuestMac{0x52, 0x54, 0, 0, 0, 1};
 inline constexpr Mac kClientMac{0x52, 0x54, 0, 0, 0, 0x99};
-inline constexpr std::uint32_t kGuestIp = 0x0a4d0002, kClientIp = 0x0a4d0001;   // 10.77.0.2, 10.77.0.1
+inline constexpr std::uint32_t kGuestIp = 0x0a4d0002, kClientIp = 0x0a4d0001;  // 10.77.0.2, 10.77.0.1
 
 class Random {
 public:
@@ -33,8 +33,8 @@ struct Segment {
     std::uint32_t seq = 0, ack = 0;
     std::uint8_t flags = kTcpAck;
     std::string data = {};
-    std::optional<std::pair<std::uint32_t, std::uint32_t>> timestamp = {};   // TSval, TSecr
-    std::vector<std::uint32_t> sack = {};                                // edges, in pairs
+    std::optional<std::pair<std::uint32_t, std::uint32_t>> timestamp = {};  // TSval, TSecr
+    std::vector<std::uint32_t> sack = {};                                   // edges, in pairs
     std::uint16_t mss = 0;
     std::optional<std::uint8_t> window_scale = {};
     bool sack_permitted = false;
@@ -50,7 +50,7 @@ FramePtr icmp_echo(bool from_guest, bool reply, std::uint16_t id, std::uint16_t 
 FramePtr arp(bool from_guest, bool reply, std::uint32_t sender_ip, std::uint32_t target_ip);
 FramePtr raw_ethernet(bool from_guest, std::uint16_t type, const Bytes& payload);
 FramePtr padded(const FramePtr& frame, std::size_t ethernet_size);
-FramePtr with_partial_checksum(const FramePtr& frame);   // as a guest with checksum offload sends it
+FramePtr with_partial_checksum(const FramePtr& frame);  // as a guest with checksum offload sends it
 
 // By libtins: the TCP or UDP checksum is right (recomputed by serialising again).
 bool checksum_valid(const FramePtr& frame);

@@ -10,8 +10,13 @@ namespace {
 
 TEST(Packet, ReadsTcpWithItsOptions)
 {
-    const auto frame = tcp({.seq = 0xfffffff0, .ack = 7, .flags = kTcpSyn | kTcpAck, .timestamp = {{100, 200}}, .mss = 1460,
-                            .window_scale = 7, .sack_permitted = true});
+    const auto frame = tcp({.seq = 0xfffffff0,
+                            .ack = 7,
+                            .flags = kTcpSyn | kTcpAck,
+                            .timestamp = {{100, 200}},
+                            .mss = 1460,
+                            .window_scale = 7,
+                            .sack_permitted = true});
     const Packet packet = parse_packet(frame->view());
     ASSERT_EQ(packet.kind, PacketKind::tcp);
     EXPECT_EQ(packet.seq, 0xfffffff0u);
@@ -40,7 +45,7 @@ TEST(Packet, Inv28_WhatCannotBeComparedSaysWhy)
     EXPECT_EQ(parse_packet(raw_ethernet(true, 0x88cc, Bytes(60))->view()).cause, OpaqueCause::other_ethernet);
     EXPECT_EQ(parse_packet(raw_ethernet(true, 0x0800, Bytes(3))->view()).cause, OpaqueCause::malformed);
     Bytes fragment = tcp({.data = "x"})->bytes;
-    fragment[kVnetHeaderSize + 14 + 6] = 0x20;   // more fragments
+    fragment[kVnetHeaderSize + 14 + 6] = 0x20;  // more fragments
     EXPECT_EQ(parse_packet(fragment).cause, OpaqueCause::fragment);
 }
 
@@ -56,8 +61,7 @@ TEST(Packet, Inv27_RewritingKeepsChecksumRight)
         if (i % 3 == 0) segment.sack = {random(), random()};
         const auto frame = tcp(segment);
         ASSERT_TRUE(checksum_valid(frame));
-        const TcpRewrite rewrite{random(), random(),
-                                 random(), random()};
+        const TcpRewrite rewrite{random(), random(), random(), random()};
         const auto changed = rewritten(frame, parse_packet(frame->view()), rewrite);
         ASSERT_TRUE(checksum_valid(changed)) << i;
         const Decoded decoded = decode_tcp(changed);
@@ -67,7 +71,8 @@ TEST(Packet, Inv27_RewritingKeepsChecksumRight)
             EXPECT_EQ(decoded.tsval, segment.timestamp->first + rewrite.tsval_add);
             EXPECT_EQ(decoded.tsecr, segment.timestamp->second + rewrite.tsecr_add);
         }
-        for (std::size_t k = 0; k < segment.sack.size(); ++k) EXPECT_EQ(decoded.sack[k], segment.sack[k] + rewrite.ack_add);
+        for (std::size_t k = 0; k < segment.sack.size(); ++k)
+            EXPECT_EQ(decoded.sack[k], segment.sack[k] + rewrite.ack_add);
         EXPECT_EQ(decoded.data, segment.data);
     }
 }
@@ -113,8 +118,8 @@ TEST(Packet, MutatedFramesNeverLeaveTheBuffer)
     Random random(42);
     const std::vector<FramePtr> corpus{
         tcp({.seq = 1, .ack = 2, .data = "payload", .timestamp = {{1, 2}}, .sack = {1, 2, 3, 4}}),
-        tcp({.flags = kTcpSyn, .mss = 1460, .window_scale = 7, .sack_permitted = true}),
-        udp(true, 1, 2, "datagram"), icmp_echo(true, true, 1, 2), arp(true, false, kGuestIp, kClientIp)};
+        tcp({.flags = kTcpSyn, .mss = 1460, .window_scale = 7, .sack_permitted = true}), udp(true, 1, 2, "datagram"),
+        icmp_echo(true, true, 1, 2), arp(true, false, kGuestIp, kClientIp)};
     for (int i = 0; i < 200000; ++i) {
         Bytes bytes = corpus[random() % corpus.size()]->bytes;
         const unsigned changes = 1 + random() % 6;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Not a test: measures the data path. In a namespace of its own it pumps between a tap port and a second tap that carries
-// the address of a "guest", while a ProxyRuntime joins the tap port with a wire.
+// Not a test: measures the data path. In a namespace of its own it pumps between a tap port and a second tap that
+// carries the address of a "guest", while a ProxyRuntime joins the tap port with a wire.
 //   proxy_pass_through WIRE GUEST_TAP GUEST_NETNS_PATH SECONDS [direct]
 // direct: only the pump, wire and guest tap joined without the runtime.
 #include "core/clock.h"
@@ -28,7 +28,10 @@ struct Events final : RuntimeEvents {
     void trigger(replication::TriggerReason, const std::string&) override {}
     void channel_lost(SessionId, const Error&) override {}
     void own_mac_seen(std::uint8_t) override {}
-    void port_failed(std::uint8_t, bool, const Error& why) override { std::fprintf(stderr, "port failed: %s\n", why.text.c_str()); }
+    void port_failed(std::uint8_t, bool, const Error& why) override
+    {
+        std::fprintf(stderr, "port failed: %s\n", why.text.c_str());
+    }
 };
 
 FileDescriptor tap_in(const char* netns, const char* name)
@@ -111,9 +114,9 @@ int main(int argc, char** argv)
     ::poll(nullptr, 0, std::atoi(argv[4]) * 1000);
     if (runtime) {
         const RuntimeStats s = runtime->stats();
-        std::printf("port rx %lu tx %lu full %lu invalid %lu | wire rx %lu tx %lu full %lu invalid %lu\n", s.ports[0].received,
-                    s.ports[0].sent, s.ports[0].dropped_full, s.ports[0].dropped_invalid, s.wires[0].received, s.wires[0].sent,
-                    s.wires[0].dropped_full, s.wires[0].dropped_invalid);
+        std::printf("port rx %lu tx %lu full %lu invalid %lu | wire rx %lu tx %lu full %lu invalid %lu\n",
+                    s.ports[0].received, s.ports[0].sent, s.ports[0].dropped_full, s.ports[0].dropped_invalid,
+                    s.wires[0].received, s.wires[0].sent, s.wires[0].dropped_full, s.wires[0].dropped_invalid);
     }
     stop = true;
     in.join();

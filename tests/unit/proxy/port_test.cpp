@@ -4,8 +4,8 @@
 #include "frames.h"
 
 #include "core/clock.h"
-#include "proxy/port.h"
 #include "proxy/packet_socket.h"
+#include "proxy/port.h"
 #include "proxy/tap_device.h"
 
 #include <gtest/gtest.h>
@@ -61,9 +61,10 @@ protected:
     }
     static FramePtr large_segment(bool from_guest)
     {
-        Bytes bytes = with_partial_checksum(tcp({.from_guest = from_guest, .seq = 1, .data = std::string(60000, 'g')}))->bytes;
+        Bytes bytes =
+            with_partial_checksum(tcp({.from_guest = from_guest, .seq = 1, .data = std::string(60000, 'g')}))->bytes;
         bytes[1] = kVnetGsoTcp4;
-        bytes[2] = 14 + 20 + 20;                 // header length
+        bytes[2] = 14 + 20 + 20;  // header length
         bytes[4] = 1448 & 255;
         bytes[5] = 1448 >> 8;
         return make_frame(bytes);
@@ -112,14 +113,14 @@ TEST_F(PortTest, R5_UnreadInputComesBackInOrderAndThePortIsEmpty)
     auto made = make_tap_port("pxtap2", 0);
     ASSERT_TRUE(made) << made.error().text;
     FramePort& port = **made;
-    int header = 12;   // as QEMU sets it for merged receive buffers
+    int header = 12;  // as QEMU sets it for merged receive buffers
     ASSERT_EQ(::ioctl(port.guest_fd(), TUNSETVNETHDRSZ, &header), 0);
     std::vector<FramePtr> sent;
     for (std::uint32_t i = 0; i < 100; ++i) {
         sent.push_back(tcp({.from_guest = false, .seq = i, .data = std::string(i + 1, 'x')}));
         ASSERT_TRUE(*port.send(sent.back()->view()));
     }
-    EXPECT_EQ(read_tap(port.guest_fd()).size(), sent[0]->bytes.size() + 2);   // the guest took one
+    EXPECT_EQ(read_tap(port.guest_fd()).size(), sent[0]->bytes.size() + 2);  // the guest took one
     const auto unread = port.take_unread();
     ASSERT_TRUE(unread) << unread.error().text;
     ASSERT_EQ(unread->size(), 99u);
@@ -140,8 +141,9 @@ TEST_F(PortTest, Inv30_TheKernelIsSilentOnTheTap)
 
 TEST_F(PortTest, PacketWireIsDeafAndMuteUntilItIsOn)
 {
-    command("ip link add pxw0 type veth peer name pxw1 && ip link set pxw0 up && ip link set pxw1 up && "
-            "sysctl -qw net.ipv6.conf.pxw0.disable_ipv6=1 net.ipv6.conf.pxw1.disable_ipv6=1");
+    command(
+        "ip link add pxw0 type veth peer name pxw1 && ip link set pxw0 up && ip link set pxw1 up && "
+        "sysctl -qw net.ipv6.conf.pxw0.disable_ipv6=1 net.ipv6.conf.pxw1.disable_ipv6=1");
     auto made = make_wire("packet:pxw0", {kGuestMac});
     ASSERT_TRUE(made) << made.error().text;
     WirePort& wire = **made;
@@ -183,15 +185,16 @@ TEST_F(PortTest, PacketWireIsDeafAndMuteUntilItIsOn)
 
 TEST_F(PortTest, Inv28_PacketWireKeepsVlanTagsAndLargeSegments)
 {
-    command("ip link add pxv0 type veth peer name pxv1 && ip link set pxv0 up && ip link set pxv1 up && "
-            "sysctl -qw net.ipv6.conf.pxv0.disable_ipv6=1 net.ipv6.conf.pxv1.disable_ipv6=1");
+    command(
+        "ip link add pxv0 type veth peer name pxv1 && ip link set pxv0 up && ip link set pxv1 up && "
+        "sysctl -qw net.ipv6.conf.pxv0.disable_ipv6=1 net.ipv6.conf.pxv1.disable_ipv6=1");
     auto made = make_wire("packet:pxv0", {});
     ASSERT_TRUE(made) << made.error().text;
     ASSERT_TRUE((*made)->set_up(true));
     auto client = PacketSocket::open("pxv1");
     ASSERT_TRUE(client) << client.error().text;
     Bytes payload(60, 0x11);
-    store_be16(payload.data(), 5);   // VLAN 5, then an IPv4 type
+    store_be16(payload.data(), 5);  // VLAN 5, then an IPv4 type
     store_be16(payload.data() + 2, kEtherTypeIpv4);
     const auto tagged = raw_ethernet(false, 0x8100, payload);
     ASSERT_TRUE(*client->send(tagged->view()));
@@ -214,8 +217,9 @@ TEST_F(PortTest, Inv28_PacketWireKeepsVlanTagsAndLargeSegments)
 
 TEST_F(PortTest, TapWireJoinsTheBridge)
 {
-    command("ip link add pxbr type bridge && ip link set pxbr up && ip link add pxb0 type veth peer name pxb1 && "
-            "ip link set pxb0 master pxbr && ip link set pxb0 up && ip link set pxb1 up");
+    command(
+        "ip link add pxbr type bridge && ip link set pxbr up && ip link add pxb0 type veth peer name pxb1 && "
+        "ip link set pxb0 master pxbr && ip link set pxb0 up && ip link set pxb1 up");
     auto made = make_wire("tap:pxwt@pxbr");
     ASSERT_TRUE(made) << made.error().text;
     ASSERT_TRUE((*made)->set_up(true)) << "join";
@@ -257,7 +261,10 @@ protected:
     }
     ~StreamPortTest() override { ::unlink(path_.c_str()); }
     void accept() { guest_.reset(::accept(listener_.get(), nullptr, nullptr)); }
-    void guest_sends(const Bytes& bytes) { ASSERT_EQ(::send(guest_.get(), bytes.data(), bytes.size(), 0), static_cast<ssize_t>(bytes.size())); }
+    void guest_sends(const Bytes& bytes)
+    {
+        ASSERT_EQ(::send(guest_.get(), bytes.data(), bytes.size(), 0), static_cast<ssize_t>(bytes.size()));
+    }
     Bytes guest_reads(std::size_t n)
     {
         Bytes bytes(n);
@@ -296,7 +303,8 @@ TEST_F(StreamPortTest, CarriesFramesInPiecesAndKeepsWhatWasNotRead)
     ASSERT_EQ(got.size(), 1u);
     EXPECT_EQ(got[0]->bytes, frame->bytes);
 
-    const auto first = tcp({.from_guest = false, .seq = 1, .data = "a"}), second = with_partial_checksum(tcp({.from_guest = false, .seq = 2, .data = "b"}));
+    const auto first = tcp({.from_guest = false, .seq = 1, .data = "a"}),
+               second = with_partial_checksum(tcp({.from_guest = false, .seq = 2, .data = "b"}));
     ASSERT_TRUE(*port.send(first->view()));
     EXPECT_EQ(guest_reads(framed(first).size()), framed(first));
     ASSERT_TRUE(*port.send(second->view()));

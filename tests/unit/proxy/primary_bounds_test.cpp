@@ -7,7 +7,10 @@ namespace {
 using replication::TriggerReason;
 using Primary = PrimaryHarness;
 
-FramePtr data(std::uint32_t seq, const std::string& text) { return tcp({.seq = seq, .ack = 1000, .data = text}); }
+FramePtr data(std::uint32_t seq, const std::string& text)
+{
+    return tcp({.seq = seq, .ack = 1000, .data = text});
+}
 
 TEST_F(Primary, Inv29_FullHoldAsksForACheckpointAndDropsTheNewest)
 {
@@ -65,7 +68,8 @@ TEST_F(Primary, Inv29_UnacknowledgedInputIsBoundedAndAMissingFrameIsNeverConfirm
 {
     make(ProxyOptions{.nics = {}, .journal_bytes_max = 10'000});
     protect();
-    for (std::uint32_t i = 0; i < 50; ++i) client(tcp({.from_guest = false, .seq = 1000 + i * 500, .data = std::string(500, 'x')}));
+    for (std::uint32_t i = 0; i < 50; ++i)
+        client(tcp({.from_guest = false, .seq = 1000 + i * 500, .data = std::string(500, 'x')}));
     ASSERT_EQ(sink.mirrored.size(), 50u);
     proxy->seal(2, {}, now);
     EXPECT_LT(sink.mirrored.size(), 50u + 20u);

@@ -8,10 +8,22 @@
 namespace colo::proxy::test {
 
 struct RecordingSink final : PrimarySink {
-    struct Wire { std::uint8_t nic; FramePtr frame; ReleaseReason reason; };
-    struct Mirror { std::uint8_t nic; Epoch epoch; std::uint64_t number; FramePtr frame; };
+    struct Wire {
+        std::uint8_t nic;
+        FramePtr frame;
+        ReleaseReason reason;
+    };
+    struct Mirror {
+        std::uint8_t nic;
+        Epoch epoch;
+        std::uint64_t number;
+        FramePtr frame;
+    };
     void to_guest(std::uint8_t, const FramePtr& frame) override { guest.push_back(frame); }
-    void to_wire(std::uint8_t nic, const FramePtr& frame, const ReleaseReason& reason) override { wire.push_back({nic, frame, reason}); }
+    void to_wire(std::uint8_t nic, const FramePtr& frame, const ReleaseReason& reason) override
+    {
+        wire.push_back({nic, frame, reason});
+    }
     void mirror(std::uint8_t nic, Epoch epoch, std::uint64_t number, const FramePtr& frame) override
     {
         mirrored.push_back({nic, epoch, number, frame});

@@ -81,7 +81,10 @@ class FakePort final : public FramePort {
 public:
     explicit FakePort(std::shared_ptr<Cable> cable) : cable_(std::move(cable)) {}
     int poll_fd() const override { return cable_->fd(); }
-    Result<std::size_t> receive(std::size_t max, const std::function<void(FramePtr)>& take) override { return cable_->receive(max, take); }
+    Result<std::size_t> receive(std::size_t max, const std::function<void(FramePtr)>& take) override
+    {
+        return cable_->receive(max, take);
+    }
     Result<bool> send(ByteView frame) override
     {
         cable_->sent(frame);
@@ -100,9 +103,15 @@ private:
 
 class FakeWire final : public WirePort {
 public:
-    FakeWire(std::shared_ptr<Cable> cable, std::shared_ptr<std::atomic<bool>> up) : cable_(std::move(cable)), up_(std::move(up)) {}
+    FakeWire(std::shared_ptr<Cable> cable, std::shared_ptr<std::atomic<bool>> up)
+        : cable_(std::move(cable)), up_(std::move(up))
+    {
+    }
     int poll_fd() const override { return cable_->fd(); }
-    Result<std::size_t> receive(std::size_t max, const std::function<void(FramePtr)>& take) override { return cable_->receive(max, take); }
+    Result<std::size_t> receive(std::size_t max, const std::function<void(FramePtr)>& take) override
+    {
+        return cable_->receive(max, take);
+    }
     Result<bool> send(ByteView frame) override
     {
         cable_->sent(frame);
@@ -135,7 +144,10 @@ struct Host final : RuntimeEvents {
         EXPECT_TRUE(made);
         runtime = std::move(*made);
     }
-    void trigger(replication::TriggerReason reason, const std::string&) override { last_trigger = static_cast<int>(reason); }
+    void trigger(replication::TriggerReason reason, const std::string&) override
+    {
+        last_trigger = static_cast<int>(reason);
+    }
     void channel_lost(SessionId session, const Error&) override
     {
         lost_session = session;
@@ -154,7 +166,11 @@ struct Host final : RuntimeEvents {
 class Runtime : public ::testing::Test {
 protected:
     static Time soon() { return now() + std::chrono::seconds(5); }
-    static ProxyChannel channel(int fd) { return {fd, replication::FrameWriter(replication::ChannelKind::proxy, kSession), replication::FrameDecoder(replication::ChannelKind::proxy)}; }
+    static ProxyChannel channel(int fd)
+    {
+        return {fd, replication::FrameWriter(replication::ChannelKind::proxy, kSession),
+                replication::FrameDecoder(replication::ChannelKind::proxy)};
+    }
     void connect()
     {
         int fds[2];
@@ -254,17 +270,20 @@ TEST_F(Runtime, GoLiveReplaysAnnouncesAndServes)
     const auto out = s.client->wait(4);
     ASSERT_GE(out.size(), 4u);
     EXPECT_EQ(load_be16(out[0]->bytes.data() + kVnetHeaderSize + 12), kEtherTypeRarp) << "the switch first";
-    EXPECT_TRUE(std::any_of(out.begin(), out.end(), [](const FramePtr& f) { return parse_packet(f->view()).kind == PacketKind::tcp; }));
+    EXPECT_TRUE(std::any_of(out.begin(), out.end(),
+                            [](const FramePtr& f) { return parse_packet(f->view()).kind == PacketKind::tcp; }));
     const auto given = s.guest->wait(2);
-    EXPECT_GE(std::count_if(given.begin(), given.end(), [](const FramePtr& f) { return parse_packet(f->view()).kind == PacketKind::tcp; }), 2)
+    EXPECT_GE(std::count_if(given.begin(), given.end(),
+                            [](const FramePtr& f) { return parse_packet(f->view()).kind == PacketKind::tcp; }),
+              2)
         << "input that the guest has not acknowledged";
     EXPECT_TRUE(eventually([&] { return s.runtime->stats().announcements >= 6; }));
     s.guest->push(udp(true, 53, 1, "free"));
     EXPECT_TRUE(eventually([&] {
         const auto frames = s.client->wait(1);
-        return parse_packet(frames.back()->view()).kind == PacketKind::udp || std::any_of(frames.begin(), frames.end(), [](const FramePtr& f) {
-                   return parse_packet(f->view()).kind == PacketKind::udp;
-               });
+        return parse_packet(frames.back()->view()).kind == PacketKind::udp ||
+               std::any_of(frames.begin(), frames.end(),
+                           [](const FramePtr& f) { return parse_packet(f->view()).kind == PacketKind::udp; });
     }));
     EXPECT_EQ(s.runtime->stats().role, RuntimeRole::primary);
 }
@@ -316,7 +335,8 @@ TEST_F(Runtime, APeerThatDoesNotReadBlocksNobodyAndConfirmsNothing)
     ASSERT_TRUE(p.runtime->become_primary(soon()));
     ASSERT_TRUE(p.runtime->begin_session(kSession, channel(fds[1]), soon()));
     p.runtime->set_output(PrimaryProxy::Output::protect, 1);
-    for (std::uint32_t i = 0; i < 100; ++i) p.client->push(tcp({.from_guest = false, .seq = i * 20000, .data = std::string(20000, 'x')}));
+    for (std::uint32_t i = 0; i < 100; ++i)
+        p.client->push(tcp({.from_guest = false, .seq = i * 20000, .data = std::string(20000, 'x')}));
     EXPECT_EQ(p.guest->wait(100).size(), 100u);
     EXPECT_TRUE(eventually([&] { return p.runtime->stats().mirror_dropped > 0; }));
     EXPECT_LE(p.runtime->stats().channel_backlog_bytes, 200'000u);
@@ -354,7 +374,7 @@ TEST_F(Runtime, FramesReadTooFarAtTheHandOverAreNotLost)
     writer.append_input(bytes, 0, 1, 1, tcp({.from_guest = false, .seq = 1, .data = "early"})->view());
     ProxyChannel end = channel(fds[1]);
     end.decoder.push(bytes);
-    ASSERT_TRUE(*end.decoder.next());   // the greeting
+    ASSERT_TRUE(*end.decoder.next());  // the greeting
     ASSERT_TRUE(s.runtime->become_secondary(kSession, std::move(end), soon()));
     ASSERT_TRUE(s.runtime->applied_secondary(1, {}, false, soon()));
     EXPECT_EQ(s.guest->wait(1).size(), 1u);

@@ -7,7 +7,10 @@ namespace colo::proxy::test {
 namespace {
 
 struct RecordingSecondarySink final : SecondarySink {
-    struct Out { Epoch epoch; FramePtr frame; };
+    struct Out {
+        Epoch epoch;
+        FramePtr frame;
+    };
     void to_guest(std::uint8_t, const FramePtr& frame) override { guest.push_back(frame); }
     void output(std::uint8_t, Epoch epoch, const FramePtr& frame) override { out.push_back({epoch, frame}); }
     void journalled(Epoch, std::uint64_t number) override { journal = number; }
@@ -129,7 +132,7 @@ TEST_F(Secondary, R4_FullJournalIsNotConfirmedUntilACheckpointContainsIt)
     EXPECT_EQ(sink.guest.size(), 20u) << "the guest gets it all the same";
     EXPECT_LT(sink.journal, 20u);
     const std::uint64_t confirmed = sink.journal;
-    guest(tcp({.seq = 1, .ack = 20001}));   // there is room again
+    guest(tcp({.seq = 1, .ack = 20001}));  // there is room again
     input(client_data(20001, "y"));
     EXPECT_EQ(sink.journal, confirmed) << "a hole stays a hole";
     input(client_data(20002, "z"), 2);
@@ -144,7 +147,7 @@ TEST_F(Secondary, R4_MissingNumberIsAHole)
 {
     proxy->applied(1, {}, now);
     input(client_data(1, "a"));
-    ++number;   // P could not send it
+    ++number;  // P could not send it
     input(client_data(3, "c"));
     EXPECT_EQ(sink.journal, 1u);
     EXPECT_EQ(sink.guest.size(), 2u);
@@ -156,7 +159,11 @@ TEST_F(Secondary, R3_PassiveOpenLearnsFromTheClientsFirstAck)
     input(tcp({.from_guest = false, .seq = 500, .flags = kTcpSyn}));
     guest(tcp({.seq = 9000, .ack = 501, .flags = kTcpSyn | kTcpAck, .timestamp = {{70, 1}}}));
     EXPECT_EQ(decode_tcp(sink.out.back().frame).seq, 9000u) << "P's number is not known yet";
-    input(tcp({.from_guest = false, .seq = 501, .ack = 0x00000101, .data = "hi", .timestamp = {{1, 170}}}));   // P's ISN is 0x100
+    input(tcp({.from_guest = false,
+               .seq = 501,
+               .ack = 0x00000101,
+               .data = "hi",
+               .timestamp = {{1, 170}}}));  // P's ISN is 0x100
     const Decoded in = decode_tcp(sink.guest.back());
     EXPECT_EQ(in.ack, 9001u);
     EXPECT_EQ(in.tsecr, 70u);
@@ -171,7 +178,7 @@ TEST_F(Secondary, R3_ActiveOpenLearnsFromTheSynAck)
 {
     proxy->applied(1, {}, now);
     guest(tcp({.seq = 0xffffffff, .ack = 0, .flags = kTcpSyn}));
-    input(tcp({.from_guest = false, .seq = 7000, .ack = 51, .flags = kTcpSyn | kTcpAck}));   // P's ISN is 50
+    input(tcp({.from_guest = false, .seq = 7000, .ack = 51, .flags = kTcpSyn | kTcpAck}));  // P's ISN is 50
     EXPECT_EQ(decode_tcp(sink.guest.back()).ack, 0u) << "2^32 wrap: the guest's ISN + 1";
     guest(tcp({.seq = 0, .ack = 7001, .data = "x"}));
     EXPECT_EQ(decode_tcp(sink.out.back().frame).seq, 51u);
@@ -189,7 +196,8 @@ TEST_F(Secondary, Inv27_SackBlocksFollowTheOffset)
     EXPECT_TRUE(checksum_valid(sink.guest.back()));
     guest(tcp({.seq = 4000, .ack = 1, .sack = {10, 20}}));
     EXPECT_EQ(decode_tcp(sink.out.back().frame).seq, 5000u);
-    EXPECT_EQ(decode_tcp(sink.out.back().frame).sack, (std::vector<std::uint32_t>{10, 20})) << "the client's own numbers";
+    EXPECT_EQ(decode_tcp(sink.out.back().frame).sack, (std::vector<std::uint32_t>{10, 20}))
+        << "the client's own numbers";
 }
 
 TEST_F(Secondary, R3_ApplySetsTheOffsetsOfTheManifest)
@@ -199,7 +207,7 @@ TEST_F(Secondary, R3_ApplySetsTheOffsetsOfTheManifest)
     guest(tcp({.seq = 9000, .ack = 501, .flags = kTcpSyn | kTcpAck}));
     input(tcp({.from_guest = false, .seq = 501, .ack = 101}));
     replication::ProxySection section;
-    section.flows.push_back(flow(777));   // P was a secondary once
+    section.flows.push_back(flow(777));  // P was a secondary once
     proxy->applied(2, section, now);
     guest(tcp({.seq = 10, .ack = 501, .data = "x"}));
     EXPECT_EQ(decode_tcp(sink.out.back().frame).seq, 787u);
@@ -218,7 +226,7 @@ TEST_F(Secondary, R3_ClockNeverFallsBehindWhatPReleased)
     guest(tcp({.seq = 1, .ack = 1, .data = "x", .timestamp = {{1000, 1}}}));
     // At this moment P's guest says 1300 (wire 1340).
     EXPECT_GE(decode_tcp(sink.out.back().frame).tsval, 1340u);
-    input(tcp({.from_guest = false, .seq = 1, .ack = 1, .timestamp = {{5, 2000}}}));   // P has released even 2000
+    input(tcp({.from_guest = false, .seq = 1, .ack = 1, .timestamp = {{5, 2000}}}));  // P has released even 2000
     const TakeOver from = proxy->take_over(now);
     ASSERT_EQ(from.section.flows.size(), 1u);
     EXPECT_GE(1000 + from.section.flows[0].timestamp_offset, 2000u);
@@ -255,7 +263,7 @@ TEST_F(Secondary, R2_ReplayHoldsOnlyTheRunningEpoch)
     guest(udp(true, 53, 1, "datagram"));
     guest(raw_ethernet(true, 0x86dd, Bytes(60)));
     EXPECT_EQ(sink.out.size(), 4u) << "what cannot be compared stays here, for the replay";
-    input(client_data(1, "", 15), 2);   // the client has the first
+    input(client_data(1, "", 15), 2);  // the client has the first
     const TakeOver from = proxy->take_over(now);
     ASSERT_EQ(from.replay.size(), 3u);
     EXPECT_EQ(decode_tcp(from.replay[0].frame).data, "second");

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Two emissions of one byte stream, cut, repeated, overlapped and shuffled differently: they must match, never early, and
-// a single different byte must never pass.
+// Two emissions of one byte stream, cut, repeated, overlapped and shuffled differently: they must match, never early,
+// and a single different byte must never pass.
 #include "primary_harness.h"
 
 #include <algorithm>
@@ -9,9 +9,14 @@
 namespace colo::proxy::test {
 namespace {
 
-struct Piece { std::uint32_t at; std::string data; bool fin; };
+struct Piece {
+    std::uint32_t at;
+    std::string data;
+    bool fin;
+};
 
-// Every byte at least once, in random pieces; some repeated with other borders; order disturbed within `disorder` pieces.
+// Every byte at least once, in random pieces; some repeated with other borders; order disturbed within `disorder`
+// pieces.
 std::vector<Piece> emission(Random& random, const std::string& stream, std::uint32_t disorder, bool fin)
 {
     std::vector<Piece> pieces;
@@ -26,7 +31,8 @@ std::vector<Piece> emission(Random& random, const std::string& stream, std::uint
         }
     }
     for (std::size_t i = 0; i + 1 < pieces.size(); ++i)
-        if (random.chance(20)) std::swap(pieces[i], pieces[std::min<std::size_t>(pieces.size() - 1, i + 1 + random.below(disorder))]);
+        if (random.chance(20))
+            std::swap(pieces[i], pieces[std::min<std::size_t>(pieces.size() - 1, i + 1 + random.below(disorder))]);
     return pieces;
 }
 
@@ -34,7 +40,10 @@ class StreamFuzz : public PrimaryHarness {
 protected:
     FramePtr frame(const Piece& piece) const
     {
-        return tcp({.seq = isn + piece.at, .ack = 1, .flags = static_cast<std::uint8_t>(kTcpAck | (piece.fin ? kTcpFin : 0)), .data = piece.data});
+        return tcp({.seq = isn + piece.at,
+                    .ack = 1,
+                    .flags = static_cast<std::uint8_t>(kTcpAck | (piece.fin ? kTcpFin : 0)),
+                    .data = piece.data});
     }
     void feed(Random& random, const std::vector<Piece>& ours, const std::vector<Piece>& theirs)
     {
@@ -43,7 +52,8 @@ protected:
         while (i < ours.size() || k < theirs.size()) {
             const bool own = k == theirs.size() || (i < ours.size() && random.chance(50));
             const Piece& piece = own ? ours[i++] : theirs[k++];
-            if (own) guest(frame(piece));
+            if (own)
+                guest(frame(piece));
             else {
                 for (std::uint32_t b = 0; b < piece.data.size(); ++b) seen.insert(piece.at + b);
                 if (piece.fin) fin_seen = true;
@@ -56,7 +66,8 @@ protected:
     {
         for (; checked < sink.wire.size(); ++checked) {
             const Decoded out = decode_tcp(sink.wire[checked].frame);
-            for (std::uint32_t b = 0; b < out.data.size(); ++b) ASSERT_TRUE(seen.contains(out.seq - isn + b)) << "byte before S had it";
+            for (std::uint32_t b = 0; b < out.data.size(); ++b)
+                ASSERT_TRUE(seen.contains(out.seq - isn + b)) << "byte before S had it";
             if ((out.flags & kTcpFin) != 0) {
                 ASSERT_TRUE(fin_seen);
             }
@@ -142,15 +153,14 @@ TEST_F(StreamFuzz, Inv29_RubbishFromBothSidesKeepsTheBooks)
         s.flags = static_cast<std::uint8_t>(random.chance(85) ? kTcpAck : random.below(64));
         s.data = std::string(random.below(200), static_cast<char>('a' + random.below(2)));
         Bytes bytes = tcp(s)->bytes;
-        if (random.chance(10)) bytes[random.below(static_cast<std::uint32_t>(bytes.size()))] = static_cast<std::uint8_t>(random());
+        if (random.chance(10))
+            bytes[random.below(static_cast<std::uint32_t>(bytes.size()))] = static_cast<std::uint8_t>(random());
         const FramePtr frame = make_frame(bytes);
         switch (random.below(4)) {
         case 0: guest(frame); break;
         case 1: peer(frame, epoch - random.below(2) + random.below(2)); break;
         case 2: client(frame); break;
-        default:
-            s.from_guest = false;
-            client(tcp(s));
+        default: s.from_guest = false; client(tcp(s));
         }
         now = now + Duration{50};
         if (now >= proxy->next_deadline()) proxy->tick(now);

@@ -3,7 +3,10 @@
 
 namespace colo::proxy::test {
 
-char reply_to(char c, std::uint32_t position) { return static_cast<char>('A' + (static_cast<std::uint32_t>(c) + position * 7) % 26); }
+char reply_to(char c, std::uint32_t position)
+{
+    return static_cast<char>('A' + (static_cast<std::uint32_t>(c) + position * 7) % 26);
+}
 
 FramePtr Endpoint::make(std::uint8_t flags, std::uint32_t seq, const std::string& data, std::uint32_t clock) const
 {
@@ -44,18 +47,19 @@ bool Endpoint::check_overlap(const Decoded& segment, Fault& fault) const
     return true;
 }
 
-void Endpoint::segment(const Decoded& segment, std::uint32_t clock, std::string& received, std::vector<FramePtr>& out, Fault& fault)
+void Endpoint::segment(const Decoded& segment, std::uint32_t clock, std::string& received, std::vector<FramePtr>& out,
+                       Fault& fault)
 {
     if ((segment.flags & kTcpRst) != 0) {
         fault.what = "reset";
         return;
     }
     if ((segment.flags & kTcpSyn) != 0) {
-        if (state_ == State::established) {   // RFC 5961
+        if (state_ == State::established) {  // RFC 5961
             out.push_back(make(kTcpAck, next_, "", clock));
             return;
         }
-        if (state_ == State::syn_received) {   // repeated, or with another number that comes too late
+        if (state_ == State::syn_received) {  // repeated, or with another number that comes too late
             out.push_back(make(kTcpSyn | kTcpAck, isn_, "", clock));
             return;
         }
@@ -79,7 +83,8 @@ void Endpoint::segment(const Decoded& segment, std::uint32_t clock, std::string&
     }
     if (state_ == State::closed || state_ == State::syn_sent) return;
     if (seq_before(segment.tsval, timestamp_recent_)) {
-        if (!guest_ && timestamp_recent_ - segment.tsval > 3) fault.what = "TSval fell by " + std::to_string(timestamp_recent_ - segment.tsval);
+        if (!guest_ && timestamp_recent_ - segment.tsval > 3)
+            fault.what = "TSval fell by " + std::to_string(timestamp_recent_ - segment.tsval);
         out.push_back(make(kTcpAck, next_, "", clock));
         return;
     }
@@ -90,7 +95,8 @@ void Endpoint::segment(const Decoded& segment, std::uint32_t clock, std::string&
     }
     // Both guests began the connection at slightly different times: a real kernel ignores such an echo.
     const std::uint32_t tolerance = guest_ ? 200 : 0;
-    if (seq_after(segment.tsecr, clock + tolerance)) fault.what = std::string(guest_ ? "guest" : "client") + ": TSecr from the future";
+    if (seq_after(segment.tsecr, clock + tolerance))
+        fault.what = std::string(guest_ ? "guest" : "client") + ": TSecr from the future";
     if (seq_after(segment.ack, una_)) {
         std::uint32_t acked = segment.ack - una_;
         if (state_ == State::syn_received) {
