@@ -15,6 +15,8 @@ World::World(const RunOptions& options)
     : options_(options), random_(options.seed), model_(scheduler_), network_(scheduler_, Random(mix(options.seed, 11)))
 {
     model_.tracing = options.trace;
+    cell_index_ = options.seed % all_cells().size();
+    cell_ = &all_cells()[cell_index_];
     draw_settings();
     network_.to_host = [this](int host, ByteView frame) { hosts_[host]->wire_frame(frame); };
     client_ = std::make_unique<Client>(
@@ -34,8 +36,6 @@ World::World(const RunOptions& options)
             options.seed);
     hosts_[0]->peer = hosts_[1].get();
     hosts_[1]->peer = hosts_[0].get();
-    cell_index_ = options.seed % all_cells().size();
-    cell_ = &all_cells()[cell_index_];
 }
 
 void World::draw_settings()
@@ -76,6 +76,9 @@ void World::draw_settings()
     n.calm_max = Duration{1'000'000};
     n.allow_buffered = r.chance(0.6);
     n.always_buffered = r.chance(0.12);
+    // In buffered mode nothing is loaded until the take-over.
+    const bool loads = !cell_->primary && (cell_->step == "job:load" || cell_->step == "job:cont" || cell_->approach == Approach::refused_load);
+    if (loads) n.allow_buffered = n.always_buffered = false;
     for (Path& p : paths_) {
         p.delay = r.between(40, 600);
         p.jitter = r.between(10, 400);
