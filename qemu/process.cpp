@@ -69,9 +69,6 @@ private:
     const pid_t owner_ = ::getpid();
 };
 
-int pidfd_open(pid_t pid) { return static_cast<int>(::syscall(SYS_pidfd_open, pid, 0)); }
-int pidfd_getfd(int pidfd, int fd) { return static_cast<int>(::syscall(SYS_pidfd_getfd, pidfd, fd, 0)); }
-
 }  // namespace
 
 void Fd::reset()
@@ -83,17 +80,12 @@ void Fd::reset()
 Result<std::unique_ptr<Process>> Process::start(const ProcessOptions& options, Deadline deadline)
 {
     if (options.argv.empty()) return make_error(Errc::invalid, "no program to start");
-    const Result<detail::Spawned> spawned = Spawner::instance().submit(options, deadline).get();
+    Result<detail::Spawned> spawned = Spawner::instance().submit(options, deadline).get();
     if (!spawned) return with_context(options.argv[0], spawned.error());
     std::unique_ptr<Process> process(new Process);
     process->pid_ = spawned->pid;
-    process->pidfd_ = Fd(pidfd_open(spawned->pid));
-    if (!process->pidfd_) return errno_error("pidfd_open", errno);
-    if (spawned->userfaultfd >= 0) {
-        process->userfaultfd_ = Fd(pidfd_getfd(process->pidfd(), spawned->userfaultfd));
-        // ESRCH: it has ended already; whoever talks to it will find out, and why.
-        if (!process->userfaultfd_ && errno != ESRCH) return errno_error("pidfd_getfd of the injected userfaultfd", errno);
-    }
+    process->pidfd_ = std::move(spawned->pidfd);
+    process->userfaultfd_ = std::move(spawned->userfaultfd);
     return process;
 }
 
@@ -101,7 +93,6 @@ Process::~Process()
 {
     if (pid_ == 0) return;
     kill();
-    if (!pidfd_) ::kill(pid_, SIGKILL);   // not reaped yet, so the number is still ours
     wait_ended(now() + std::chrono::seconds(5));
     how_ended();
 }

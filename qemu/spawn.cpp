@@ -107,14 +107,24 @@ Result<void> wait_exec(int pipe, Deadline deadline)
     return make_error(Errc::timed_out, "start: no exec within the deadline");
 }
 
-Result<int> inject(pid_t pid, Deadline deadline)
+Result<Fd> open_pidfd(pid_t pid)
+{
+    Fd pidfd(static_cast<int>(::syscall(SYS_pidfd_open, pid, 0)));
+    if (!pidfd) return errno_error("pidfd_open", errno);
+    return pidfd;
+}
+
+// Not after the detach: a wrapper script may have become another program by then, whose descriptors are others.
+Result<Fd> inject(pid_t pid, const Fd& pidfd, Deadline deadline)
 {
     const Result<int> stopped = wait_for_stop(pid, deadline);
     if (!stopped) return stopped.error();
-    const Result<int> fd = make_userfaultfd_in_tracee(pid, deadline);
-    if (!fd) return fd.error();
+    const Result<int> theirs = make_userfaultfd_in_tracee(pid, deadline);
+    if (!theirs) return theirs.error();
+    Fd ours(static_cast<int>(::syscall(SYS_pidfd_getfd, pidfd.get(), *theirs, 0)));
+    if (!ours) return errno_error("pidfd_getfd of the injected userfaultfd", errno);
     if (::ptrace(PTRACE_DETACH, pid, nullptr, nullptr) != 0) return errno_error("ptrace detach", errno);
-    return fd;
+    return ours;
 }
 
 }  // namespace
@@ -192,14 +202,19 @@ Result<Spawned> spawn(const ProcessOptions& options, Deadline deadline)
     if (pid < 0) return errno_error("fork", errno);
     if (pid == 0) child(plan);
     write_end.reset();
+    Result<Fd> pidfd = open_pidfd(pid);
+    if (!pidfd) {
+        kill_and_reap(pid);
+        return pidfd.error();
+    }
     if (!options.inject_userfaultfd) {
         const Result<void> started = wait_exec(read_end.get(), deadline);
-        if (started) return Spawned{pid, -1};
+        if (started) return Spawned{pid, std::move(*pidfd), Fd()};
         kill_and_reap(pid);
         return started.error();
     }
-    const Result<int> fd = inject(pid, deadline);
-    if (fd) return Spawned{pid, *fd};
+    Result<Fd> fd = inject(pid, *pidfd, deadline);
+    if (fd) return Spawned{pid, std::move(*pidfd), std::move(*fd)};
     if (fd.error().code != Errc::guest_died) kill_and_reap(pid);
     // An exec that fails ends the child before its stop; the pipe then knows better why.
     const Result<void> started = wait_exec(read_end.get(), now());

@@ -11,7 +11,8 @@ namespace colo::qemu::detail {
 
 struct Spawned {
     pid_t pid = 0;
-    int userfaultfd = -1;   // number inside the child
+    Fd pidfd;
+    Fd userfaultfd;   // ours; fetched while the child still stood at its exec, because its next exec would close it
 };
 
 // fork + exec; returns once exec succeeded. With injection, the child has been stopped at its exec, made one userfaultfd

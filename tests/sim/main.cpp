@@ -31,7 +31,7 @@ struct Arguments {
 };
 
 struct Totals {
-    std::uint64_t runs = 0, epochs = 0, answers = 0, events = 0, sessions = 0, faults = 0, takeovers = 0, violations = 0, short_runs = 0;
+    std::uint64_t runs = 0, epochs = 0, answers = 0, events = 0, sessions = 0, faults = 0, takeovers = 0, violations = 0;
 };
 
 Breakage breakage_named(const std::string& name)
@@ -127,11 +127,11 @@ struct Collector {
         totals.sessions += v[4];
         totals.faults += v[5];
         totals.takeovers += v[6];
-        if (v[1] < 20) ++totals.short_runs;
         if (hit != 0) ++hits[cell];
         std::string result(text + used);
         while (!result.empty() && result.back() == '\n') result.pop_back();
         if (result != "ok") fail(v[0], result);
+        else if (v[1] < 20 || v[5] == 0) fail(v[0], "a run with " + std::to_string(v[1]) + " checkpoints and " + std::to_string(v[5]) + " faults");
     }
 };
 

@@ -145,7 +145,7 @@ void World::act()
     if (whole) disasters_ = 0;
     switch (act_) {
     case 1:
-        if (!until(model_.epochs - act_epochs_ >= 10 && protected_now, Duration{8'000'000}, "reaching ten epochs")) return;
+        if (!until(model_.epochs >= 20 && protected_now, Duration{20'000'000}, "reaching twenty epochs")) return;
         sessions_before_ = model_.sessions;
         countdown_ = 1 + static_cast<int>(random_.below(cell_->approach == Approach::none ? 4 : 1));
         armed_ = true;
@@ -177,12 +177,12 @@ void World::act()
         }
         if (fired_ && is_benign(cell_->fault) && cell_->approach == Approach::none && model_.sessions != sessions_before_)
             model_.violation("Inv13: protection was lost by " + std::string(to_string(cell_->fault)));
-        if (!until(protected_now && model_.epochs - act_epochs_ >= 6 && model_.epochs >= 20, Duration{12'000'000}, "recovery")) return;
+        if (!until(protected_now && model_.epochs - act_epochs_ >= 5, Duration{12'000'000}, "recovery")) return;
         for (auto& host : hosts_) {
             host->heal();
             if (host->alive()) host->guest().forget_faults();
         }
-        second_loss_ = random_.chance(0.6);
+        second_loss_ = random_.chance(0.6) || faults_ == 0;
         if (second_loss_) lose_primary();
         return enter(4);
     case 4:

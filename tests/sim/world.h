@@ -3,7 +3,7 @@
 
 // One run: two hosts, a network, clients, an operator who restarts what died and protects again, and one planned fault.
 //
-//   act 1  protect, at least ten epochs        act 3  recover: somebody serves, protected again, epochs go on
+//   act 1  protect, at least 20 epochs       act 3  recover: somebody serves, protected again, epochs go on
 //   act 2  the planned fault at the planned step   act 4  maybe a second loss of the primary; every client is served to the end
 
 #include "faults.h"

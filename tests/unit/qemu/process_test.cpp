@@ -7,11 +7,15 @@
 
 #include <gtest/gtest.h>
 
+#include <cerrno>
 #include <csignal>
 #include <cstdlib>
+#include <cstring>
 #include <fcntl.h>
 #include <filesystem>
 #include <fstream>
+#include <linux/userfaultfd.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <thread>
 #include <unistd.h>
@@ -47,6 +51,18 @@ TEST(ProcessTest, AProgramThatDoesNotExistIsAnError)
         const auto process = Process::start({.argv = {"/no/such/program"}, .inject_userfaultfd = inject}, soon());
         ASSERT_FALSE(process);
         EXPECT_NE(process.error().text.find("No such file"), std::string::npos) << process.error().text;
+    }
+}
+
+// A wrapper script becomes the real program at once, and the exec closes what was made in the script.
+TEST(ProcessTest, TheUserfaultfdIsFetchedBeforeAnotherExecClosesIt)
+{
+    const Fd ours(static_cast<int>(::syscall(SYS_userfaultfd, O_CLOEXEC | UFFD_USER_MODE_ONLY)));
+    if (!ours) GTEST_SKIP() << "no userfaultfd on this host: " << std::strerror(errno);
+    for (int round = 0; round < 100; ++round) {
+        const auto process = Process::start({.argv = {"sh", "-c", "exec sleep 1000"}, .inject_userfaultfd = true}, soon());
+        ASSERT_TRUE(process) << process.error().text;
+        ASSERT_GE((*process)->userfaultfd(), 0);
     }
 }
 
