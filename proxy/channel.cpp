@@ -40,17 +40,17 @@ bool PeerChannel::send_output(std::uint8_t nic, Epoch epoch, ByteView frame)
     return true;
 }
 
-void PeerChannel::send_journalled(Epoch epoch, std::uint64_t number)
+void PeerChannel::send_journalled(Epoch epoch, std::uint64_t number, Time now)
 {
     journalled_ = {epoch, number};
-    journalled_waiting_ = true;
+    if (journalled_frames_++ == 0) journalled_due_ = now + kJournalledDelay;
 }
 
-Result<void> PeerChannel::flush()
+Result<void> PeerChannel::flush(Time now)
 {
-    if (journalled_waiting_) {  // a few bytes that replace their elders: always room
-        writer_.append_journalled(out_, journalled_.epoch, journalled_.number);
-        journalled_waiting_ = false;
+    if (journalled_frames_ != 0 && (backlog() || journalled_frames_ >= kJournalledFrames || now >= journalled_due_)) {
+        writer_.append_journalled(out_, journalled_.epoch, journalled_.number);  // a few bytes: always room
+        journalled_frames_ = 0;
     }
     while (sent_ < out_.size()) {
         const ssize_t n = ::send(fd_.get(), out_.data() + sent_, out_.size() - sent_, MSG_DONTWAIT | MSG_NOSIGNAL);

@@ -21,9 +21,13 @@ public:
 
     bool send_input(std::uint8_t nic, Epoch epoch, std::uint64_t number, ByteView frame);  // false: no room
     bool send_output(std::uint8_t nic, Epoch epoch, ByteView frame);
-    void send_journalled(Epoch epoch, std::uint64_t number);  // the newest replaces the ones not sent yet
+    // The newest replaces the ones not sent yet. It waits for output to travel with, because an answer says the same
+    // and more: at most kJournalledDelay, and not for more than kJournalledFrames.
+    void send_journalled(Epoch epoch, std::uint64_t number, Time now);
     // Writes what the socket takes.
-    Result<void> flush();
+    Result<void> flush(Time now);
+    // When flush() must be called although nothing else happens.
+    Time next_deadline() const { return journalled_frames_ == 0 ? kNever : journalled_due_; }
     bool backlog() const { return sent_ < out_.size(); }
     std::size_t backlog_bytes() const { return out_.size() - sent_; }
 
@@ -39,6 +43,9 @@ public:
     std::uint64_t bytes_received() const { return bytes_received_; }
 
 private:
+    static constexpr Duration kJournalledDelay{1000};
+    static constexpr std::uint32_t kJournalledFrames = 16;
+
     Result<void> dispatch(const replication::Frame& frame, const Handler& handler);
     bool room(std::size_t size) const { return backlog_bytes() + size <= send_max_; }
 
@@ -49,7 +56,8 @@ private:
     std::size_t send_max_;
     Bytes out_;
     std::size_t sent_ = 0;
-    bool journalled_waiting_ = false;
+    std::uint32_t journalled_frames_ = 0;  // not confirmed yet
+    Time journalled_due_;
     replication::ProxyJournalled journalled_;
     std::uint64_t bytes_sent_ = 0, bytes_received_ = 0;
     bool first_read_ = true;

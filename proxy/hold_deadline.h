@@ -3,6 +3,11 @@
 
 // How long P's output may wait for S's before it counts as late, learnt from how long it does wait (as TCP learns its
 // retransmission timeout), and the distribution of these waits for the statistics.
+//
+// A copy that was just loaded is slow for a moment: caches are cold, and an emulated CPU has to translate its code again
+// (40 ms with TCG). A checkpoint because of that would make it cold once more, so *warming* frames, those of the first
+// kWarmUp after the comparer opened, have a deadline of their own. It is tried longer when they are late, kept as long as
+// that helps, and given up for a while when it does not: then S really has nothing to say.
 
 #include "core/types.h"
 
@@ -27,6 +32,36 @@ public:
         count(us);
     }
     Duration current() const { return std::clamp(Duration{mean_us_ + 4 * deviation_us_}, minimum_, maximum_); }
+
+    static constexpr Duration kWarmUp{200'000};
+    Duration warming() const { return std::max(current(), std::min(Duration{warm_us_}, maximum_)); }
+    void matched_warming(Duration wait)
+    {
+        const std::int64_t us = std::max<std::int64_t>(0, wait.count());
+        longest_us_ = std::max(longest_us_, us);
+        count(us);
+    }
+    // A warming frame was late by the present deadline.
+    void late_warming()
+    {
+        const std::int64_t tried = warming().count();
+        if (resting_ != 0) return;
+        if (tried < minimum_.count() * 4) {
+            warm_us_ = tried * 2;
+            return;
+        }
+        warm_us_ = 0;
+        resting_ = kRest;
+    }
+    // The comparer opens for another epoch.
+    void opened()
+    {
+        if (resting_ != 0) --resting_;
+        const std::int64_t wanted = longest_us_ * 3 / 2;
+        if (wanted > warm_us_) warm_us_ = wanted;
+        else if (longest_us_ >= 0) warm_us_ -= (warm_us_ - wanted) / 8;
+        longest_us_ = -1;
+    }
 
     void count(std::int64_t us)
     {
@@ -63,8 +98,12 @@ private:
         return static_cast<std::uint32_t>((std::uint64_t{4 + part + 1} << (log - 2)) - 1);
     }
     static constexpr std::size_t kBuckets = 108;
+    static constexpr std::uint32_t kRest = 64;   // epochs
     Duration minimum_, maximum_;
     std::int64_t mean_us_ = 0, deviation_us_ = 0;
+    std::int64_t warm_us_ = 0;
+    std::int64_t longest_us_ = -1;   // of this epoch's warming frames; -1: none was matched
+    std::uint32_t resting_ = 0;
     std::array<std::uint64_t, kBuckets> buckets_{};
     std::uint64_t total_ = 0;
 };

@@ -71,13 +71,21 @@ std::optional<ReleaseReason> PrimaryProxyImpl::reason_for(PrimaryFlow& flow, con
     return flow.tcp->released(held.span) ? std::optional(matched) : std::nullopt;
 }
 
+void PrimaryProxyImpl::note_matched(Time held_since, Time now)
+{
+    const Time since = std::max(held_since, open_since_);
+    if (warming(since))
+        deadline_.matched_warming(now - since);
+    else
+        deadline_.matched(now - since);
+}
+
 void PrimaryProxyImpl::emit(PrimaryFlow& flow, const Held& held, const ReleaseReason& reason, Time now)
 {
     switch (reason.kind()) {
     case ReleaseReason::Kind::matched:
         ++stats_.released_matched;
-        if (comparing() && (!flow.tcp || held.span.end > held.span.start))
-            deadline_.matched(now - std::max(held.since, open_since_));
+        if (comparing() && (!flow.tcp || held.span.end > held.span.start)) note_matched(held.since, now);
         break;
     case ReleaseReason::Kind::staged:
         ++stats_.released_staged;
@@ -225,7 +233,7 @@ Time PrimaryProxyImpl::due_of(const PrimaryFlow& flow) const
 {
     const Held& oldest = flow.held.front();
     const Time since = std::max(oldest.since, open_since_);
-    const Time due = since + deadline_.current();
+    const Time due = since + (warming(since) ? deadline_.warming() : deadline_.current());
     if (!flow.datagrams || oldest.matched || flow.datagrams->empty()) return due;
     const Duration grace = std::min(Duration{5000}, options_.hold_deadline_min / 4);
     return std::min(due, std::max(since, flow.datagrams->oldest()) + grace);
@@ -262,7 +270,11 @@ void PrimaryProxyImpl::check_late(Time now)
         ++stats_.late;
         // S's answer takes at least this long. Rare, it changes little; if most output is late, the deadline must grow,
         // or a slow host would drown in checkpoints.
-        deadline_.matched(now - std::max(flow->held.front().since, open_since_));
+        const Time since = std::max(flow->held.front().since, open_since_);
+        if (warming(since))
+            deadline_.late_warming();
+        else
+            deadline_.matched(now - since);
         return trigger(TriggerReason::late_output, describe(flow->key), now);
     }
 }

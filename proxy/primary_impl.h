@@ -91,6 +91,8 @@ private:
     void trigger_if_waiting(Time now);
     void check_late(Time now);
     Time due_of(const PrimaryFlow& flow) const;
+    bool warming(Time since) const { return since - open_since_ < HoldDeadline::kWarmUp; }
+    void note_matched(Time held_since, Time now);
 
     void forget_peer();
     replication::ProxySection build_section() const;

@@ -197,6 +197,7 @@ void PrimaryProxyImpl::applied(Epoch epoch, Time now)
     if (pending_ <= epoch) pending_ = 0;
     triggered_ = false;
     open_since_ = now;
+    deadline_.opened();
     forget_peer();
     for (const PeerFrame& peer : std::exchange(future_, {})) {
         compare_bytes_ -= peer.frame->bytes.size() + 96;

@@ -53,6 +53,9 @@ struct RuntimeOptions {
     // Where the lease lives, if another thread keeps it (lock-free, any thread); the earlier of it and set_lease counts.
     std::function<Time()> lease_source;
     std::function<void()> on_turn;   // every loop turn (see progress()); must be lock-free
+    // Real-time priority for the proxy thread where permitted: each of its short turns is on the way of an answer, and of
+    // the seal in a pause. Otherwise it waits behind busy guests.
+    bool raise_priority = true;
 };
 
 // The connected stream socket to the peer's proxy thread, with the state of its two directions: whoever exchanged

@@ -74,10 +74,11 @@ private:
 
     // Proxy thread.
     void loop();
-    int wait_ms(Time now) const;
+    Duration wait(Time now) const;
     void handle(std::uint64_t source, std::uint32_t ready);
     void read_port(std::size_t nic, std::size_t max);
     void read_wire(std::size_t nic);
+    void give_to_guest(std::uint8_t nic, const FramePtr& frame);
     void read_channel();
     void flush_channel();
     void watch_channel();
@@ -121,6 +122,9 @@ private:
     std::uint32_t channel_watched_ = 0;
     Time now_;
     Time lease_told_ = kNever;
+    // Input of one reading of a wire. S has the longer way to its answer, so the mirror goes first.
+    bool mirror_first_ = false;
+    std::vector<TakeOver::Input> for_guest_;
     bool input_paused_ = false;
     bool sealing_ = false;
     bool protected_ = false;

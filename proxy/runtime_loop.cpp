@@ -8,6 +8,7 @@
 #include <sys/epoll.h>
 
 #include <algorithm>
+#include <span>
 
 namespace colo::proxy {
 namespace {
@@ -24,6 +25,22 @@ constexpr std::size_t kDrainFrames = 1u << 20;  // a sealed port that never runs
 constexpr Duration kTurnAtLeast{50'000};        // progress() rises 20 times a second
 constexpr Duration kStatsEvery{50'000};
 constexpr Duration kLeasePoll{2'000};
+constexpr int kPriority = 2;  // above threads that wait for us in a cut, below the heartbeat
+
+void raise_priority()
+{
+    sched_param wanted{};
+    wanted.sched_priority = kPriority;
+    if (::pthread_setschedparam(::pthread_self(), SCHED_FIFO, &wanted) == 0) return;
+    spdlog::debug("the proxy thread has no real-time priority (CAP_SYS_NICE needed): answers wait behind busy guests");
+}
+
+int wait_for(int epoll, std::span<epoll_event> ready, Duration wait)
+{
+    const std::int64_t us = std::max<std::int64_t>(wait.count(), 0);
+    const timespec timeout{us / 1'000'000, us % 1'000'000 * 1000};
+    return ::epoll_pwait2(epoll, ready.data(), static_cast<int>(ready.size()), &timeout, nullptr);
+}
 
 }  // namespace
 
@@ -81,12 +98,13 @@ Result<void> RuntimeImpl::wires(bool up)
 void RuntimeImpl::loop()
 {
     ::pthread_setname_np(::pthread_self(), "colo-proxy");
+    if (options_.raise_priority) raise_priority();
     watch(commands_.fd(), tag(Source::commands), EPOLLIN, true);
     now_ = colo::now();
     for (std::size_t i = 0; i < nics_.size(); ++i) register_port(i);
     std::array<epoll_event, 64> ready;
     while (!stop_.load()) {
-        const int n = ::epoll_wait(epoll_.get(), ready.data(), static_cast<int>(ready.size()), wait_ms(now_));
+        const int n = wait_for(epoll_.get(), ready, wait(now_));
         now_ = colo::now();
         update_lease(now_);
         for (int i = 0; i < n; ++i)
@@ -95,15 +113,15 @@ void RuntimeImpl::loop()
     }
 }
 
-int RuntimeImpl::wait_ms(Time now) const
+Duration RuntimeImpl::wait(Time now) const
 {
     Time until = now + kTurnAtLeast;
     if (primary_) until = std::min(until, primary_->next_deadline());
     if (secondary_) until = std::min(until, secondary_->next_deadline());
+    if (channel_) until = std::min(until, channel_->next_deadline());
     until = std::min(until, announcing_.next);
     if (protected_ && lease() <= now) until = std::min(until, now + kLeasePoll);
-    const std::int64_t us = (until - now).count();
-    return us <= 0 ? 0 : static_cast<int>((us + 999) / 1000);
+    return until - now;
 }
 
 void RuntimeImpl::handle(std::uint64_t source, std::uint32_t ready)
@@ -150,8 +168,13 @@ void RuntimeImpl::read_port(std::size_t nic, std::size_t max)
 void RuntimeImpl::read_wire(std::size_t nic)
 {
     if (!primary_ || input_paused_ || !nics_[nic].wire_registered) return;
+    mirror_first_ = channel_ != nullptr;
     const auto n = nics_[nic].wire->receive(
         kFramesPerTurn, [&](FramePtr frame) { primary_->wire_frame(static_cast<std::uint8_t>(nic), frame, now_); });
+    mirror_first_ = false;
+    flush_channel();
+    for (const auto& input : for_guest_) give_to_guest(input.nic, input.frame);
+    for_guest_.clear();
     if (!n) port_failed(nic, true, n.error());
 }
 
@@ -197,7 +220,7 @@ void RuntimeImpl::read_channel()
 void RuntimeImpl::flush_channel()
 {
     if (!channel_) return;
-    if (auto r = channel_->flush(); !r) return lose_channel(r.error());
+    if (auto r = channel_->flush(now_); !r) return lose_channel(r.error());
     watch_channel();
 }
 
@@ -229,6 +252,14 @@ void RuntimeImpl::update_lease(Time now)
 void RuntimeImpl::to_guest(std::uint8_t nic, const FramePtr& frame)
 {
     if (nic >= nics_.size()) return;
+    if (mirror_first_)
+        for_guest_.push_back({nic, frame});
+    else
+        give_to_guest(nic, frame);
+}
+
+void RuntimeImpl::give_to_guest(std::uint8_t nic, const FramePtr& frame)
+{
     // A frame that finds the guest's queue full is lost, as by a slow NIC; TCP input is given again (R4) or repeated.
     if (const auto sent = nics_[nic].port->send(frame->view()); !sent && nics_[nic].port_registered >= 0)
         port_failed(nic, false, sent.error());
@@ -260,7 +291,7 @@ void RuntimeImpl::output(std::uint8_t nic, Epoch epoch, const FramePtr& frame)
 
 void RuntimeImpl::journalled(Epoch epoch, std::uint64_t number)
 {
-    if (channel_) channel_->send_journalled(epoch, number);
+    if (channel_) channel_->send_journalled(epoch, number, now_);
 }
 
 void RuntimeImpl::start_announcing(Generation generation)
