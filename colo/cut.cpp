@@ -69,7 +69,7 @@ Result<CutOutput> run_cut(replication::Guest& guest, replication::CaptureEngine&
     out.stop = watch.lap();
     const auto paused = paused_part(guest, engine, proxy, epoch, first, deadline, out, watch);
     if (!paused) proxy.cancel();
-        if (power == replication::PowerState::running)
+    if (power == replication::PowerState::running)
         if (auto r = guest.resume(clock.now() + bound); !r) return make_error(Errc::guest_died, "cont: " + r.error().text);
     out.resume = watch.lap();
     out.pause = watch.total();
