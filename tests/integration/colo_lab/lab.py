@@ -16,7 +16,7 @@ from .host import Host
 from .load import Load
 from .net import Network, run
 from .plain import PlainGuest
-from .processes import socket_in
+from .processes import move_to_cores, socket_in
 
 ROOT = os.path.abspath(os.path.join(os.path.dirname(__file__), "..", "..", ".."))
 
@@ -153,6 +153,15 @@ class Lab:
         self.plains.append(plain)
         plain.start()
         return plain
+
+    def own_cores(self):
+        """Each host's processes, and the guest without colod, have a core to themselves, as far as there are two."""
+        available = sorted(os.sched_getaffinity(0))
+        if len(available) < 2:
+            raise Skip("a core for each host needs two cores")
+        for host, core in ((self.a, available[0]), (self.b, available[1])):
+            move_to_cores(host.everything(), {core})
+        move_to_cores([plain.process.pid for plain in self.plains if plain.process], {available[0]})
 
     def protect(self, primary, timeout=60.0, checkpoints=2, **start):
         """Starts a secondary beside `primary` (if none runs), one operator's command, and waits for checkpoints."""
