@@ -54,6 +54,7 @@ public:
     Duration cost{0};       // of every step
     bool unusable = false;  // a deadline passed, as with a real device model
     bool is_running = true;
+    bool stays_off = false;  // resume() succeeds and nothing runs
     Bytes& ram() { return ram_; }
     FakeDirtyLog& log() { return log_; }
 
@@ -75,7 +76,7 @@ public:
     Result<void> resume(Deadline deadline) override
     {
         auto r = step("resume", deadline);
-        if (r) is_running = true;
+        if (r) is_running = !stays_off;
         return r;
     }
     replication::CutTimes last_cut_times() const override { return {}; }

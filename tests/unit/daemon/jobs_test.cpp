@@ -236,6 +236,16 @@ TEST_F(ApplyTest, Inv07_AFailedLoadNeverRuns)
     EXPECT_EQ(std::count(trace.begin(), trace.end(), "resume"), 0);
 }
 
+// A QEMU whose own guest powered off answers every load with success and never runs again: only a new one does.
+TEST_F(ApplyTest, Inv20_AGuestThatDoesNotRunAfterTheLoadIsNotApplied)
+{
+    guest.stays_off = true;
+    const auto out = run_apply(guest, *stager, seal, request, clock);
+    ASSERT_FALSE(out);
+    EXPECT_EQ(out.error().code, Errc::guest_died);
+    EXPECT_TRUE(run_roll_forward(guest, *stager, seal, request, clock)) << "off there is off in the primary's state";
+}
+
 TEST_F(ApplyTest, Inv20_RollForwardUsesAFreshDeviceModelAndEveryPage)
 {
     guest.is_running = false;
