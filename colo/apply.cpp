@@ -46,7 +46,7 @@ Result<void> write_and_load(replication::Guest& guest, replication::Stager& stag
 }
 
 Result<void> finish(replication::Guest& guest, SecondarySeal& proxy, const ApplyRequest& request, Deadline deadline,
-                    ApplyOutput& out, const Clock& clock)
+                    ApplyOutput& out, const Clock& clock, bool fresh)
 {
     if (auto r = proxy.applied(request.epoch, request.manifest->proxy, !request.load, deadline); !r)
         return with_context("proxy", r.error());
@@ -54,6 +54,9 @@ Result<void> finish(replication::Guest& guest, SecondarySeal& proxy, const Apply
     if (auto r = failpoint::pass("s-before-cont", guest.device_model_pid()); !r) return r.error();
     const Time before = clock.now();
     if (auto r = guest.resume(deadline); !r) return with_context("cont", r.error());
+    // A device model can be in a state of its own guest that no load ends, and apply for ever without running. A fresh one
+    // cannot: what is off there was off in the primary's state.
+    if (!fresh && !guest.running()) return make_error(Errc::guest_died, "the guest does not run after the load");
     out.resume = clock.now() - before;
     return {};
 }
@@ -70,7 +73,7 @@ Result<ApplyOutput> run_apply(replication::Guest& guest, replication::Stager& st
     out.stop = clock.now() - start;
     if (request.load)
         if (auto r = write_and_load(guest, stager, request, deadline, out, clock); !r) return r.error();
-    if (auto r = finish(guest, proxy, request, deadline, out, clock); !r) return r.error();
+    if (auto r = finish(guest, proxy, request, deadline, out, clock, false); !r) return r.error();
     out.total = clock.now() - start;
     return out;
 }
@@ -91,7 +94,7 @@ Result<ApplyOutput> run_roll_forward(replication::Guest& guest, replication::Sta
     replication::PageSet all;
     if (auto r = guest.dirty_log().fetch_and_clear(all, true); !r) return with_context("read own dirty log", r.error());
     if (auto r = write_and_load(guest, stager, request, deadline, out, clock); !r) return r.error();
-    if (auto r = finish(guest, proxy, request, deadline, out, clock); !r) return r.error();
+    if (auto r = finish(guest, proxy, request, deadline, out, clock, true); !r) return r.error();
     out.total = clock.now() - start;
     return out;
 }

@@ -2,6 +2,8 @@
 #include "colo/jobs.h"
 #include "core/failpoint.h"
 
+#include <algorithm>
+
 namespace colo {
 namespace {
 
@@ -25,20 +27,21 @@ private:
 
 // The steps between stop and cont. The guest is stopped whenever this returns.
 Result<void> paused_part(replication::Guest& guest, replication::CaptureEngine& engine, PrimarySeal& proxy, Epoch epoch,
-                         bool first, Deadline deadline, CutOutput& out, Stopwatch& watch)
+                         bool first, CutBounds bounds, CutOutput& out, Stopwatch& watch)
 {
     const int pid = guest.device_model_pid();
+    if (watch.total() > bounds.pause) return make_error(Errc::timed_out, "the guest stopped too slowly");
     if (auto r = failpoint::pass("p-after-stop", pid); !r) return r.error();
     proxy.start_seal(epoch, first);
     // The save runs in the device model meanwhile.
     if (auto r = engine.capture_residue(false); !r) return with_context("copy dirty pages", r.error());
     out.residue = watch.lap();
-    auto section = proxy.finish_seal(deadline);
+    auto section = proxy.finish_seal(watch.deadline(bounds.pause));
     if (!section) return with_context("seal", section.error());
     out.proxy = std::move(*section);
     out.seal = watch.lap();
     if (auto r = failpoint::pass("p-after-seal", pid); !r) return r.error();
-    auto state = guest.cut_save(deadline);
+    auto state = guest.cut_save(watch.deadline(bounds.answer));
     if (!state) return with_context("save device state", state.error());
     out.state = std::move(*state);
     out.save = watch.lap();
@@ -51,33 +54,36 @@ Result<void> paused_part(replication::Guest& guest, replication::CaptureEngine& 
 
 }  // namespace
 
-Result<CutOutput> run_cut(replication::Guest& guest, replication::CaptureEngine& engine, PrimarySeal& proxy, Epoch epoch,
-                          bool first, Duration bound, const Clock& clock, replication::PowerState power)
+Result<CutOutput> run_cut(replication::Guest& guest, replication::CaptureEngine& engine, PrimarySeal& proxy,
+                          Epoch epoch, bool first, CutBounds bounds, const Clock& clock, replication::PowerState power)
 {
     if (auto r = failpoint::pass("p-before-stop", guest.device_model_pid()); !r) return r.error();
     CutOutput out;
     Stopwatch watch(clock);
-    const Deadline deadline = watch.deadline(bound);
+    bounds.answer = std::max(bounds.answer, bounds.pause);
     proxy.prepare();
-    if (auto r = guest.cut_begin(deadline); !r) {
+    if (auto r = guest.cut_begin(watch.deadline(bounds.answer)); !r) {
         proxy.cancel();
         // Nobody knows whether it stopped: make it run again or find out that it is gone.
         if (power != replication::PowerState::running) return with_context("stop", r.error());
-        if (auto again = guest.resume(clock.now() + bound); !again) return make_error(Errc::guest_died, again.error().text);
+        if (auto again = guest.resume(clock.now() + bounds.answer); !again)
+            return make_error(Errc::guest_died, again.error().text);
         return with_context("stop", r.error());
     }
     out.stop = watch.lap();
-    const auto paused = paused_part(guest, engine, proxy, epoch, first, deadline, out, watch);
+    const auto paused = paused_part(guest, engine, proxy, epoch, first, bounds, out, watch);
     if (!paused) proxy.cancel();
     if (power == replication::PowerState::running)
-        if (auto r = guest.resume(clock.now() + bound); !r) return make_error(Errc::guest_died, "cont: " + r.error().text);
+        if (auto r = guest.resume(clock.now() + bounds.answer); !r)
+            return make_error(Errc::guest_died, "cont: " + r.error().text);
     out.resume = watch.lap();
     out.pause = watch.total();
     if (auto r = failpoint::pass("p-after-cont", guest.device_model_pid()); !r) return r.error();
     if (!paused) return paused.error();
-    if (out.pause > bound)
-        return make_error(Errc::timed_out, "pause took " + std::to_string(out.pause.count() / 1000) + " ms, the bound is " +
-                                               std::to_string(bound.count() / 1000) + " ms");
+    if (out.pause > bounds.pause)
+        return make_error(Errc::timed_out, "pause took " + std::to_string(out.pause.count() / 1000) +
+                                               " ms, the bound is " + std::to_string(bounds.pause.count() / 1000) +
+                                               " ms");
     return out;
 }
 

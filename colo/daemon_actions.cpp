@@ -14,6 +14,7 @@ namespace {
 constexpr Duration kRuntimeCall{300'000};      // a call to the proxy thread; below progress_timeout
 constexpr Duration kBoot{60'000'000};
 constexpr Duration kGuestCall{2'000'000};
+constexpr Duration kOnlyCopyCall{20'000'000};  // no other copy could go on: patience
 constexpr Duration kCloseFlush{20'000};
 
 Duration milliseconds(std::uint32_t value) { return Duration{static_cast<std::int64_t>(value) * 1000}; }
@@ -257,7 +258,12 @@ void Daemon::on(const action::StopGuest& a)
 void Daemon::on(const action::ResumeGuest&)
 {
     guest_worker_->post([this] {
-        if (auto r = guest_->resume(now() + kGuestCall); !r) spdlog::error("guest does not resume: {}", r.error().text);
+        const auto r = guest_->resume(now() + kOnlyCopyCall);
+        if (r) return;
+        // Nobody else would notice a guest that is paused for ever and counts as serving.
+        post([this, text = "it does not resume: " + r.error().text] {
+            feed([&](Node& node) { node.guest_event({replication::GuestEventKind::device_model_died, text}, now()); });
+        });
     });
 }
 

@@ -187,6 +187,9 @@ PrimaryWorker::Callbacks Daemon::primary_callbacks()
     callbacks.initial_copy_converged = [this](Epoch epoch) {
         post([this, epoch] { feed([&](Node& node) { node.initial_copy_converged(epoch, now()); }); });
     };
+    callbacks.cut_begun = [this](Epoch epoch) {
+        post([this, epoch] { feed([&](Node& node) { node.cut_begun(epoch, now()); }); });
+    };
     callbacks.cut_done = [this](Epoch epoch, Result<void> result) {
         post([this, epoch, result] {
             if (!result) spdlog::warn("cut {} failed: {}", epoch, result.error().text);

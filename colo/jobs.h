@@ -41,10 +41,17 @@ struct CutOutput {
     Duration stop{0}, residue{0}, seal{0}, save{0}, rescan{0}, resume{0};
 };
 
-// Whatever happens, the guest runs again on return unless Errc::guest_died or `power` says that it is off (R9). A cut that
-// exceeds `bound` is Errc::timed_out and must be aborted (R7, Inv12).
-Result<CutOutput> run_cut(replication::Guest& guest, replication::CaptureEngine& engine, PrimarySeal& proxy, Epoch epoch,
-                          bool first, Duration bound, const Clock& clock,
+// How long a cut may take. `pause`: past it the cut is aborted, Errc::timed_out, and the guest runs (R7, Inv12).
+// `answer`: how long the device model may take before it counts as hanging. It is much longer, because a device model
+// that did not answer in time is lost for good (guest.h): `cont` cannot overtake the `stop` that is late.
+struct CutBounds {
+    Duration pause{300'000};
+    Duration answer{2'000'000};
+};
+
+// Whatever happens, the guest runs again on return unless Errc::guest_died or `power` says that it is off (R9).
+Result<CutOutput> run_cut(replication::Guest& guest, replication::CaptureEngine& engine, PrimarySeal& proxy,
+                          Epoch epoch, bool first, CutBounds bounds, const Clock& clock,
                           replication::PowerState power = replication::PowerState::running);
 
 struct ApplyOutput {

@@ -258,8 +258,13 @@ void NodeImpl::step_expired(Time now)
     const std::string epoch = std::to_string(p_.epoch);
     switch (step_) {
     case Step::hello: return lost("the peer did not answer the hello in time", now);
-    case Step::first_copy: return lost("the first copy did not converge in time; give it more bandwidth or a quieter guest", now);
-    case Step::cutting: return guest_does_not_answer("the cut of epoch " + epoch + " did not end", now);
+    case Step::first_copy:
+        return lost("the first copy did not converge in time; give it more bandwidth or a quieter guest", now);
+    case Step::cutting:
+        // A slow link is no reason to give up a guest that runs.
+        if (!p_.cut_stops)
+            return lost("the pages ahead of the cut of epoch " + epoch + " could not be sent in time", now);
+        return guest_does_not_answer("the cut of epoch " + epoch + " did not end", now);
     case Step::aborting: return lost("the secondary did not confirm the abort of epoch " + epoch + " in time", now);
     case Step::ending:
     case Step::transferring: return lost("epoch " + epoch + " could not be transferred in time", now);

@@ -81,6 +81,7 @@ struct NodeConfig {
     Duration checkpoint_interval_min{20'000};    // storm limiter in lock-step (Inv15)
     Duration buffered_interval_min{2'000};
     Duration pause_bound{300'000};               // downtime-limit: longer cuts are aborted (R7, Inv12)
+    Duration guest_answer{2'000'000};            // past it, a device model that is asked something in a cut hangs
     Duration hello_deadline{5'000'000};
     Duration first_copy_deadline{600'000'000};
     Duration transfer_deadline{5'000'000};       // cut to END
@@ -114,15 +115,17 @@ struct Send { replication::Message message; };          // on the control channe
 struct Persist { PersistentState state; std::uint64_t token; };   // -> persisted(token)
 // P: engine and proxy of a new session; S: stager and proxy. From now on input is mirrored (P).
 struct OpenSession { SessionId session; Generation generation; };
-// P: engine.begin_epoch, pre-capture towards the cut. `planned_cut`: when the period will ask for it. In the first epoch
-// the driver answers initial_copy_converged once the backlog is small or stops shrinking.
+// P: engine.begin_epoch, pre-capture towards the cut. `planned_cut`: when the period will ask for it. In the first
+// epoch the driver answers initial_copy_converged once the backlog is small or stops shrinking.
 struct StartEpoch { Epoch epoch; Epoch base; Time planned_cut; };
-// `power`: goes into run_cut and Manifest.power (R9). base 0: first cut of the session (run_cut's `first`). -> cut_done
+// `power`: goes into run_cut and Manifest.power (R9). base 0: first cut of the session (run_cut's `first`). ->
+// cut_begun unless it fails before; cut_done
 struct StartCut {
     Epoch epoch; Epoch base;
     replication::TriggerReason reason;
     replication::Mode mode;
     Duration pause_bound;
+    Duration answer_bound;  // longer while there is no other copy: a guest that answers late is better than none
     replication::PowerState power = replication::PowerState::running;
 };
 struct SendEpoch { Epoch epoch; };                      // flush the residue to the channels -> transfer_done
@@ -143,7 +146,8 @@ struct SetOutput { std::uint8_t output; Generation generation; };   // proxy::Pr
 // -> grant_result. `peer_abdicated`: the peer has promised never to run again, no need for fence_delay.
 struct RequestGrant { Generation generation; bool client_link_down = false; bool peer_abdicated = false; };
 struct StopGuest { std::string why; };                  // freeze: guest stopped, kept
-struct ResumeGuest {};                                  // accepted data loss on a stopped guest; a cut whose end is not known
+// Accepted data loss on a stopped guest; a cut whose end is not known. If it fails: guest_event(device_model_died).
+struct ResumeGuest {};
 struct KillGuest { std::string why; };
 // S: take-over, wire on, guest resumed if it is stopped and `power` is running, announce -> went_live
 struct GoLive {
@@ -214,6 +218,8 @@ public:
     // Primary work
     virtual void initial_copy_converged(Epoch epoch, Time now) = 0;
     virtual void trigger(replication::TriggerReason reason, Time now) = 0;
+    // The pages ahead of the cut are sent, which may take as long as the link likes; `stop` is about to be written.
+    virtual void cut_begun(Epoch epoch, Time now) = 0;
     virtual void cut_done(Epoch epoch, Result<void> result, Time now) = 0;
     virtual void transfer_done(Epoch epoch, Result<replication::Manifest> manifest, Time now) = 0;
     virtual void set_checkpoint_interval(Duration interval, Time now) = 0;   // takes effect at once

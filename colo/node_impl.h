@@ -39,6 +39,7 @@ public:
 
     void initial_copy_converged(Epoch epoch, Time now) override;
     void trigger(replication::TriggerReason reason, Time now) override;
+    void cut_begun(Epoch epoch, Time now) override;
     void cut_done(Epoch epoch, Result<void> result, Time now) override;
     void transfer_done(Epoch epoch, Result<replication::Manifest> manifest, Time now) override;
     void set_checkpoint_interval(Duration interval, Time now) override;
@@ -190,8 +191,9 @@ private:
         std::string cut_mode_reason;
         replication::TriggerReason cut_reason = replication::TriggerReason::period;
         replication::PowerState cut_power = replication::PowerState::running;
-        bool cut_late = false;          // a cut was under way when its session ended
-        replication::Manifest manifest; // waits for in_session to be on disk
+        bool cut_stops = false;          // the cut has done with the network and stops the guest
+        bool cut_late = false;           // a cut was under way when its session ended
+        replication::Manifest manifest;  // waits for in_session to be on disk
     } p_;
     ModePolicy mode_policy_;
     CheckpointPacer pacer_;

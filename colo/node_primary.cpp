@@ -11,6 +11,9 @@ using replication::Mode;
 using replication::PowerState;
 using replication::TriggerReason;
 
+// Times guest_answer. Without a copy that could go on, waiting for a slow device model is all that can be done.
+constexpr int kOnlyCopyPatience = 10;
+
 // ---- hello ------------------------------------------------------------------------------------------------------------
 
 void NodeImpl::open_primary_session(SessionId session, const replication::GuestDescription& guest, Time now)
@@ -112,9 +115,18 @@ void NodeImpl::start_cut(TriggerReason reason, Time now)
     p_.cut_reason = reason;
     pacer_.cut_begun(now);
     ++triggers_[static_cast<std::size_t>(reason)];
+    p_.cut_stops = false;
+    enter(Step::cutting, now + config_.transfer_deadline);  // until cut_begun
+    const Duration answer = config_.guest_answer * (p_.base == 0 ? kOnlyCopyPatience : 1);
+    act(action::StartCut{p_.epoch, p_.base, reason, p_.cut_mode, config_.pause_bound, answer, p_.cut_power});
+}
+
+void NodeImpl::cut_begun(Epoch epoch, Time now)
+{
+    if (step_ != Step::cutting || epoch != p_.epoch) return;
+    p_.cut_stops = true;
     // Longer than any cut can take by its own bounds: past it the guest thread or the device model hangs.
-    enter(Step::cutting, now + config_.transfer_deadline + config_.pause_bound * 3);
-    act(action::StartCut{p_.epoch, p_.base, reason, p_.cut_mode, config_.pause_bound, p_.cut_power});
+    deadline_ = now + config_.guest_answer * 2 + config_.pause_bound * 3;
 }
 
 void NodeImpl::cut_done(Epoch epoch, Result<void> result, Time now)

@@ -12,6 +12,9 @@ namespace {
 constexpr std::uint64_t kSlicePages = 4096;        // 16 MiB: how long a cut may have to wait for pre-capture
 constexpr std::uint64_t kSmallResidue = 48;        // pages: copying them costs less than another scan
 constexpr int kShrinkRoundsMax = 8;
+constexpr std::uint64_t kShrinkSlicePages = 1024;  // 4 MiB between two looks at the clock
+constexpr Duration kShrinkTime{200'000};           // the trigger waits meanwhile
+constexpr std::uint64_t kPausePages = 8192;        // 32 MiB: more than that is sent first, however long it takes
 constexpr std::uint64_t kConvergedPages = 1024;    // first copy: 4 MiB left
 constexpr std::uint32_t kSlowRoundsMax = 3;        // first copy: rounds that do not shrink
 
@@ -155,14 +158,23 @@ void PrimaryWorker::precapture_first_copy()
 }
 
 // Rounds while the guest runs, each shorter than the one before, until the rest is cheap to copy inside the pause.
-void PrimaryWorker::shrink_residue()
+Result<void> PrimaryWorker::shrink_residue()
 {
+    const Time until = now() + kShrinkTime;
     std::uint64_t before = ~std::uint64_t{0};
     for (int round = 0; round < kShrinkRoundsMax; ++round) {
-        const auto pages = precapture(0);
-        if (!pages || *pages <= kSmallResidue || *pages >= before / 4 * 3) return;
-        before = *pages;
+        std::uint64_t pages = 0;
+        do {
+            const auto some = precapture(kShrinkSlicePages);
+            if (!some) return some.error();
+            pages += *some;
+            // A slow link: what is left is cheaper to copy inside the pause than to wait for.
+            if (now() > until && engine_->backlog() <= kPausePages) return {};
+        } while (engine_->backlog() >= kShrinkSlicePages);
+        if (pages <= kSmallResidue || pages >= before / 4 * 3) return {};
+        before = pages;
     }
+    return {};
 }
 
 void PrimaryWorker::do_cut(const action::StartCut& cut)
@@ -174,8 +186,13 @@ void PrimaryWorker::do_cut(const action::StartCut& cut)
     power_ = cut.power;
     ahead_done_ = true;   // the epoch's pages are the cut's from here on
     record_.cut_begun = now();
-    shrink_residue();
-    auto out = run_cut(guest_, *engine_, proxy_, cut.epoch, cut.base == 0, cut.pause_bound, system_clock(), cut.power);
+    if (auto r = shrink_residue(); !r) {
+        callbacks_.failed(with_context("pre-capture", r.error()));
+        return callbacks_.cut_done(cut.epoch, r.error());
+    }
+    callbacks_.cut_begun(cut.epoch);
+    auto out = run_cut(guest_, *engine_, proxy_, cut.epoch, cut.base == 0, {cut.pause_bound, cut.answer_bound},
+                       system_clock(), cut.power);
     if (!out) return callbacks_.cut_done(cut.epoch, out.error());
     cut_ = std::move(*out);
     record_.cut = cut_;

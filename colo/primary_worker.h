@@ -28,6 +28,7 @@ class PrimaryWorker {
 public:
     struct Callbacks {   // called on the guest thread
         std::function<void(Epoch)> initial_copy_converged;
+        std::function<void(Epoch)> cut_begun;
         std::function<void(Epoch, Result<void>)> cut_done;
         std::function<void(Epoch, Result<replication::Manifest>)> transfer_done;
         std::function<void(CheckpointRecord)> captured;        // statistics of a cut that will be sent
@@ -50,7 +51,7 @@ private:
     Time idle();
     void precapture_first_copy();
     Result<std::uint64_t> precapture(std::uint64_t max_pages);
-    void shrink_residue();
+    Result<void> shrink_residue();
     void do_cut(const action::StartCut& cut);
     void do_send(Epoch epoch);
 

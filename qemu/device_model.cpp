@@ -133,6 +133,12 @@ void DeviceModel::report(GuestEventKind kind, std::string detail)
 void DeviceModel::on_control_event(std::string_view name, const boost::json::object& data)
 {
     if (name == "JOB_STATUS_CHANGE" && text_of(data, "status") == "concluded") job_concluded = true;
+    if (name == "SHUTDOWN") {
+        const boost::json::value* guest = data.if_contains("guest");
+        if (guest != nullptr && guest->is_bool() && guest->get_bool()) went_off = true;
+    }
+    if (name == "GUEST_PANICKED") went_off = true;
+    if (name == "RESET") went_off = false;
 }
 
 void DeviceModel::on_watched_event(std::string_view name, const boost::json::object& data)

@@ -49,6 +49,8 @@ public:
 
     // State of the last `snapshot-load` job as seen on the control channel.
     bool job_concluded = false;
+    // The guest powered itself off or panicked, as seen on the control channel. Cleared by a reset and by a load.
+    bool went_off = false;
 
 private:
     DeviceModel() = default;

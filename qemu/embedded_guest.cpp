@@ -34,7 +34,6 @@ using replication::StartMode;
 // QEMU reads its control channels byte by byte, so a short command is a fast one.
 constexpr std::string_view kStop = R"({"execute":"stop"})";
 constexpr std::string_view kCont = R"({"execute":"cont"})";
-constexpr std::string_view kResetRequired = "Resetting the Virtual Machine is required";
 constexpr std::string_view kSave = R"({{"execute":"xen-save-devices-state","arguments":{{"filename":"{}","live":false}}}})";
 constexpr std::string_view kLoad = R"({{"execute":"xen-load-devices-state","arguments":{{"filename":"{}"}}}})";
 constexpr std::string_view kSnapshotLoad =
@@ -83,7 +82,7 @@ public:
 private:
     Result<void> choose(Deadline deadline);
     Result<void> describe();
-    Result<void> start_model(Deadline deadline);
+    Result<void> start_model(Deadline deadline, std::uint64_t kills);
     Result<void> attach_dirty_log();
     Result<void> learn_sections(Deadline deadline);
     void drop_model();
@@ -94,6 +93,7 @@ private:
     Result<void> stop_and_save(Deadline deadline);
     Result<void> finish_save(Deadline deadline);
     Result<std::string> run(std::string_view what, std::string_view command, Deadline deadline);
+    Result<void> check_loadable(Deadline deadline);
     Result<void> load_snapshot(ByteView state, Deadline deadline);
     Result<void> load_xen(ByteView state, Deadline deadline);
     void on_event(GuestEvent event);
@@ -112,6 +112,7 @@ private:
     mutable std::mutex model_mutex_;   // guards the pointer only: kill() and probe() come from any thread
     std::shared_ptr<DeviceModel> model_;
     std::atomic<int> pid_ = 0;
+    std::atomic<std::uint64_t> kills_ = 0;   // a kill() while there is no model yet is not lost
     std::atomic<bool> running_ = false;
     std::atomic<std::int64_t> progress_us_ = 0;
     CutPriority priority_;
@@ -123,6 +124,7 @@ private:
 Result<void> QemuGuest::create(StartMode mode, Deadline deadline)
 {
     if (ram_) return make_error(Errc::invalid, "the guest exists already");
+    const std::uint64_t kills = kills_;
     auto ram = GuestRam::create(options_.name + "-ram", std::uint64_t{options_.memory_mib} << 8);
     if (!ram) return ram.error();
     auto state_file = StateFile::create();
@@ -134,7 +136,7 @@ Result<void> QemuGuest::create(StartMode mode, Deadline deadline)
     ram_ = std::move(*ram);
     if (auto r = choose(deadline); !r) return r;
     if (auto r = describe(); !r) return r;
-    if (auto r = start_model(deadline); !r) return r;
+    if (auto r = start_model(deadline, kills); !r) return r;
     if (mode == StartMode::boot) return resume(deadline);
     return {};
 }
@@ -170,7 +172,7 @@ Result<void> QemuGuest::describe()
     return {};
 }
 
-Result<void> QemuGuest::start_model(Deadline deadline)
+Result<void> QemuGuest::start_model(Deadline deadline, std::uint64_t kills)
 {
     DeviceModelOptions start;
     start.process.argv = make_command_line(options_, choices_.accelerator).argv;
@@ -189,6 +191,7 @@ Result<void> QemuGuest::start_model(Deadline deadline)
     {
         const std::lock_guard lock(model_mutex_);
         model_ = std::move(*model);
+        if (kills_ != kills) model_->kill();
     }
     pid_ = model_->process().pid();
     running_ = false;
@@ -196,7 +199,9 @@ Result<void> QemuGuest::start_model(Deadline deadline)
     description_.device_model = model_->version();
     if (auto r = attach_dirty_log(); !r) return r;
     priority_.set_threads(lasting_threads(pid_));
-    return learn_sections(deadline);
+    if (auto r = learn_sections(deadline); !r) return r;
+    if (kills_ != kills) return make_error(Errc::guest_died, "killed while it was made");
+    return {};
 }
 
 Result<void> QemuGuest::attach_dirty_log()
@@ -281,17 +286,20 @@ Result<void> QemuGuest::stop_and_save(Deadline deadline)
     QmpLink& control = model_->control();
     times_.stop_sent = now();
     if (auto r = control.send(ahead ? kStop : std::string_view(both), ahead ? 1 : 2, deadline); !r) return r;
-    saving_on_ = ahead ? &model_->state() : &control;
+    if (!ahead) saving_on_ = &control;
     if (auto r = control.receive("stop", deadline); !r) return r.error();
     times_.stopped = now();
-    return ahead ? model_->launch(deadline) : Result<void>{};
+    if (!ahead) return {};
+    if (auto r = model_->launch(deadline); !r) return r;
+    saving_on_ = &model_->state();   // an answer is owed there from here on, not before
+    return {};
 }
 
 Result<void> QemuGuest::cut_begin(Deadline deadline)
 {
     auto control = link();
     if (!control) return with_context("cut", control.error());
-    if (saving_on_ != nullptr) return make_error(Errc::invalid, "the last cut was not finished");
+    if (saving_on_ != nullptr) (void)finish_save(deadline);   // of a cut that failed and was not resumed
     if (auto r = forget_events(); !r) return r;
     times_ = {};
     hurry(true);
@@ -326,22 +334,28 @@ Result<void> QemuGuest::resume(Deadline deadline)
     auto control = link();
     if (!control) return with_context("resume", control.error());
     if (saving_on_ != nullptr) (void)finish_save(deadline);   // the caller gave the cut up
+    if (auto r = forget_events(); !r) {
+        hurry(false);
+        return explain(r.error());
+    }
+    // Powered off or panicked by itself just before the stop: off is a state, not a failure (R9). QEMU would let a guest
+    // that panicked go on.
+    if (model_->went_off) {
+        hurry(false);
+        running_ = false;
+        return {};
+    }
     const bool ahead = model_->prepared(kCont);
     QmpLink& channel = ahead ? model_->state() : **control;
     times_.cont_sent = now();
     Result<void> sent = ahead ? model_->launch(deadline) : channel.send(kCont, 1, deadline);
-    bool off = false;
     if (sent)
-        if (auto r = channel.receive("cont", deadline); !r) {
-            // Powered off by the guest just before the stop: off is a state, not a failure (R9), and its event is on the way.
-            off = r.error().code == Errc::refused && r.error().text.find(kResetRequired) != std::string::npos;
-            if (!off) sent = explain(r.error());
-        }
+        if (auto r = channel.receive("cont", deadline); !r) sent = explain(r.error());
     times_.cont_done = now();
     hurry(false);
     if (!sent) return sent;
     progress_us_.store(times_.cont_done.us, std::memory_order_relaxed);
-    running_ = !off;
+    running_ = true;
     if (auto r = forget_events(); !r) return r;
     return model_->prepared({}) ? model_->prepare(save_command(), deadline) : Result<void>{};
 }
@@ -365,8 +379,26 @@ Result<void> QemuGuest::load(const DeviceState& state, Deadline deadline)
 {
     if (auto r = verify(state); !r) return r;
     if (running_) return make_error(Errc::invalid, "load into a running guest");
+    if (auto r = check_loadable(deadline); !r) return with_context("load device state", r.error());
     auto loaded = choices_.device_load == "snapshot" ? load_snapshot(state.devices, deadline) : load_xen(state.devices, deadline);
     return loaded ? loaded : with_context("load device state", loaded.error());
+}
+
+// Once its guest powered off or KVM failed, QEMU wants a reset before it runs anything, and no load changes that. The power
+// event was of the state that is replaced; it says nothing about the one that is loaded.
+Result<void> QemuGuest::check_loadable(Deadline deadline)
+{
+    auto answer = run("query-status", R"({"execute":"query-status"})", deadline);
+    if (!answer) return answer.error();
+    boost::system::error_code ec;
+    const boost::json::value status = boost::json::parse(*answer, ec);
+    const boost::json::value* name = !ec && status.is_object() ? status.get_object().if_contains("status") : nullptr;
+    if (name == nullptr || !name->is_string()) return make_error(Errc::corrupt, "query-status: no status");
+    const std::string_view state(name->get_string().data(), name->get_string().size());
+    if (state == "shutdown" || state == "internal-error")
+        return make_error(Errc::guest_died, fmt::format("QEMU is in state {}, which only a new one leaves", state));
+    model_->went_off = false;
+    return {};
 }
 
 Result<void> QemuGuest::load_snapshot(ByteView state, Deadline deadline)
@@ -409,14 +441,16 @@ Result<void> QemuGuest::load_xen(ByteView state, Deadline deadline)
 Result<void> QemuGuest::recreate(Deadline deadline)
 {
     if (!ram_) return make_error(Errc::invalid, "recreate before create");
+    const std::uint64_t kills = kills_;
     drop_model();
     if (auto r = ram_->zero(); !r) return r;
-    return start_model(deadline);
+    return start_model(deadline, kills);
 }
 
 void QemuGuest::kill() noexcept
 {
     const std::lock_guard lock(model_mutex_);
+    ++kills_;
     if (model_) model_->kill();
     priority_.restore();
     running_ = false;

@@ -113,6 +113,7 @@ bool Process::wait_ended(Deadline deadline) const
 
 std::string Process::how_ended()
 {
+    const std::lock_guard lock(end_mutex_);
     if (reaped_) return how_ended_;
     int status = 0;
     const pid_t r = ::waitpid(pid_, &status, WNOHANG);

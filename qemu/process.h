@@ -9,6 +9,7 @@
 #include "core/types.h"
 
 #include <memory>
+#include <mutex>
 #include <string>
 #include <vector>
 
@@ -65,9 +66,10 @@ public:
     int pid() const { return pid_; }
     int pidfd() const { return pidfd_.get(); }              // readable once the process has ended
     int userfaultfd() const { return userfaultfd_.get(); }  // -1 without injection
-    void kill() noexcept;                                    // any thread; by pidfd, so never somebody else
-    bool wait_ended(Deadline deadline) const;                // does not reap
-    // After wait_ended(): "exited with status 1", "killed by signal 9".
+    void kill() noexcept;                                   // any thread; by pidfd, so never somebody else
+    bool wait_ended(Deadline deadline) const;               // does not reap
+    // After wait_ended(): "exited with status 1", "killed by signal 9". Any thread: the watcher and the guest thread
+    // both notice an end, at the same time.
     std::string how_ended();
 
 private:
@@ -75,6 +77,7 @@ private:
     int pid_ = 0;
     Fd pidfd_;
     Fd userfaultfd_;
+    std::mutex end_mutex_;  // guards the two below, and that only one of us reaps
     bool reaped_ = false;
     std::string how_ended_;
 };

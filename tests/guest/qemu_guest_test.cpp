@@ -10,6 +10,7 @@
 #include <csignal>
 #include <cstring>
 #include <fstream>
+#include <thread>
 #include <unistd.h>
 
 namespace colo::test {
@@ -402,6 +403,52 @@ INSTANTIATE_TEST_SUITE_P(Events, QemuPower,
                          ::testing::Values(std::pair{"poweroff", GuestEventKind::power_off}, std::pair{"reboot", GuestEventKind::reset},
                                            std::pair{"panic", GuestEventKind::panicked}),
                          [](const auto& test) { return std::string(test.param.first); });
+
+// The copy's own guest powered off: QEMU stays in that state whatever is loaded, and must not count as running.
+TEST(QemuGuest, R9_ACopyThatPoweredItselfOffNeedsANewDeviceModel)
+{
+    if (!have_private_network()) GTEST_SKIP() << "needs a network namespace and /dev/net/tun";
+    Tap tap_a("cqa"), tap_b("cqb");
+    tap_b.select();
+    Pair pair("", &tap_a, &tap_b, "snapshot");
+    ASSERT_NO_FATAL_FAILURE(pair.start());
+    ASSERT_NO_FATAL_FAILURE(pair.checkpoint());
+    ASSERT_NO_FATAL_FAILURE(pair.run());
+    Guest& b = pair.b.guest();
+    {
+        LineClient control(2000);
+        EXPECT_EQ(control.ask("poweroff"), "ok");
+    }
+    ASSERT_TRUE(pair.b.wait_event(GuestEventKind::power_off, kBoot));
+    const DeviceState state = cut(pair.a.guest());
+    const Bytes ram = read_all(pair.a.guest());
+    ASSERT_OK(b.stop(in_ms(kStep)));
+    Result<void> applied = b.load(state, in_ms(kStep));
+    if (applied) applied = b.resume(in_ms(kStep));
+    EXPECT_FALSE(applied) << "applied, but it will never run";
+    b.kill();
+    ASSERT_OK(b.recreate(in_ms(kBoot)));
+    PageSet everything;
+    everything.add_range(0, b.description().ram_pages());
+    write_pages(b, everything, ram);
+    ASSERT_OK(b.load(state, in_ms(kStep)));
+    ASSERT_OK(b.resume(in_ms(kStep)));
+    EXPECT_TRUE(b.running());
+}
+
+TEST(QemuGuest, AKillWhileItIsMadeIsNotLost)
+{
+    TestGuest a("a", "", nullptr);
+    Guest& guest = a.make();
+    ASSERT_OK(guest.create(StartMode::loadable, in_ms(kBoot)));
+    std::thread killer([&] {
+        while (guest.device_model_pid() != 0) ::usleep(100);   // recreate() has dropped the old one
+        guest.kill();
+    });
+    const auto made = guest.recreate(in_ms(kBoot));
+    killer.join();
+    ASSERT_FALSE(made);
+}
 
 TEST(QemuGuest, TheAcceleratorIsOnlyKvmWhereItReallyRunsTheGuest)
 {

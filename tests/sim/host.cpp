@@ -217,7 +217,10 @@ void Host::perform(const Action& action)
                        guest_job([this] { (void)life_->guest->stop(local_now() + Duration{2'000'000}); });
                    },
                    [&](const action::ResumeGuest&) {
-                       guest_job([this] { (void)life_->guest->resume(local_now() + Duration{2'000'000}); });
+                       guest_job([this] {
+                           const auto r = life_->guest->resume(local_now() + Duration{2'000'000});
+                           if (!r) life_->guest->die("it does not resume: " + r.error().text);
+                       });
                    },
                    [&](const action::KillGuest&) { l.guest->kill(); },
                    [&](const action::ModeChanged& a) { note(std::string("mode ") + replication::to_string(a.mode)); },

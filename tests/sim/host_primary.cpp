@@ -187,7 +187,10 @@ void Host::do_cut(const action::StartCut& a)
     if (!l.engine || l.engine_epoch != a.epoch) return answer(a.epoch, make_error(Errc::cancelled, "the session is over"));
     l.cutting = a.epoch;
     if (surroundings_.settings.extra_precapture) (void)l.engine->precapture(sink(), 0);
-    auto out = run_cut(*l.guest, *l.engine, *this, a.epoch, a.base == 0, a.pause_bound, clock_, a.power);
+    after(Lane::control, Duration{20},
+          [this, epoch = a.epoch] { feed([&](Node& n, Time t) { n.cut_begun(epoch, t); }); });
+    auto out =
+        run_cut(*l.guest, *l.engine, *this, a.epoch, a.base == 0, {a.pause_bound, a.answer_bound}, clock_, a.power);
     if (!out) {
         note("cut " + std::to_string(a.epoch) + ": " + out.error().text);
         return answer(a.epoch, out.error());

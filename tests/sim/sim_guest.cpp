@@ -60,8 +60,13 @@ Result<void> SimGuest::operation(const std::string& name, Duration typical, Dead
     surroundings_.fiber->sleep(std::min(takes, allowed));
     if (injected && what.kind == Fault::Kind::die) die("killed during " + name);
     if (state_ == State::dead || state_ == State::none) return make_error(Errc::guest_died, name + ": no device model");
-    if (injected && what.kind == Fault::Kind::error) return make_error(Errc::failed, name + ": refused by the device model");
-    if (takes > allowed) return make_error(Errc::timed_out, name + ": no answer from the device model");
+    if (unusable_) return make_error(Errc::guest_died, name + ": the control channel is dead");
+    if (injected && what.kind == Fault::Kind::error)
+        return make_error(Errc::failed, name + ": refused by the device model");
+    if (takes > allowed) {
+        unusable_ = true;
+        return make_error(Errc::timed_out, name + ": no answer from the device model");
+    }
     return {};
 }
 
@@ -81,6 +86,7 @@ void SimGuest::halt()
 Result<void> SimGuest::create(replication::StartMode mode, Deadline deadline)
 {
     state_ = State::loadable;
+    unusable_ = false;
     if (auto r = operation("create", Duration{2000}, deadline); !r) return r;
     ram_.clear();
     registers_ = {};

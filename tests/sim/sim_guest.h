@@ -96,6 +96,7 @@ private:
     std::uint32_t dirty_per_run_;
     State state_ = State::none;
     bool cutting_ = false;
+    bool unusable_ = false;  // a deadline passed: its answers could no longer be told apart (guest.h)
     Time resumed_at_{};
     Time next_wake_ = kNever;
     std::uint64_t wake_ticket_ = 0;

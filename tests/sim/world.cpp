@@ -65,6 +65,7 @@ void World::draw_settings()
     n.checkpoint_interval_min = r.between(3'000, 10'000);
     n.buffered_interval_min = r.between(2'000, 8'000);
     n.pause_bound = Duration{20'000};
+    n.guest_answer = Duration{100'000};
     n.hello_deadline = Duration{400'000};
     n.first_copy_deadline = Duration{2'000'000};
     n.transfer_deadline = n.staged_deadline = n.apply_deadline = Duration{250'000};

@@ -136,6 +136,7 @@ void Host::perform(const Action& action)
             },
             [&](const action::StartCut& c) {
                 note("cut " + std::to_string(c.epoch));
+                answer("cut-begun", [c, &d](Node& n, auto) { n.cut_begun(c.epoch, d.now); });
                 answer("cut", [c, &d](Node& n, auto e) { n.cut_done(c.epoch, result_of(e), d.now); });
             },
             [&](const action::SendEpoch& s) {

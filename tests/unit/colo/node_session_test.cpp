@@ -253,6 +253,54 @@ TEST(NodeSession, Inv13_EveryWaitOfThePrimaryEnds)
     }
 }
 
+// What is sent ahead of a cut takes as long as the link likes; the guest runs meanwhile and must not be given up for
+// it.
+TEST(NodeSession, Inv13_ASlowLinkBeforeTheCutEndsTheSessionAndNotTheGuest)
+{
+    Desk desk;
+    desk.protect();
+    desk.a.hold("cut-begun");
+    desk.a.hold("cut");
+    desk.b.crashed = true;
+    desk.advance(Duration{10'000'000});
+    EXPECT_EQ(desk.a.count("cut 2"), 1);
+    EXPECT_FALSE(desk.a.did("kill-guest"));
+    EXPECT_FALSE(desk.a.did("send abdicate"));
+    EXPECT_TRUE(desk.a.guest_runs);
+    EXPECT_EQ(desk.a.status().protection, Protection::unprotected);
+    desk.a.release("cut-begun");
+    desk.a.release("cut");
+    EXPECT_EQ(desk.a.status().protection, Protection::unprotected);
+}
+
+TEST(NodeSession, Inv12_ADeviceModelThatHangsInTheCutIsKilledAndTheCopyGoesOn)
+{
+    Desk desk;
+    desk.protect();
+    desk.a.hold("cut");
+    desk.advance(Duration{10'000'000});
+    EXPECT_TRUE(desk.a.did("kill-guest"));
+    EXPECT_TRUE(desk.a.did("send abdicate"));
+    EXPECT_EQ(desk.a.status().protection, Protection::abdicated);
+    EXPECT_EQ(desk.b.status().role, Role::primary);
+}
+
+// Without a copy the hanging guest gets its chance, but one that does not come back is not "unprotected": it is lost.
+TEST(NodeSession, AnOnlyCopyThatDoesNotResumeIsReported)
+{
+    Desk desk;
+    desk.start();
+    desk.a.hold("cut");
+    desk.connect(5);
+    desk.advance(Duration{10'000'000});
+    EXPECT_TRUE(desk.a.did("resume-guest"));
+    EXPECT_FALSE(desk.a.did("kill-guest"));
+    desk.a.node->guest_event({replication::GuestEventKind::device_model_died, "it does not resume"}, desk.now);
+    desk.a.pump();
+    desk.run();
+    EXPECT_EQ(desk.a.status().protection, Protection::failed);
+}
+
 TEST(NodeSession, SilenceBeforeTheFirstCheckpointNeedsNoGrant)
 {
     for (const char* what : {"copy", "cut", "transfer"}) {

@@ -50,48 +50,50 @@ public:
         description_.kind = "fake";
         description_.regions = {{0, pages}};
     }
-    std::string fail_at;           // name of the step that fails
-    Duration cost{0};              // of every step
+    std::string fail_at;    // name of the step that fails
+    Duration cost{0};       // of every step
+    bool unusable = false;  // a deadline passed, as with a real device model
     bool is_running = true;
+    bool stays_off = false;  // resume() succeeds and nothing runs
     Bytes& ram() { return ram_; }
     FakeDirtyLog& log() { return log_; }
 
     const replication::GuestDescription& description() const override { return description_; }
     replication::GuestMemory& memory() override { return *this; }
     replication::DirtyLog& dirty_log() override { return log_; }
-    Result<void> create(replication::StartMode, Deadline) override { return step("create"); }
-    Result<void> cut_begin(Deadline) override
+    Result<void> create(replication::StartMode, Deadline deadline) override { return step("create", deadline); }
+    Result<void> cut_begin(Deadline deadline) override
     {
-        auto r = step("cut-begin");
+        auto r = step("cut-begin", deadline);
         if (r) is_running = false;
         return r;
     }
-    Result<replication::DeviceState> cut_save(Deadline) override
+    Result<replication::DeviceState> cut_save(Deadline deadline) override
     {
-        if (auto r = step("cut-save"); !r) return r.error();
+        if (auto r = step("cut-save", deadline); !r) return r.error();
         return replication::DeviceState{{1, 2, 3}, {}};
     }
-    Result<void> resume(Deadline) override
+    Result<void> resume(Deadline deadline) override
     {
-        auto r = step("resume");
-        if (r) is_running = true;
+        auto r = step("resume", deadline);
+        if (r) is_running = !stays_off;
         return r;
     }
     replication::CutTimes last_cut_times() const override { return {}; }
-    Result<void> stop(Deadline) override
+    Result<void> stop(Deadline deadline) override
     {
-        auto r = step("stop");
+        auto r = step("stop", deadline);
         if (r) is_running = false;
         return r;
     }
-    Result<void> load(const replication::DeviceState&, Deadline) override
+    Result<void> load(const replication::DeviceState&, Deadline deadline) override
     {
-        auto r = step("load");
-        if (r) log_.dirty.add(3);   // a load touches memory
+        auto r = step("load", deadline);
+        if (r) log_.dirty.add(3);  // a load touches memory
         return r;
     }
     Result<void> verify(const replication::DeviceState&) const override { return {}; }
-    Result<void> recreate(Deadline) override { return step("recreate"); }
+    Result<void> recreate(Deadline deadline) override { return step("recreate", deadline); }
     void kill() noexcept override { trace_.push_back("kill"); }
     Time last_progress() const override { return {}; }
     void probe() override {}
@@ -103,10 +105,13 @@ public:
     Result<void> set_global_dirty_log(bool, Deadline) override { return {}; }
 
 private:
-    Result<void> step(const std::string& name)
+    Result<void> step(const std::string& name, Deadline deadline)
     {
         trace_.push_back(name);
         clock_.time = clock_.time + cost;
+        if (unusable) return make_error(Errc::guest_died, name + ": the channel is dead");
+        unusable = clock_.time > deadline;
+        if (unusable) return make_error(Errc::timed_out, name + " was late");
         if (name == fail_at) return make_error(Errc::timed_out, name + " failed");
         return {};
     }

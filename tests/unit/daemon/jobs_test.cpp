@@ -69,10 +69,11 @@ protected:
         EXPECT_TRUE(begun) << begun.error().text;
         guest.log().dirty.add(2);
         trace.clear();
-        return run_cut(guest, *engine, seal, epoch, first, bound, clock, power);
+        return run_cut(guest, *engine, seal, epoch, first, {bound, answer}, clock, power);
     }
     void SetUp() override { engine = replication::make_capture_engine(guest, {}); }
     Epoch epoch = 6;
+    Duration answer{2'000'000};
     Trace trace;
     FakeClock clock;
     FakeGuest guest{trace, clock};
@@ -108,6 +109,27 @@ TEST_F(CutTest, Inv12_LongPauseIsAbortedAndTheGuestRuns)
     ASSERT_FALSE(out);
     EXPECT_EQ(out.error().code, Errc::timed_out);
     EXPECT_TRUE(guest.is_running);
+}
+
+// `cont` cannot overtake a late `stop`: giving up at the pause bound would lose a guest that is only slow.
+TEST_F(CutTest, Inv12_R7_AGuestThatAnswersLateIsAbortedNotLost)
+{
+    for (const int ms : {310, 900, 1900}) {
+        guest.cost = Duration{ms * 1000};
+        const auto out = cut(Duration{300'000});
+        ASSERT_FALSE(out);
+        EXPECT_EQ(out.error().code, Errc::timed_out) << ms << " ms";
+        EXPECT_TRUE(guest.is_running) << ms << " ms";
+        EXPECT_EQ(std::count(trace.begin(), trace.end(), "cut-save"), 0) << "the pause is too long already";
+    }
+}
+
+TEST_F(CutTest, AGuestThatDoesNotAnswerAtAllIsDead)
+{
+    guest.cost = Duration{2'100'000};
+    const auto out = cut(Duration{300'000});
+    ASSERT_FALSE(out);
+    EXPECT_EQ(out.error().code, Errc::guest_died);
 }
 
 TEST_F(CutTest, Inv12_EveryFailedStepLeavesARunningGuest)
@@ -212,6 +234,16 @@ TEST_F(ApplyTest, Inv07_AFailedLoadNeverRuns)
     ASSERT_FALSE(run_apply(guest, *stager, seal, request, clock));
     EXPECT_FALSE(guest.is_running);
     EXPECT_EQ(std::count(trace.begin(), trace.end(), "resume"), 0);
+}
+
+// A QEMU whose own guest powered off answers every load with success and never runs again: only a new one does.
+TEST_F(ApplyTest, Inv20_AGuestThatDoesNotRunAfterTheLoadIsNotApplied)
+{
+    guest.stays_off = true;
+    const auto out = run_apply(guest, *stager, seal, request, clock);
+    ASSERT_FALSE(out);
+    EXPECT_EQ(out.error().code, Errc::guest_died);
+    EXPECT_TRUE(run_roll_forward(guest, *stager, seal, request, clock)) << "off there is off in the primary's state";
 }
 
 TEST_F(ApplyTest, Inv20_RollForwardUsesAFreshDeviceModelAndEveryPage)

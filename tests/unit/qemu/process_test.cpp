@@ -7,6 +7,13 @@
 
 #include <gtest/gtest.h>
 
+#include <fcntl.h>
+#include <linux/userfaultfd.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+#include <array>
+#include <atomic>
 #include <cerrno>
 #include <csignal>
 #include <cstdlib>
@@ -14,9 +21,7 @@
 #include <fcntl.h>
 #include <filesystem>
 #include <fstream>
-#include <linux/userfaultfd.h>
-#include <sys/syscall.h>
-#include <sys/wait.h>
+#include <functional>
 #include <thread>
 #include <unistd.h>
 
@@ -43,6 +48,26 @@ TEST(ProcessTest, RunsAndReportsItsEnd)
     ASSERT_TRUE(process) << process.error().text;
     ASSERT_TRUE((*process)->wait_ended(soon()));
     EXPECT_EQ((*process)->how_ended(), "exited with status 7");
+}
+
+// The watcher and the guest thread both write an obituary: one reaps, both must know how it ended.
+TEST(ProcessTest, TwoThreadsMayAskHowItEndedAtOnce)
+{
+    for (int round = 0; round < 50; ++round) {
+        auto process = Process::start({.argv = {"sh", "-c", "exit 7"}}, soon());
+        ASSERT_TRUE(process) << process.error().text;
+        ASSERT_TRUE((*process)->wait_ended(soon()));
+        std::atomic<int> ready = 0;
+        std::array<std::string, 2> answers;
+        const auto ask = [&](std::string& answer) {
+            for (++ready; ready < 2;) std::this_thread::yield();
+            answer = (*process)->how_ended();
+        };
+        std::thread other(ask, std::ref(answers[0]));
+        ask(answers[1]);
+        other.join();
+        for (const std::string& answer : answers) ASSERT_EQ(answer, "exited with status 7") << "round " << round;
+    }
 }
 
 TEST(ProcessTest, AProgramThatDoesNotExistIsAnError)
