@@ -7,7 +7,8 @@
 // Memory: at most hold_bytes_max of held output. At 80 % a checkpoint is asked for; beyond 100 % the *newest* frame is
 // dropped, as a network may (the guest's TCP repeats it). At most compare_bytes_max of S's output; beyond it S's newest
 // is dropped, which makes P's late and costs a checkpoint. At most journal_bytes_max of input that our guest has not
-// acknowledged; beyond it the next cut leaves a gap in the mirror numbers, and S confirms nothing of that epoch.
+// acknowledged, and a share of it for one flow; what finds no room is not mirrored at the next cut, and the flow's ACKs
+// beyond it then wait for S's guest or for the checkpoint after that.
 // Nothing unmatched is ever released to make room.
 
 #include "proxy/address_book.h"
@@ -58,11 +59,11 @@ private:
     void learn_offset(PrimaryFlow& flow, const Packet& packet);
     FramePtr to_guest_numbers(PrimaryFlow& flow, const Packet& packet, const FramePtr& frame);
     FramePtr to_wire_numbers(PrimaryFlow& flow, const Packet& packet, const FramePtr& frame);
-    void mirror_input(std::uint8_t nic, PrimaryFlow* flow, const Packet& packet, const FramePtr& frame);
-    void mirror_again(std::uint8_t nic, const FramePtr& guest_numbers);
-    void mirror_taken_over(PrimaryFlow& flow, const Reinjector::Entry& entry);
-    void mirror_unconsumed(PrimaryFlow& flow);
-    void keep_unconsumed(PrimaryFlow& flow, const Packet& packet, const FramePtr& frame);
+    void mirror_input(std::uint8_t nic, PrimaryFlow* flow, const Packet& packet, const FramePtr& frame, Time given);
+    void mirror_again(std::uint8_t nic, const FramePtr& guest_numbers, Time now);
+    void mirror_taken_over(PrimaryFlow& flow, const Reinjector::Entry& entry, Time now);
+    void mirror_unconsumed(PrimaryFlow& flow, Time now);
+    void keep_unconsumed(PrimaryFlow& flow, const Packet& packet, const FramePtr& frame, Time given);
     void consumed(PrimaryFlow& flow, const Packet& from_guest);
     void forget_unconsumed(PrimaryFlow& flow);
     PrimaryFlow* flow_of(const FlowKey& key, Time now);
@@ -120,7 +121,8 @@ private:
     bool lease_blocked_ = false;
     bool triggered_ = false;  // one trigger per epoch (Inv14)
     Time triggered_at_;
-    Time open_since_;  // when the comparer opened for the running epoch
+    Time open_since_;   // when the comparer opened for the running epoch
+    Time guest_heard_;  // our guest's last frame
     Time next_late_ = kNever, next_reinject_ = kNever;
     Time own_mac_reported_{std::numeric_limits<std::int64_t>::min() / 2};
     std::uint64_t held_bytes_ = 0, compare_bytes_ = 0, held_frames_ = 0, unconsumed_bytes_ = 0;

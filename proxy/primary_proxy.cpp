@@ -162,11 +162,11 @@ replication::ProxySection PrimaryProxyImpl::seal(Epoch next, const std::vector<U
     next_late_ = kNever;
     for (PrimaryFlow& flow : flows_) {
         if (!flow.tcp) continue;
-        for (const Reinjector::Entry& entry : flow.reinject.entries()) mirror_taken_over(flow, entry);
-        mirror_unconsumed(flow);
+        for (const Reinjector::Entry& entry : flow.reinject.entries()) mirror_taken_over(flow, entry, now);
+        mirror_unconsumed(flow, now);
     }
     for (const UnreadInput& input : unread) {
-        mirror_again(input.nic, input.frame);
+        mirror_again(input.nic, input.frame, now);
         sink_.to_guest(input.nic, input.frame);
     }
     if (broken(Breakage::release_before_staged)) staged(next, now);

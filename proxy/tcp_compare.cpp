@@ -26,8 +26,20 @@ void MirroredInput::confirmed(std::uint64_t number)
     while (!entries_.empty() && entries_.front().number <= number) entries_.pop_front();
 }
 
+void MirroredInput::missing(Epoch epoch, std::uint32_t seq_start)
+{
+    if (missing_ && seq_before(missing_->seq_start, seq_start)) seq_start = missing_->seq_start;
+    missing_ = {epoch, seq_start};
+}
+
+void MirroredInput::staged(Epoch epoch)
+{
+    if (missing_ && missing_->epoch < epoch) missing_.reset();
+}
+
 bool MirroredInput::covers(std::uint32_t ack) const
 {
+    if (missing_ && seq_before(missing_->seq_start, ack)) return false;
     for (const Entry& entry : entries_)
         if (seq_before(entry.seq_start, ack)) return false;
     return true;
@@ -235,6 +247,7 @@ void TcpCompare::seal(Epoch next)
 
 void TcpCompare::staged(Epoch epoch)
 {
+    input_.staged(epoch);
     if (!known_ || sealed_epoch_ == 0 || sealed_epoch_ > epoch) return;
     if (sealed_ > verified_) verified_ = sealed_;
     mine_.discard_below(verified_);

@@ -35,15 +35,28 @@ public:
     void forget_before(std::uint64_t number) { confirmed(number == 0 ? 0 : number - 1); }
     bool covers(std::uint32_t ack) const;
     bool empty() const { return entries_.empty(); }
-    void clear() { entries_.clear(); }
+    void clear()
+    {
+        entries_.clear();
+        missing_.reset();
+    }
+    // Bytes from `seq_start` on that our guest may still consume in `epoch` will not be mirrored in it: the first
+    // checkpoint after that epoch has them, nothing before.
+    void missing(Epoch epoch, std::uint32_t seq_start);
+    void staged(Epoch epoch);
 
 private:
     static constexpr std::size_t kMax = 4096;
+    struct Missing {
+        Epoch epoch;
+        std::uint32_t seq_start;
+    };
     struct Entry {
         std::uint64_t number;
         std::uint32_t seq_start;
     };
     std::deque<Entry> entries_;
+    std::optional<Missing> missing_;
 };
 
 // Where one frame of ours lies in the stream.
