@@ -92,8 +92,9 @@ struct PrimaryFlow {
     Duration idle_after() const
     {
         using std::chrono::seconds;
-        if (!tcp || tcp->closed()) return seconds(1);
-        if (translated()) return tcp->finished() ? seconds(60) : seconds(7440);
+        if (!tcp) return seconds(1);
+        if (translated()) return tcp->closed() || tcp->finished() ? seconds(60) : seconds(7440);
+        if (tcp->closed()) return seconds(1);
         return tcp->established() ? seconds(60) : seconds(30);
     }
 };

@@ -77,11 +77,16 @@ void PrimaryProxyImpl::mirror_input(std::uint8_t nic, PrimaryFlow* flow, const P
     keep_unconsumed(*flow, packet, frame, given);
 }
 
+// Anybody can send a RST with these addresses; our guest believes the one that has the very next number (RFC 5961).
+bool PrimaryProxyImpl::believed(const PrimaryFlow& flow, const Packet& client_reset)
+{
+    return flow.tcp->guest_ack() && client_reset.seq == *flow.tcp->guest_ack();
+}
+
 void PrimaryProxyImpl::keep_unconsumed(PrimaryFlow& flow, const Packet& packet, const FramePtr& frame, Time given)
 {
-    if (packet.has(kTcpRst)) return forget_unconsumed(flow);
-    if (packet.sequence_size() == 0) return;
-    if (packet.has(kTcpSyn)) forget_unconsumed(flow);
+    if (packet.has(kTcpRst) && believed(flow, packet)) return forget_unconsumed(flow);
+    if (packet.has(kTcpRst) || packet.sequence_size() == 0) return;
     const std::uint32_t end = packet.seq + packet.sequence_size();
     if (flow.input.repeated(packet.seq, end, given)) return;
     const std::size_t before = flow.input.memory();
@@ -95,6 +100,7 @@ void PrimaryProxyImpl::consumed(PrimaryFlow& flow, const Packet& from_guest)
     if (from_guest.has(kTcpRst)) return forget_unconsumed(flow);
     if (!from_guest.has(kTcpAck)) return;
     unconsumed_bytes_ -= flow.input.memory();
+    if (from_guest.has(kTcpSyn)) flow.input.begun(from_guest.ack);
     flow.input.acknowledged(from_guest.ack);
     unconsumed_bytes_ += flow.input.memory();
 }
@@ -155,7 +161,7 @@ void PrimaryProxyImpl::wire_frame(std::uint8_t nic, const FramePtr& frame, Time 
     mirror_input(nic, flow, packet, frame, now);
     if (flow == nullptr) return sink_.to_guest(nic, frame);
     flow->tcp->client_segment(packet);
-    if (packet.has(kTcpRst)) flow->reinject.clear();
+    if (packet.has(kTcpRst) && believed(*flow, packet)) flow->reinject.clear();
     sink_.to_guest(nic, flow->translated() ? to_guest_numbers(*flow, packet, frame) : frame);
 }
 
@@ -186,6 +192,7 @@ void PrimaryProxyImpl::guest_frame(std::uint8_t nic, const FramePtr& frame, Time
         flow = flow_of(key_from_guest(nic, packet), now);
         if (flow != nullptr) consumed(*flow, packet);
         if (flow != nullptr && !flow->reinject.empty()) {
+            if (packet.has(kTcpSyn) && packet.has(kTcpAck)) flow->reinject.begun(packet.ack);
             if (packet.has(kTcpRst))
                 flow->reinject.clear();
             else if (packet.has(kTcpAck))

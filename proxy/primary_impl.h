@@ -64,6 +64,7 @@ private:
     void mirror_taken_over(PrimaryFlow& flow, const Reinjector::Entry& entry, Time now);
     void mirror_unconsumed(PrimaryFlow& flow, Time now);
     void keep_unconsumed(PrimaryFlow& flow, const Packet& packet, const FramePtr& frame, Time given);
+    static bool believed(const PrimaryFlow& flow, const Packet& client_reset);
     void consumed(PrimaryFlow& flow, const Packet& from_guest);
     void forget_unconsumed(PrimaryFlow& flow);
     PrimaryFlow* flow_of(const FlowKey& key, Time now);

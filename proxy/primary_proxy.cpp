@@ -124,7 +124,9 @@ replication::ProxySection PrimaryProxyImpl::build_section() const
 {
     replication::ProxySection section;
     for (const PrimaryFlow& flow : flows_) {
-        if (!flow.tcp || flow.tcp->closed() || section.flows.size() >= replication::kMaxFlows) continue;
+        if (!flow.tcp || section.flows.size() >= replication::kMaxFlows) continue;
+        if (flow.tcp->closed() && !flow.translated())
+            continue;  // a translated one that is open after all needs its offset
         if (!flow.tcp->known() && !flow.translated()) continue;
         replication::FlowState state = flow.tcp->state();
         if (!flow.tcp->known()) state.covered_seq = flow.syn_contained.value_or(0);
@@ -241,8 +243,8 @@ void PrimaryProxyImpl::reinject_due(Time now)
     next_reinject_ = kNever;
     for (PrimaryFlow& flow : flows_) {
         if (flow.reinject.due() <= now)
-            stats_.reinjected +=
-                flow.reinject.inject(now, [&](const Reinjector::Entry& e) { sink_.to_guest(flow.key.nic, e.frame); });
+            stats_.reinjected += flow.reinject.inject(
+                now, guest_heard_, [&](const Reinjector::Entry& e) { sink_.to_guest(flow.key.nic, e.frame); });
         next_reinject_ = std::min(next_reinject_, flow.reinject.due());
     }
 }

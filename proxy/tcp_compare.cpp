@@ -65,7 +65,7 @@ void TcpCompare::note_own(const Packet& packet, Position end)
     if (packet.options.has_timestamp() && (!highest_timestamp_ || seq_after(packet.options.tsval, *highest_timestamp_)))
         highest_timestamp_ = packet.options.tsval;
     if (packet.has(kTcpFin)) fin_sent_ = true;
-    if (packet.has(kTcpRst)) closed_ = true;
+    closed_ = packet.has(kTcpRst);
     if (packet.has(kTcpAck) && !packet.has(kTcpSyn)) established_ = true;
 }
 
@@ -98,7 +98,7 @@ StreamSpan TcpCompare::own_syn(const Packet& packet, const FramePtr& frame, bool
         highest_timestamp_.reset();
         if (!peer_syn_) peer_ack_.reset();
         if (packet.has(kTcpAck))
-            input_.forget_before(client_syn_number_);
+            forget_input_before_syn(packet.ack);
         else
             input_.clear();
         syn_at_ = verified_;
@@ -109,6 +109,13 @@ StreamSpan TcpCompare::own_syn(const Packet& packet, const FramePtr& frame, bool
     note_own(packet, end);
     if (comparing && packet.payload_size() != 0 && !keep(mine_, packet, frame, start + 1)) return contradiction();
     return {start, end, false, false};
+}
+
+// Our guest answers a SYN: what was mirrored before it belongs to the connection before. Another SYN that came
+// meanwhile, with whatever number, says nothing.
+void TcpCompare::forget_input_before_syn(std::uint32_t ack)
+{
+    if (client_syn_ && client_syn_->seq_start + 1 == ack) input_.forget_before(client_syn_->number);
 }
 
 // Our guest repeated a byte differently: what it said first may match, this frame may not leave by that.
@@ -169,7 +176,7 @@ void TcpCompare::peer_syn(const Packet& packet)
 
 void TcpCompare::client_segment(const Packet& packet)
 {
-    if (packet.has(kTcpRst)) closed_ = true;
+    if (packet.has(kTcpRst) && guest_ack_ && packet.seq == *guest_ack_) closed_ = true;  // RFC 5961
     if (packet.has(kTcpFin)) fin_received_ = true;
     if (packet.has(kTcpSyn)) closed_ = fin_received_ = false;
 }
@@ -177,7 +184,7 @@ void TcpCompare::client_segment(const Packet& packet)
 void TcpCompare::mirrored(const Packet& packet, std::uint64_t number)
 {
     if (packet.sequence_size() == 0 || packet.has(kTcpRst)) return;
-    if (packet.has(kTcpSyn)) client_syn_number_ = number;
+    if (packet.has(kTcpSyn)) client_syn_ = MirroredInput::Entry{number, packet.seq};
     input_.add(number, packet.seq);
 }
 

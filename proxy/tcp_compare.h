@@ -45,14 +45,15 @@ public:
     void missing(Epoch epoch, std::uint32_t seq_start);
     void staged(Epoch epoch);
 
+    struct Entry {
+        std::uint64_t number;
+        std::uint32_t seq_start;
+    };
+
 private:
     static constexpr std::size_t kMax = 4096;
     struct Missing {
         Epoch epoch;
-        std::uint32_t seq_start;
-    };
-    struct Entry {
-        std::uint64_t number;
         std::uint32_t seq_start;
     };
     std::deque<Entry> entries_;
@@ -75,7 +76,7 @@ public:
     StreamSpan own_segment(const Packet& packet, const FramePtr& frame, bool queue_empty, bool comparing);
     // S's segment. A byte that contradicts what S said before counts as a difference.
     void peer_segment(const Packet& packet, const FramePtr& frame);
-    // The client's segment: numbers only.
+    // The client's segment: numbers only. Anybody can send one with these addresses: `closed` is a hint for eviction.
     void client_segment(const Packet& packet);
     // Client bytes were mirrored as `number`.
     void mirrored(const Packet& packet, std::uint64_t number);
@@ -100,6 +101,7 @@ public:
     const MirroredInput& input() const { return input_; }
     std::size_t peer_memory() const { return theirs_.memory(); }
     bool known() const { return known_; }
+    const std::optional<std::uint32_t>& guest_ack() const { return guest_ack_; }
     bool closed() const { return closed_; }
     bool established() const { return established_; }
     bool finished() const { return fin_sent_ && fin_received_; }
@@ -115,6 +117,7 @@ private:
     bool keep(StreamWindow& window, const Packet& packet, const FramePtr& frame, Position start);
     Verdict compare_syn(Position limit);
     StreamSpan contradiction();
+    void forget_input_before_syn(std::uint32_t ack);
     void peer_syn(const Packet& packet);
 
     bool known_ = false;     // the prefix has a place
@@ -134,7 +137,7 @@ private:
     std::optional<std::uint32_t> peer_ack_;
     std::optional<std::uint32_t> guest_ack_;
     std::optional<std::uint32_t> highest_timestamp_;
-    std::uint64_t client_syn_number_ = 0;
+    std::optional<MirroredInput::Entry> client_syn_;
     std::uint64_t compared_bytes_ = 0;
     StreamWindow mine_, theirs_;
     MirroredInput input_;
