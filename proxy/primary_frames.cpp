@@ -71,7 +71,11 @@ void PrimaryProxyImpl::mirror_input(std::uint8_t nic, PrimaryFlow* flow, const P
 {
     if (session_ == 0) return;
     sink_.mirror(nic, tag_, ++number_, frame);
-    if (flow == nullptr || broken(Breakage::ack_on_mirror_receipt)) return;
+    if (broken(Breakage::ack_on_mirror_receipt)) return;
+    if (flow == nullptr) {
+        if (packet.kind == PacketKind::tcp || packet.tcp_fragment()) untracked_number_ = number_;
+        return;
+    }
     flow->tcp->input().confirmed(journalled_);
     flow->tcp->mirrored(packet, number_);
     keep_unconsumed(*flow, packet, frame, given);
@@ -247,8 +251,7 @@ void PrimaryProxyImpl::handle_peer(std::uint8_t nic, const FramePtr& frame, Time
         compare_tcp(*flow, now);
     } else {
         flow->datagrams->forget_before(now - options_.hold_deadline_max * 2);
-        flow->datagrams->add(frame, now);
-        match_datagrams(*flow);
+        if (!match_new_datagram(*flow, packet)) flow->datagrams->add(frame, now);
         if (!flow->held.empty()) next_late_ = std::min(next_late_, due_of(*flow));
     }
     compare_bytes_ += flow->peer_memory() - before;

@@ -83,6 +83,7 @@ private:
     void pump_all(Time now);
     void compare_tcp(PrimaryFlow& flow, Time now);
     void match_datagrams(PrimaryFlow& flow);
+    bool match_new_datagram(PrimaryFlow& flow, const Packet& peer);
     void drop_held(PrimaryFlow& flow);
     void release_everything(Time now);
     void note_holding(PrimaryFlow& flow);
@@ -91,6 +92,7 @@ private:
     bool trigger_allowed() const { return session_ != 0 && output_ == Output::protect && pending_ == 0 && !triggered_; }
     void trigger(replication::TriggerReason reason, const std::string& detail, Time now);
     void trigger_if_waiting(Time now);
+    bool needs_cut(PrimaryFlow& flow, Time now);
     void check_late(Time now);
     Time due_of(const PrimaryFlow& flow) const;
     bool warming(Time since) const { return since - open_since_ < HoldDeadline::kWarmUp; }
@@ -117,6 +119,7 @@ private:
     Epoch pending_ = 0;  // sealed, neither applied nor aborted
     Epoch staged_ = 0, applied_ = 0;
     std::uint64_t number_ = 0, journalled_ = 0;
+    std::uint64_t untracked_number_ = 0;  // the last mirrored frame with TCP bytes that belong to no flow we know
     std::deque<SealedInput> sealed_inputs_;
     Time lease_ = kNever;
     bool lease_blocked_ = false;

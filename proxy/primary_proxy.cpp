@@ -64,7 +64,7 @@ void PrimaryProxyImpl::begin_session(SessionId session, Time now)
     end_session(now);
     session_ = session;
     tag_ = pending_ = staged_ = applied_ = 0;
-    number_ = journalled_ = 0;
+    number_ = journalled_ = untracked_number_ = 0;
     mode_ = replication::Mode::lock_step;
     for (PrimaryFlow* flow : holding_)  // whatever is held is contained in the first checkpoint
         for (Held& held : flow->held) held.tag = 0;

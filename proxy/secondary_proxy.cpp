@@ -43,6 +43,7 @@ void SecondaryProxyImpl::input(std::uint8_t nic, Epoch epoch, std::uint64_t numb
     neighbours_.learn(nic, packet);
     const bool contained = running_ == 0 ? current(epoch) : epoch < running_;  // a checkpoint has it or will have it
     if (!contained) {
+        if (packet.tcp_fragment()) not_journalled(epoch);  // given once, in no connection's journal
         Waiting input{nic, epoch, number, frame};
         if (current(epoch) && !paused_) {
             deliver(input, now);

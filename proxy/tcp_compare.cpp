@@ -226,10 +226,10 @@ bool TcpCompare::released(const StreamSpan& span) const
     return !span.foreign && !span.reset && known_ && span.end <= verified_;
 }
 
-bool TcpCompare::ack_covered(std::uint32_t ack, bool by_peer) const
+bool TcpCompare::ack_covered(std::uint32_t ack, bool by_peer, bool by_journal) const
 {
     if (by_peer && peer_ack_ && !seq_after(ack, *peer_ack_)) return true;
-    return input_.covers(ack);
+    return by_journal && input_.covers(ack);
 }
 
 bool TcpCompare::reset_matches(const StreamSpan& span, Epoch pending) const

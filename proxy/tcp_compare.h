@@ -86,8 +86,9 @@ public:
     Verdict compare(Epoch pending);
     bool released(const StreamSpan& span) const;  // S owns all of it
     // `by_peer`: S's guest runs the epoch that this ACK belongs to, so its own ACKs count. Otherwise only the journal
-    // does: what S's guest had before a cut is gone when the cut is applied.
-    bool ack_covered(std::uint32_t ack, bool by_peer) const;
+    // does: what S's guest had before a cut is gone when the cut is applied. `by_journal`: all of the connection's
+    // bytes were seen as such when they were mirrored.
+    bool ack_covered(std::uint32_t ack, bool by_peer, bool by_journal) const;
     bool reset_matches(const StreamSpan& span, Epoch pending) const;
 
     // Everything our guest has sent is S's from now on (output flows, or a frame was released by STAGED).

@@ -130,5 +130,68 @@ TEST_F(Primary, R5_InputThatTheGuestIgnoredFallsAndThatOfASilentGuestStays)
     EXPECT_EQ(sink.mirrored.size(), 2u) << "unread in the port: not consumed, however old";
 }
 
+TEST_F(Primary, DatagramsOfTheSecondaryMatchOneHeldFrameEach)
+{
+    protect();
+    for (int i = 0; i < 300; ++i) guest(udp(true, 53, 5353, std::to_string(i)));
+    for (int i = 299; i > 0; --i) peer(udp(true, 53, 5353, std::to_string(i)));
+    EXPECT_EQ(released(), 0u) << "order among P's own is kept";
+    peer(udp(true, 53, 5353, "1"));
+    EXPECT_EQ(released(), 0u);
+    peer(udp(true, 53, 5353, "0"));
+    EXPECT_EQ(released(), 300u);
+    guest(udp(true, 53, 5353, "1"));
+    EXPECT_EQ(released(), 301u) << "the second 1 was kept for its turn";
+}
+
+TEST_F(Primary, Buffered_AnAckWaitsForTheJournalNotForACheckpoint)
+{
+    protect();
+    proxy->set_mode(replication::Mode::buffered, now);
+    client(tcp({.from_guest = false, .seq = 1000, .data = "abc"}));
+    guest(tcp({.seq = 1, .ack = 1003}));
+    EXPECT_TRUE(sink.triggers.empty());
+    pass(Duration{1000});
+    journalled();
+    EXPECT_EQ(released(), 1u);
+    pass(Duration{10'000});
+    EXPECT_TRUE(sink.triggers.empty());
+    client(tcp({.from_guest = false, .seq = 1003, .data = "def"}));
+    guest(tcp({.seq = 1, .ack = 1006}));
+    pass(Duration{4000});
+    EXPECT_TRUE(sink.triggers.empty());
+    pass(Duration{1000});
+    ASSERT_EQ(sink.triggers.size(), 1u) << "the journal does not answer";
+    EXPECT_EQ(sink.triggers[0], TriggerReason::buffered_output);
+}
+
+TEST_F(Primary, Buffered_BytesBehindAnAckAskForACheckpointAtOnce)
+{
+    protect();
+    proxy->set_mode(replication::Mode::buffered, now);
+    client(tcp({.from_guest = false, .seq = 1000, .data = "abc"}));
+    guest(tcp({.seq = 1, .ack = 1003}));
+    EXPECT_TRUE(sink.triggers.empty());
+    guest(tcp({.seq = 1, .ack = 1003, .data = "answer"}));
+    EXPECT_EQ(sink.triggers.size(), 1u);
+}
+
+TEST_F(Primary, R4_AnAckThatMayBeAboutAFragmentWaits)
+{
+    protect();
+    guest(tcp({.seq = 1, .ack = 1000}));
+    ASSERT_EQ(released(), 1u);
+    client(fragment(tcp({.from_guest = false, .seq = 1000, .data = "abc"})));
+    guest(tcp({.seq = 1, .ack = 1003}));
+    EXPECT_EQ(released(), 1u);
+    journalled();
+    EXPECT_EQ(released(), 2u);
+    client(fragment(tcp({.from_guest = false, .seq = 1003, .data = "def"})));
+    guest(tcp({.seq = 1, .ack = 1006}));
+    EXPECT_EQ(released(), 2u);
+    checkpoint(2);
+    EXPECT_EQ(released(), 3u);
+}
+
 }  // namespace
 }  // namespace colo::proxy::test

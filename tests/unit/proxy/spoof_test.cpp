@@ -128,5 +128,16 @@ TEST_F(Secondary, R4_WhatTheGuestIgnoresIsGivenUpAndWhatItMustTakeIsNot)
     EXPECT_EQ(proxy->stats().journal_bytes, 0u);
 }
 
+TEST_F(Secondary, R4_AFragmentIsInNoJournal)
+{
+    proxy->applied(1, {}, now);
+    input(client_data(100, "abc"));
+    input(fragment(client_data(103, "def")));
+    EXPECT_EQ(sink.journal, 1u);
+    proxy->applied(2, {}, now);
+    input(client_data(106, "ghi"), 2);
+    EXPECT_EQ(sink.journal, 3u);
+}
+
 }  // namespace
 }  // namespace colo::proxy::test
