@@ -28,19 +28,20 @@ Packet& opaque(Packet& packet, OpaqueCause cause)
     return packet;
 }
 
-bool parse_options(Packet& packet, std::uint32_t at, std::uint32_t end)
+// A bad option ends the list, as in the kernels that will read it: the segment itself counts.
+void parse_options(Packet& packet, std::uint32_t at, std::uint32_t end)
 {
     TcpOptions& options = packet.options;
     while (at < end) {
         const std::uint8_t kind = packet.frame[at];
-        if (kind == 0) return true;
+        if (kind == 0) return;
         if (kind == 1) {
             ++at;
             continue;
         }
-        if (at + 1 >= end) return false;
+        if (at + 1 >= end) return;
         const std::uint8_t length = packet.frame[at + 1];
-        if (length < 2 || at + length > end) return false;
+        if (length < 2 || at + length > end) return;
         const std::uint8_t* value = packet.frame + at + 2;
         if (kind == 2 && length == 4) options.mss = load_be16(value);
         if (kind == 3 && length == 3) options.window_scale = value[0];
@@ -56,7 +57,6 @@ bool parse_options(Packet& packet, std::uint32_t at, std::uint32_t end)
         }
         at += length;
     }
-    return true;
 }
 
 void parse_tcp(Packet& packet)
@@ -74,7 +74,7 @@ void parse_tcp(Packet& packet)
     packet.tcp_flags = tcp[13];
     packet.window = load_be16(tcp + 14);
     packet.payload = packet.l4 + header;
-    if (!parse_options(packet, packet.l4 + 20, packet.payload)) opaque(packet, OpaqueCause::malformed);
+    parse_options(packet, packet.l4 + 20, packet.payload);
 }
 
 void parse_udp(Packet& packet)
@@ -111,13 +111,14 @@ void parse_ipv4(Packet& packet)
     const std::uint32_t header = (ip[0] & 15) * 4u;
     const std::uint32_t total = load_be16(ip + 2);
     if (header < 20 || total < header || total > left) return static_cast<void>(opaque(packet, OpaqueCause::malformed));
+    packet.ip_protocol = ip[9];
     packet.source_ip = load_be32(ip + 12);
     packet.target_ip = load_be32(ip + 16);
     packet.l4 = packet.l3 + header;
     packet.payload = packet.l4;
     packet.end = packet.l3 + total;
     if ((load_be16(ip + 6) & 0x3fff) != 0) return static_cast<void>(opaque(packet, OpaqueCause::fragment));
-    switch (ip[9]) {
+    switch (packet.ip_protocol) {
     case 6: return parse_tcp(packet);
     case 17: return parse_udp(packet);
     case 1: return parse_icmp(packet);

@@ -81,6 +81,7 @@ struct Packet {
     std::uint16_t source_port = 0, target_port = 0;
     // ICMP: type, code; ARP: operation in icmp_type. Identifier of an echo is in source_port and target_port.
     std::uint8_t icmp_type = 0, icmp_code = 0;
+    std::uint8_t ip_protocol = 0;  // IPv4
     std::uint8_t tcp_flags = 0;
     std::uint16_t window = 0;
     std::uint32_t seq = 0, ack = 0;
@@ -89,6 +90,8 @@ struct Packet {
     std::uint32_t payload_size() const { return end - payload; }
     ByteView payload_bytes() const { return {frame + payload, payload_size()}; }
     bool has(std::uint8_t flag) const { return (tcp_flags & flag) != 0; }
+    // Bytes of a connection that only the guest can put in their place.
+    bool tcp_fragment() const { return cause == OpaqueCause::fragment && ip_protocol == 6; }
     // Sequence space this segment occupies.
     std::uint32_t sequence_size() const { return payload_size() + (has(kTcpSyn) ? 1u : 0u) + (has(kTcpFin) ? 1u : 0u); }
     const std::uint8_t* target_mac() const { return frame + kVnetHeaderSize; }

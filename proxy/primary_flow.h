@@ -29,14 +29,41 @@ struct Held {
 
 // The client's bytes that were mirrored and that our guest has not acknowledged: not known to have been consumed (R5).
 // They may sit in the frame port, in the device model or in a full ring; the next epoch needs them again.
-struct Unconsumed {
+class Unconsumed {
+public:
     struct Entry {
-        std::uint32_t start, end;
+        std::uint32_t start, end;  // client's numbers
         FramePtr frame;
-    };  // wire numbers
+        Time given;  // to our guest
+    };
     static std::size_t memory(const Entry& entry) { return entry.frame->bytes.size() + 96; }
-    std::deque<Entry> entries;
-    std::optional<std::uint32_t> lost_from, lost_to;  // found no room: S must count it as missing
+
+    // The client repeats a segment: it is given to our guest once more.
+    bool repeated(std::uint32_t start, std::uint32_t end, Time now);
+    // Of this flow alone; `memory_left` is what all of them may still take. false: no room, it counts as lost.
+    bool add(Entry entry, std::size_t memory_left);
+    void acknowledged(std::uint32_t ack);
+    // Our guest answered the SYN before `ack`: what came before that SYN belongs to a connection that is gone.
+    void begun(std::uint32_t ack);
+    // What was given to our guest before `given`, and is in its memory or was ignored by now.
+    void forget_given_before(Time given);
+    std::deque<Entry> take_all();
+    void clear();
+
+    const std::deque<Entry>& entries() const { return entries_; }
+    bool empty() const { return entries_.empty(); }
+    std::size_t memory() const { return memory_; }
+    const std::optional<std::uint32_t>& lost_from() const { return lost_from_; }
+
+private:
+    static constexpr std::size_t kMaxEntries = 4096, kMaxMemory = 8u << 20;
+    template <class Predicate>
+    void drop_if(Predicate predicate);
+
+    std::deque<Entry> entries_;
+    bool ordered_ = true;  // ends never fell: what an ACK covers is at the front
+    std::size_t memory_ = 0;
+    std::optional<std::uint32_t> lost_from_, lost_to_;  // found no room: missing in the next epoch
 };
 
 struct PrimaryFlow {
@@ -59,14 +86,15 @@ struct PrimaryFlow {
 
     std::size_t peer_memory() const { return (tcp ? tcp->peer_memory() : 0) + (datagrams ? datagrams->memory() : 0); }
     bool translated() const { return wire_offset != 0 || timestamp_offset != 0 || learning; }
-    bool busy() const { return !held.empty() || !reinject.empty() || !input.entries.empty() || peer_memory() != 0; }
+    bool busy() const { return !held.empty() || !reinject.empty() || !input.empty() || peer_memory() != 0; }
     // RFC 5382: an established connection that we translate must outlive two hours of silence. One that we do not
     // translate is learnt again from its next segment.
     Duration idle_after() const
     {
         using std::chrono::seconds;
-        if (!tcp || tcp->closed()) return seconds(1);
-        if (translated()) return tcp->finished() ? seconds(60) : seconds(7440);
+        if (!tcp) return seconds(1);
+        if (translated()) return tcp->closed() || tcp->finished() ? seconds(60) : seconds(7440);
+        if (tcp->closed()) return seconds(1);
         return tcp->established() ? seconds(60) : seconds(30);
     }
 };

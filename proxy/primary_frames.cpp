@@ -66,86 +66,89 @@ FramePtr PrimaryProxyImpl::to_wire_numbers(PrimaryFlow& flow, const Packet& pack
     return rewritten(frame, packet, {flow.wire_offset, 0, flow.timestamp_offset, 0});
 }
 
-void PrimaryProxyImpl::mirror_input(std::uint8_t nic, PrimaryFlow* flow, const Packet& packet, const FramePtr& frame)
+void PrimaryProxyImpl::mirror_input(std::uint8_t nic, PrimaryFlow* flow, const Packet& packet, const FramePtr& frame,
+                                    Time given)
 {
     if (session_ == 0) return;
     sink_.mirror(nic, tag_, ++number_, frame);
-    if (flow == nullptr || broken(Breakage::ack_on_mirror_receipt)) return;
-    flow->tcp->input().confirmed(journalled_);
-    flow->tcp->mirrored(packet, number_);
-    keep_unconsumed(*flow, packet, frame);
-}
-
-void PrimaryProxyImpl::keep_unconsumed(PrimaryFlow& flow, const Packet& packet, const FramePtr& frame)
-{
-    if (packet.has(kTcpRst)) return forget_unconsumed(flow);
-    if (packet.sequence_size() == 0) return;
-    if (packet.has(kTcpSyn)) forget_unconsumed(flow);
-    Unconsumed::Entry entry{packet.seq, packet.seq + packet.sequence_size(), frame};
-    auto& entries = flow.input.entries;
-    for (auto it = entries.rbegin(); it != entries.rend() && seq_before(packet.seq, it->end); ++it)
-        if (it->start == entry.start && it->end == entry.end) return;  // the client repeats it
-    constexpr std::size_t kMaxEntries = 4096;
-    if (entries.size() >= kMaxEntries || unconsumed_bytes_ + Unconsumed::memory(entry) > options_.journal_bytes_max) {
-        if (!flow.input.lost_from || seq_before(packet.seq, *flow.input.lost_from)) flow.input.lost_from = packet.seq;
-        if (!flow.input.lost_to || seq_after(entry.end, *flow.input.lost_to)) flow.input.lost_to = entry.end;
+    if (broken(Breakage::ack_on_mirror_receipt)) return;
+    if (flow == nullptr) {
+        if (packet.kind == PacketKind::tcp || packet.tcp_fragment()) untracked_number_ = number_;
         return;
     }
-    unconsumed_bytes_ += Unconsumed::memory(entry);
-    entries.push_back(std::move(entry));
+    flow->tcp->input().confirmed(journalled_);
+    flow->tcp->mirrored(packet, number_);
+    keep_unconsumed(*flow, packet, frame, given);
+}
+
+// Anybody can send a RST with these addresses; our guest believes the one that has the very next number (RFC 5961).
+bool PrimaryProxyImpl::believed(const PrimaryFlow& flow, const Packet& client_reset)
+{
+    return flow.tcp->guest_ack() && client_reset.seq == *flow.tcp->guest_ack();
+}
+
+void PrimaryProxyImpl::keep_unconsumed(PrimaryFlow& flow, const Packet& packet, const FramePtr& frame, Time given)
+{
+    if (packet.has(kTcpRst) && believed(flow, packet)) return forget_unconsumed(flow);
+    if (packet.has(kTcpRst) || packet.sequence_size() == 0) return;
+    const std::uint32_t end = packet.seq + packet.sequence_size();
+    if (flow.input.repeated(packet.seq, end, given)) return;
+    const std::size_t before = flow.input.memory();
+    flow.input.add({packet.seq, end, frame, given},
+                   options_.journal_bytes_max - std::min(unconsumed_bytes_, options_.journal_bytes_max));
+    unconsumed_bytes_ += flow.input.memory() - before;
 }
 
 void PrimaryProxyImpl::consumed(PrimaryFlow& flow, const Packet& from_guest)
 {
     if (from_guest.has(kTcpRst)) return forget_unconsumed(flow);
     if (!from_guest.has(kTcpAck)) return;
-    auto& entries = flow.input.entries;
-    const auto have = [&](const Unconsumed::Entry& entry) { return !seq_after(entry.end, from_guest.ack); };
-    while (!entries.empty() && have(entries.front())) {
-        unconsumed_bytes_ -= Unconsumed::memory(entries.front());
-        entries.pop_front();
-    }
-    if (flow.input.lost_to && !seq_after(*flow.input.lost_to, from_guest.ack)) {
-        flow.input.lost_from.reset();
-        flow.input.lost_to.reset();
-    }
+    unconsumed_bytes_ -= flow.input.memory();
+    if (from_guest.has(kTcpSyn)) flow.input.begun(from_guest.ack);
+    flow.input.acknowledged(from_guest.ack);
+    unconsumed_bytes_ += flow.input.memory();
 }
 
 void PrimaryProxyImpl::forget_unconsumed(PrimaryFlow& flow)
 {
-    for (const Unconsumed::Entry& entry : flow.input.entries) unconsumed_bytes_ -= Unconsumed::memory(entry);
-    flow.input = {};
+    unconsumed_bytes_ -= flow.input.memory();
+    flow.input.clear();
 }
 
-// R5: S must see again what our guest has not consumed at the cut.
-void PrimaryProxyImpl::mirror_unconsumed(PrimaryFlow& flow)
+// R5: S must see again what our guest has not consumed at the cut. A guest that was heard a while after it was given a
+// frame has emptied its rings since: the frame is in its memory, and with that in the checkpoint (beyond a gap of the
+// stream), or it was ignored (a wrong number, no listener). Without this limit, input that is never acknowledged would
+// be mirrored at every cut for ever. A guest that is silent may be stalled with the frame before its door: it is kept.
+void PrimaryProxyImpl::mirror_unconsumed(PrimaryFlow& flow, Time now)
 {
+    constexpr Duration kConsumedAfter{2'000'000}, kHeardAfter{1'000'000};
     if (session_ == 0) return;
-    if (flow.input.lost_from)  // a number that S never sees: it confirms nothing of this epoch
-        flow.tcp->input().add(++number_, *flow.input.lost_from);
-    for (const Unconsumed::Entry& entry : std::exchange(flow.input.entries, {})) {
-        unconsumed_bytes_ -= Unconsumed::memory(entry);
-        mirror_input(flow.key.nic, &flow, parse_packet(entry.frame->view()), entry.frame);
-    }
+    unconsumed_bytes_ -= flow.input.memory();
+    flow.input.forget_given_before(std::min(now - kConsumedAfter, guest_heard_ - kHeardAfter));
+    const std::optional<std::uint32_t> lost = flow.input.lost_from();
+    if (lost) flow.tcp->input().missing(tag_, *lost);
+    for (const Unconsumed::Entry& entry : flow.input.take_all())
+        mirror_input(flow.key.nic, &flow, parse_packet(entry.frame->view()), entry.frame, entry.given);
 }
 
 // What the guest was given at the take-over and has not acknowledged yet; from now on it is mirrored like any other
 // input.
-void PrimaryProxyImpl::mirror_taken_over(PrimaryFlow& flow, const Reinjector::Entry& entry)
+void PrimaryProxyImpl::mirror_taken_over(PrimaryFlow& flow, const Reinjector::Entry& entry, Time now)
 {
     const Packet packet = parse_packet(entry.frame->view());
     const FramePtr frame = rewritten(entry.frame, packet, {0, flow.wire_offset, 0, flow.timestamp_offset});
-    keep_unconsumed(flow, packet, frame);
+    keep_unconsumed(flow, packet, frame, now);
 }
 
-void PrimaryProxyImpl::mirror_again(std::uint8_t nic, const FramePtr& guest_numbers)
+void PrimaryProxyImpl::mirror_again(std::uint8_t nic, const FramePtr& guest_numbers, Time now)
 {
     const Packet packet = parse_packet(guest_numbers->view());
     PrimaryFlow* flow = packet.kind == PacketKind::tcp ? flows_.find(key_from_peer(nic, packet)) : nullptr;
-    if (flow != nullptr && packet.sequence_size() != 0) return;  // among the unconsumed
+    const std::uint32_t size = packet.sequence_size();
+    if (flow != nullptr && size != 0 && flow->input.repeated(packet.seq, packet.seq + size, now)) return;
     FramePtr frame = guest_numbers;
     if (flow != nullptr) frame = rewritten(frame, packet, {0, flow->wire_offset, 0, flow->timestamp_offset});
-    mirror_input(nic, flow, packet, frame);
+    mirror_input(nic, flow, packet, frame, now);
 }
 
 void PrimaryProxyImpl::wire_frame(std::uint8_t nic, const FramePtr& frame, Time now)
@@ -159,10 +162,10 @@ void PrimaryProxyImpl::wire_frame(std::uint8_t nic, const FramePtr& frame, Time 
         const FlowKey key = key_from_peer(nic, packet);
         flow = session_ != 0 ? flow_of(key, now) : flows_.use(key, now);
     }
-    mirror_input(nic, flow, packet, frame);
+    mirror_input(nic, flow, packet, frame, now);
     if (flow == nullptr) return sink_.to_guest(nic, frame);
     flow->tcp->client_segment(packet);
-    if (packet.has(kTcpRst)) flow->reinject.clear();
+    if (packet.has(kTcpRst) && believed(*flow, packet)) flow->reinject.clear();
     sink_.to_guest(nic, flow->translated() ? to_guest_numbers(*flow, packet, frame) : frame);
 }
 
@@ -182,6 +185,7 @@ void PrimaryProxyImpl::flowing(PrimaryFlow* flow, std::uint8_t nic, const Packet
 void PrimaryProxyImpl::guest_frame(std::uint8_t nic, const FramePtr& frame, Time now)
 {
     Packet packet = parse_packet(frame->view());
+    guest_heard_ = now;
     ++stats_.guest_frames;
     stats_.guest_bytes += frame->bytes.size() - std::min(frame->bytes.size(), kVnetHeaderSize);
     if (output_ == Output::frozen) return;
@@ -192,6 +196,7 @@ void PrimaryProxyImpl::guest_frame(std::uint8_t nic, const FramePtr& frame, Time
         flow = flow_of(key_from_guest(nic, packet), now);
         if (flow != nullptr) consumed(*flow, packet);
         if (flow != nullptr && !flow->reinject.empty()) {
+            if (packet.has(kTcpSyn) && packet.has(kTcpAck)) flow->reinject.begun(packet.ack);
             if (packet.has(kTcpRst))
                 flow->reinject.clear();
             else if (packet.has(kTcpAck))
@@ -246,8 +251,7 @@ void PrimaryProxyImpl::handle_peer(std::uint8_t nic, const FramePtr& frame, Time
         compare_tcp(*flow, now);
     } else {
         flow->datagrams->forget_before(now - options_.hold_deadline_max * 2);
-        flow->datagrams->add(frame, now);
-        match_datagrams(*flow);
+        if (!match_new_datagram(*flow, packet)) flow->datagrams->add(frame, now);
         if (!flow->held.empty()) next_late_ = std::min(next_late_, due_of(*flow));
     }
     compare_bytes_ += flow->peer_memory() - before;

@@ -64,7 +64,9 @@ std::optional<ReleaseReason> PrimaryProxyImpl::reason_for(PrimaryFlow& flow, con
     if (!flow.tcp) return std::nullopt;
     if (held.has_ack) {
         flow.tcp->input().confirmed(journalled_);
-        if (!flow.tcp->ack_covered(held.ack, comparable(held.tag))) return std::nullopt;
+        // Bytes that belong to no flow we know may be what this ACK is about.
+        const bool by_journal = journalled_ >= untracked_number_;
+        if (!flow.tcp->ack_covered(held.ack, comparable(held.tag), by_journal)) return std::nullopt;
     }
     if (held.span.reset)
         return comparing() && flow.tcp->reset_matches(held.span, pending_) ? std::optional(matched) : std::nullopt;
@@ -147,6 +149,17 @@ void PrimaryProxyImpl::match_datagrams(PrimaryFlow& flow)
     }
 }
 
+// What is held was compared with all earlier ones of S already.
+bool PrimaryProxyImpl::match_new_datagram(PrimaryFlow& flow, const Packet& peer)
+{
+    if (!comparing()) return false;
+    for (Held& held : flow.held) {
+        if (held.matched || !comparable(held.tag) || !same_datagram(parse_packet(held.frame->view()), peer)) continue;
+        return held.matched = true;
+    }
+    return false;
+}
+
 void PrimaryProxyImpl::protect(PrimaryFlow& flow, const Packet& packet, const FramePtr& frame, Time now)
 {
     Held held;
@@ -215,14 +228,31 @@ void PrimaryProxyImpl::hold(PrimaryFlow& flow, Held held, bool room, Time now)
     note_holding(flow);
     if (!trigger_allowed()) return;
     next_late_ = std::min(next_late_, due_of(flow));
+    if (mode_ == replication::Mode::buffered && !needs_cut(flow, now)) return;
     trigger_if_waiting(now);
+}
+
+// Buffered: if S owns everything a flow says and only the bytes that it acknowledges are on their way to S's journal,
+// then what is missing is a round trip, not a checkpoint.
+bool PrimaryProxyImpl::needs_cut(PrimaryFlow& flow, Time now)
+{
+    constexpr Duration kJournalTime{5'000};
+    if (reason_for(flow, flow.held.front())) return false;  // waits for the lease
+    if (!flow.tcp || !flow.tcp->released(flow.held.back().span)) return true;
+    const Time again = flow.held.front().since + kJournalTime;
+    if (now >= again) return true;
+    next_late_ = std::min(next_late_, again);
+    return false;
 }
 
 void PrimaryProxyImpl::trigger_if_waiting(Time now)
 {
     if (holding_.empty() || !trigger_allowed()) return;
-    if (mode_ == replication::Mode::buffered)
-        return trigger(TriggerReason::buffered_output, describe(holding_.front()->key), now);
+    if (mode_ == replication::Mode::buffered) {
+        for (PrimaryFlow* flow : holding_)
+            if (needs_cut(*flow, now)) return trigger(TriggerReason::buffered_output, describe(flow->key), now);
+        return;
+    }
     if (held_bytes_ > options_.hold_bytes_max / 5 * 4)
         trigger(TriggerReason::staging_full, fmt::format("{} bytes of output held", held_bytes_), now);
 }
@@ -250,6 +280,7 @@ void PrimaryProxyImpl::check_late(Time now)
             next_late_ = triggered_at_ + kTriggerAgain;
     }
     if (!trigger_allowed()) return;
+    if (mode_ == replication::Mode::buffered) return trigger_if_waiting(now);
     for (PrimaryFlow* flow : holding_) {
         const auto reason = reason_for(*flow, flow->held.front());
         if (reason) continue;  // waits for the lease, not for S

@@ -7,7 +7,8 @@
 // Memory: at most hold_bytes_max of held output. At 80 % a checkpoint is asked for; beyond 100 % the *newest* frame is
 // dropped, as a network may (the guest's TCP repeats it). At most compare_bytes_max of S's output; beyond it S's newest
 // is dropped, which makes P's late and costs a checkpoint. At most journal_bytes_max of input that our guest has not
-// acknowledged; beyond it the next cut leaves a gap in the mirror numbers, and S confirms nothing of that epoch.
+// acknowledged, and a share of it for one flow; what finds no room is not mirrored at the next cut, and the flow's ACKs
+// beyond it then wait for S's guest or for the checkpoint after that.
 // Nothing unmatched is ever released to make room.
 
 #include "proxy/address_book.h"
@@ -58,11 +59,12 @@ private:
     void learn_offset(PrimaryFlow& flow, const Packet& packet);
     FramePtr to_guest_numbers(PrimaryFlow& flow, const Packet& packet, const FramePtr& frame);
     FramePtr to_wire_numbers(PrimaryFlow& flow, const Packet& packet, const FramePtr& frame);
-    void mirror_input(std::uint8_t nic, PrimaryFlow* flow, const Packet& packet, const FramePtr& frame);
-    void mirror_again(std::uint8_t nic, const FramePtr& guest_numbers);
-    void mirror_taken_over(PrimaryFlow& flow, const Reinjector::Entry& entry);
-    void mirror_unconsumed(PrimaryFlow& flow);
-    void keep_unconsumed(PrimaryFlow& flow, const Packet& packet, const FramePtr& frame);
+    void mirror_input(std::uint8_t nic, PrimaryFlow* flow, const Packet& packet, const FramePtr& frame, Time given);
+    void mirror_again(std::uint8_t nic, const FramePtr& guest_numbers, Time now);
+    void mirror_taken_over(PrimaryFlow& flow, const Reinjector::Entry& entry, Time now);
+    void mirror_unconsumed(PrimaryFlow& flow, Time now);
+    void keep_unconsumed(PrimaryFlow& flow, const Packet& packet, const FramePtr& frame, Time given);
+    static bool believed(const PrimaryFlow& flow, const Packet& client_reset);
     void consumed(PrimaryFlow& flow, const Packet& from_guest);
     void forget_unconsumed(PrimaryFlow& flow);
     PrimaryFlow* flow_of(const FlowKey& key, Time now);
@@ -81,6 +83,7 @@ private:
     void pump_all(Time now);
     void compare_tcp(PrimaryFlow& flow, Time now);
     void match_datagrams(PrimaryFlow& flow);
+    bool match_new_datagram(PrimaryFlow& flow, const Packet& peer);
     void drop_held(PrimaryFlow& flow);
     void release_everything(Time now);
     void note_holding(PrimaryFlow& flow);
@@ -89,6 +92,7 @@ private:
     bool trigger_allowed() const { return session_ != 0 && output_ == Output::protect && pending_ == 0 && !triggered_; }
     void trigger(replication::TriggerReason reason, const std::string& detail, Time now);
     void trigger_if_waiting(Time now);
+    bool needs_cut(PrimaryFlow& flow, Time now);
     void check_late(Time now);
     Time due_of(const PrimaryFlow& flow) const;
     bool warming(Time since) const { return since - open_since_ < HoldDeadline::kWarmUp; }
@@ -115,12 +119,14 @@ private:
     Epoch pending_ = 0;  // sealed, neither applied nor aborted
     Epoch staged_ = 0, applied_ = 0;
     std::uint64_t number_ = 0, journalled_ = 0;
+    std::uint64_t untracked_number_ = 0;  // the last mirrored frame with TCP bytes that belong to no flow we know
     std::deque<SealedInput> sealed_inputs_;
     Time lease_ = kNever;
     bool lease_blocked_ = false;
     bool triggered_ = false;  // one trigger per epoch (Inv14)
     Time triggered_at_;
-    Time open_since_;  // when the comparer opened for the running epoch
+    Time open_since_;   // when the comparer opened for the running epoch
+    Time guest_heard_;  // our guest's last frame
     Time next_late_ = kNever, next_reinject_ = kNever;
     Time own_mac_reported_{std::numeric_limits<std::int64_t>::min() / 2};
     std::uint64_t held_bytes_ = 0, compare_bytes_ = 0, held_frames_ = 0, unconsumed_bytes_ = 0;

@@ -64,7 +64,7 @@ void PrimaryProxyImpl::begin_session(SessionId session, Time now)
     end_session(now);
     session_ = session;
     tag_ = pending_ = staged_ = applied_ = 0;
-    number_ = journalled_ = 0;
+    number_ = journalled_ = untracked_number_ = 0;
     mode_ = replication::Mode::lock_step;
     for (PrimaryFlow* flow : holding_)  // whatever is held is contained in the first checkpoint
         for (Held& held : flow->held) held.tag = 0;
@@ -124,7 +124,9 @@ replication::ProxySection PrimaryProxyImpl::build_section() const
 {
     replication::ProxySection section;
     for (const PrimaryFlow& flow : flows_) {
-        if (!flow.tcp || flow.tcp->closed() || section.flows.size() >= replication::kMaxFlows) continue;
+        if (!flow.tcp || section.flows.size() >= replication::kMaxFlows) continue;
+        if (flow.tcp->closed() && !flow.translated())
+            continue;  // a translated one that is open after all needs its offset
         if (!flow.tcp->known() && !flow.translated()) continue;
         replication::FlowState state = flow.tcp->state();
         if (!flow.tcp->known()) state.covered_seq = flow.syn_contained.value_or(0);
@@ -162,11 +164,11 @@ replication::ProxySection PrimaryProxyImpl::seal(Epoch next, const std::vector<U
     next_late_ = kNever;
     for (PrimaryFlow& flow : flows_) {
         if (!flow.tcp) continue;
-        for (const Reinjector::Entry& entry : flow.reinject.entries()) mirror_taken_over(flow, entry);
-        mirror_unconsumed(flow);
+        for (const Reinjector::Entry& entry : flow.reinject.entries()) mirror_taken_over(flow, entry, now);
+        mirror_unconsumed(flow, now);
     }
     for (const UnreadInput& input : unread) {
-        mirror_again(input.nic, input.frame);
+        mirror_again(input.nic, input.frame, now);
         sink_.to_guest(input.nic, input.frame);
     }
     if (broken(Breakage::release_before_staged)) staged(next, now);
@@ -241,8 +243,8 @@ void PrimaryProxyImpl::reinject_due(Time now)
     next_reinject_ = kNever;
     for (PrimaryFlow& flow : flows_) {
         if (flow.reinject.due() <= now)
-            stats_.reinjected +=
-                flow.reinject.inject(now, [&](const Reinjector::Entry& e) { sink_.to_guest(flow.key.nic, e.frame); });
+            stats_.reinjected += flow.reinject.inject(
+                now, guest_heard_, [&](const Reinjector::Entry& e) { sink_.to_guest(flow.key.nic, e.frame); });
         next_reinject_ = std::min(next_reinject_, flow.reinject.due());
     }
 }

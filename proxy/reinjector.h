@@ -8,6 +8,9 @@
 
 #include <algorithm>
 #include <deque>
+#include <optional>
+#include <utility>
+#include <vector>
 
 namespace colo::proxy {
 
@@ -18,14 +21,21 @@ public:
         Epoch epoch = 0;
         std::uint32_t start = 0, end = 0;  // client's sequence numbers
         FramePtr frame;
+        Time first_given = kNever;  // by timer
         std::size_t memory() const { return frame->bytes.size() + 96; }
     };
 
     bool has(std::uint32_t start, std::uint32_t end) const
     {
-        if (entries_.empty() || !seq_before(start, entries_.back().end)) return false;
-        return std::any_of(entries_.begin(), entries_.end(),
-                           [=](const Entry& e) { return e.start == start && e.end == end; });
+        for (auto it = entries_.rbegin(); it != entries_.rend(); ++it) {
+            if (it->start == start && it->end == end) return true;
+            if (ordered_ && !seq_before(start, it->end)) return false;
+        }
+        return false;
+    }
+    bool full(const Entry& entry) const
+    {
+        return entries_.size() >= kMaxEntries || memory_ + entry.memory() > kMaxMemory;
     }
     void add(Entry entry, Time now, Duration interval)
     {
@@ -41,9 +51,19 @@ public:
     // The guest has everything before `ack`.
     void acknowledged(std::uint32_t ack, Time now, Duration interval)
     {
+        acked_ = ack;
         const std::size_t before = entries_.size();
         drop_if([ack](const Entry& e) { return !seq_after(e.end, ack); }, ordered_);
         if (entries_.size() != before) restart(now, interval);
+    }
+    // The guest answered the SYN before `ack`: what came before that SYN belongs to a connection that is gone.
+    void begun(std::uint32_t ack)
+    {
+        const auto syn = std::find_if(entries_.rbegin(), entries_.rend(), [ack](const Entry& e) {
+            return e.start + 1 == ack && parse_packet(e.frame->view()).has(kTcpSyn);
+        });
+        acked_.reset();
+        if (syn != entries_.rend()) drop_before(syn->number);
     }
     void drop_older(Epoch epoch)
     {
@@ -58,14 +78,24 @@ public:
         drop_if([](const Entry&) { return true; }, true);
     }
 
-    void hurry(Time now) { due_ = now; }
-    Time due() const { return entries_.empty() ? kNever : due_; }
-    // The oldest ones, in order; then waits twice as long.
-    template <class Inject>
-    std::size_t inject(Time now, Inject inject_one)
+    // At once, and as if for the first time: the guest has forgotten what it was given.
+    void hurry(Time now)
     {
+        due_ = now;
+        acked_.reset();
+        for (Entry& e : entries_) e.first_given = kNever;
+    }
+    Time due() const { return entries_.empty() ? kNever : due_; }
+    // The oldest ones, in order; then waits twice as long. `guest_heard`: when our guest last sent anything.
+    template <class Inject>
+    std::size_t inject(Time now, Time guest_heard, Inject inject_one)
+    {
+        give_up(std::min(now, guest_heard));
         const std::size_t n = std::min(entries_.size(), kBurst);
-        for (std::size_t i = 0; i < n; ++i) inject_one(entries_[i]);
+        for (std::size_t i = 0; i < n; ++i) {
+            entries_[i].first_given = std::min(entries_[i].first_given, now);
+            inject_one(entries_[i]);
+        }
         backoff_ = std::min(backoff_ * 2, kMaxBackoff);
         due_ = now + backoff_;
         return n;
@@ -77,11 +107,41 @@ public:
 
 private:
     static constexpr std::size_t kBurst = 32;
+    static constexpr std::size_t kMaxEntries = 4096, kMaxMemory = 8u << 20;
+    static constexpr Duration kGiveUp{10'000'000};
     static constexpr Duration kMaxBackoff{1'000'000};
     void restart(Time now, Duration interval)
     {
         backoff_ = interval;
         due_ = now + interval;
+    }
+    // What the guest ignores although it was given it again and again (a wrong number, no listener) must not keep the
+    // others from their turn. Bytes that follow on what it has acknowledged stay: its window may be closed for long. So
+    // does everything while the guest is silent: it may be stalled.
+    void give_up(Time now)
+    {
+        if (entries_.empty() || entries_.front().first_given > now - kGiveUp) return;
+        const std::optional<std::uint32_t> reach = acked_ ? std::optional(reachable(*acked_)) : std::nullopt;
+        const auto hopeless = [&](const Entry& e) {
+            return e.first_given <= now - kGiveUp && (!reach || seq_after(e.end, *reach));
+        };
+        drop_if(hopeless, false);
+    }
+    // Where the bytes that follow on `ack` without a gap end.
+    std::uint32_t reachable(std::uint32_t ack) const
+    {
+        std::vector<std::pair<std::uint32_t, std::uint32_t>> spans;  // distances from `ack`
+        for (const Entry& e : entries_) {
+            const std::uint32_t start = seq_before(e.start, ack) ? 0 : e.start - ack;
+            if (seq_after(e.end, ack)) spans.emplace_back(start, e.end - ack);
+        }
+        std::sort(spans.begin(), spans.end());
+        std::uint32_t reach = 0;
+        for (const auto& [start, end] : spans) {
+            if (start > reach) break;
+            reach = std::max(reach, end);
+        }
+        return ack + reach;
     }
     template <class Predicate>
     void drop_if(Predicate predicate, bool monotone)
@@ -96,10 +156,13 @@ private:
             memory_ -= e.memory();
             return true;
         });
+        ordered_ = std::is_sorted(entries_.begin(), entries_.end(),
+                                  [](const Entry& a, const Entry& b) { return seq_before(a.end, b.end); });
     }
     std::deque<Entry> entries_;
     bool ordered_ = true;  // ends never fell
     std::size_t memory_ = 0;
+    std::optional<std::uint32_t> acked_;
     Time due_ = kNever;
     Duration backoff_{0};
 };

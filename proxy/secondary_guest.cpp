@@ -17,7 +17,7 @@ void SecondaryProxyImpl::note_guest_syn(SecondaryFlow& flow, const Packet& packe
     flow.highest_timestamp = 0;
     journal_bytes_ -= flow.journal.memory();
     if (packet.has(kTcpAck))
-        flow.journal.drop_before(flow.client_syn_number);
+        flow.journal.begun(packet.ack);
     else
         flow.journal.clear();
     journal_bytes_ += flow.journal.memory();
@@ -39,6 +39,7 @@ void SecondaryProxyImpl::note_guest(SecondaryFlow& flow, const Packet& packet, T
         flow.journal.clear();
         flow.closed = true;
     } else if (packet.has(kTcpAck)) {
+        flow.closed = false;
         if (!packet.has(kTcpSyn)) flow.established = true;
         if (!flow.guest_ack || seq_after(packet.ack, *flow.guest_ack)) flow.guest_ack = packet.ack;
         flow.journal.acknowledged(packet.ack, now, options_.reinject_interval);
@@ -60,6 +61,7 @@ void SecondaryProxyImpl::guest_frame(std::uint8_t nic, const FramePtr& frame, Ti
 {
     if (running_ == 0) return;
     const Packet packet = parse_packet(frame->view());
+    guest_heard_ = now;
     ++stats_.guest_frames;
     stats_.guest_bytes += frame->bytes.size();
     addresses_.from_guest(nic, packet);

@@ -35,7 +35,6 @@ struct SecondaryFlow {
     Time guest_tsval_at;
     std::uint32_t highest_timestamp = 0;  // manifest, wire numbers
     bool has_timestamp = false, closed = false, established = false;
-    std::uint64_t client_syn_number = 0;
     Reinjector journal;
 
     bool translated() const { return wire_offset != 0 || timestamp_offset != 0 || learning; }
@@ -43,8 +42,8 @@ struct SecondaryFlow {
     Duration idle_after() const
     {
         using std::chrono::seconds;
+        if (wire_offset != 0) return closed ? seconds(60) : seconds(7440);
         if (closed) return seconds(1);
-        if (wire_offset != 0) return seconds(7440);
         return established ? seconds(60) : seconds(30);
     }
 };
@@ -77,7 +76,7 @@ private:
     bool current(Epoch epoch) const { return epoch <= running_ || epoch <= alias_; }
     SecondaryFlow* flow_of(const FlowKey& key, Time now);
     void journal_input(const Waiting& input, const Packet& packet, SecondaryFlow* flow, Time now);
-    void note_client(SecondaryFlow& flow, const Packet& packet, std::uint64_t number);
+    void note_client(SecondaryFlow& flow, const Packet& packet);
     void learn_offset(SecondaryFlow& flow, const Packet& packet);
     FramePtr to_guest_numbers(const SecondaryFlow* flow, const FramePtr& frame) const;
     void deliver(const Waiting& input, Time now);
@@ -113,6 +112,7 @@ private:
     std::deque<TakeOver::Replay> replay_;  // R2: output of the running epoch, wire numbers
     std::uint64_t replay_bytes_ = 0;
     Time next_reinject_ = kNever;
+    Time guest_heard_;  // our guest's last frame
 
     struct CutTime {
         Epoch epoch;

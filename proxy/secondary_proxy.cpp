@@ -43,6 +43,7 @@ void SecondaryProxyImpl::input(std::uint8_t nic, Epoch epoch, std::uint64_t numb
     neighbours_.learn(nic, packet);
     const bool contained = running_ == 0 ? current(epoch) : epoch < running_;  // a checkpoint has it or will have it
     if (!contained) {
+        if (packet.tcp_fragment()) not_journalled(epoch);  // given once, in no connection's journal
         Waiting input{nic, epoch, number, frame};
         if (current(epoch) && !paused_) {
             deliver(input, now);
@@ -57,10 +58,11 @@ void SecondaryProxyImpl::input(std::uint8_t nic, Epoch epoch, std::uint64_t numb
     if (!gap_) sink_.journalled(epoch, number);
 }
 
-void SecondaryProxyImpl::note_client(SecondaryFlow& flow, const Packet& packet, std::uint64_t number)
+// A RST that our guest will not believe (RFC 5961) may come from anybody: it changes nothing.
+void SecondaryProxyImpl::note_client(SecondaryFlow& flow, const Packet& packet)
 {
-    if (packet.has(kTcpSyn)) flow.client_syn_number = number;
     if (packet.has(kTcpRst)) {
+        if (!flow.guest_ack || packet.seq != *flow.guest_ack) return;
         journal_bytes_ -= flow.journal.memory();
         flow.journal.clear();
         flow.closed = true;
@@ -107,11 +109,12 @@ void SecondaryProxyImpl::journal_input(const Waiting& input, const Packet& packe
     const std::uint32_t end = packet.seq + size;
     if (!packet.has(kTcpSyn) && flow->guest_ack && !seq_after(end, *flow->guest_ack)) return;
     if (flow->journal.has(packet.seq, end)) return;
-    if (journal_bytes_ + memory(input.frame) > options_.journal_bytes_max) {
+    Reinjector::Entry entry{input.number, input.epoch, packet.seq, end, input.frame};
+    if (journal_bytes_ + memory(input.frame) > options_.journal_bytes_max || flow->journal.full(entry)) {
         ++stats_.dropped_overflow;
         return not_journalled(input.epoch);
     }
-    flow->journal.add({input.number, input.epoch, packet.seq, end, input.frame}, now, options_.reinject_interval);
+    flow->journal.add(std::move(entry), now, options_.reinject_interval);
     journal_bytes_ += memory(input.frame);
     next_reinject_ = std::min(next_reinject_, flow->journal.due());
 }
@@ -122,7 +125,7 @@ void SecondaryProxyImpl::deliver(const Waiting& input, Time now)
     SecondaryFlow* flow = nullptr;
     if (packet.kind == PacketKind::tcp) {
         flow = flow_of(key_from_peer(input.nic, packet), now);
-        if (flow != nullptr) note_client(*flow, packet, input.number);
+        if (flow != nullptr) note_client(*flow, packet);
         journal_input(input, packet, flow, now);
     }
     FramePtr frame = to_guest_numbers(flow, input.frame);
@@ -252,10 +255,13 @@ void SecondaryProxyImpl::tick(Time now)
     next_reinject_ = kNever;
     if (broken(Breakage::journal_forgotten)) return;
     for (SecondaryFlow& flow : flows_) {
-        if (flow.journal.due() <= now)
-            stats_.reinjected += flow.journal.inject(now, [&](const Reinjector::Entry& entry) {
+        if (flow.journal.due() <= now) {
+            journal_bytes_ -= flow.journal.memory();
+            stats_.reinjected += flow.journal.inject(now, guest_heard_, [&](const Reinjector::Entry& entry) {
                 sink_.to_guest(flow.key.nic, to_guest_numbers(&flow, entry.frame));
             });
+            journal_bytes_ += flow.journal.memory();
+        }
         next_reinject_ = std::min(next_reinject_, flow.journal.due());
     }
 }

@@ -23,7 +23,7 @@ void SecondaryProxyImpl::raise_timestamps(SecondaryFlow& flow) const
 
 void SecondaryProxyImpl::take_over_flow(SecondaryFlow& flow, TakeOver& result) const
 {
-    if (flow.closed) return;
+    if (flow.closed && !flow.translated()) return;
     if (flow.learning) {
         result.half_open.push_back(*flow.learning);
         return;

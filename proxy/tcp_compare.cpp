@@ -26,8 +26,20 @@ void MirroredInput::confirmed(std::uint64_t number)
     while (!entries_.empty() && entries_.front().number <= number) entries_.pop_front();
 }
 
+void MirroredInput::missing(Epoch epoch, std::uint32_t seq_start)
+{
+    if (missing_ && seq_before(missing_->seq_start, seq_start)) seq_start = missing_->seq_start;
+    missing_ = {epoch, seq_start};
+}
+
+void MirroredInput::staged(Epoch epoch)
+{
+    if (missing_ && missing_->epoch < epoch) missing_.reset();
+}
+
 bool MirroredInput::covers(std::uint32_t ack) const
 {
+    if (missing_ && seq_before(missing_->seq_start, ack)) return false;
     for (const Entry& entry : entries_)
         if (seq_before(entry.seq_start, ack)) return false;
     return true;
@@ -53,7 +65,7 @@ void TcpCompare::note_own(const Packet& packet, Position end)
     if (packet.options.has_timestamp() && (!highest_timestamp_ || seq_after(packet.options.tsval, *highest_timestamp_)))
         highest_timestamp_ = packet.options.tsval;
     if (packet.has(kTcpFin)) fin_sent_ = true;
-    if (packet.has(kTcpRst)) closed_ = true;
+    closed_ = packet.has(kTcpRst);
     if (packet.has(kTcpAck) && !packet.has(kTcpSyn)) established_ = true;
 }
 
@@ -86,7 +98,7 @@ StreamSpan TcpCompare::own_syn(const Packet& packet, const FramePtr& frame, bool
         highest_timestamp_.reset();
         if (!peer_syn_) peer_ack_.reset();
         if (packet.has(kTcpAck))
-            input_.forget_before(client_syn_number_);
+            forget_input_before_syn(packet.ack);
         else
             input_.clear();
         syn_at_ = verified_;
@@ -97,6 +109,13 @@ StreamSpan TcpCompare::own_syn(const Packet& packet, const FramePtr& frame, bool
     note_own(packet, end);
     if (comparing && packet.payload_size() != 0 && !keep(mine_, packet, frame, start + 1)) return contradiction();
     return {start, end, false, false};
+}
+
+// Our guest answers a SYN: what was mirrored before it belongs to the connection before. Another SYN that came
+// meanwhile, with whatever number, says nothing.
+void TcpCompare::forget_input_before_syn(std::uint32_t ack)
+{
+    if (client_syn_ && client_syn_->seq_start + 1 == ack) input_.forget_before(client_syn_->number);
 }
 
 // Our guest repeated a byte differently: what it said first may match, this frame may not leave by that.
@@ -157,7 +176,7 @@ void TcpCompare::peer_syn(const Packet& packet)
 
 void TcpCompare::client_segment(const Packet& packet)
 {
-    if (packet.has(kTcpRst)) closed_ = true;
+    if (packet.has(kTcpRst) && guest_ack_ && packet.seq == *guest_ack_) closed_ = true;  // RFC 5961
     if (packet.has(kTcpFin)) fin_received_ = true;
     if (packet.has(kTcpSyn)) closed_ = fin_received_ = false;
 }
@@ -165,7 +184,7 @@ void TcpCompare::client_segment(const Packet& packet)
 void TcpCompare::mirrored(const Packet& packet, std::uint64_t number)
 {
     if (packet.sequence_size() == 0 || packet.has(kTcpRst)) return;
-    if (packet.has(kTcpSyn)) client_syn_number_ = number;
+    if (packet.has(kTcpSyn)) client_syn_ = MirroredInput::Entry{number, packet.seq};
     input_.add(number, packet.seq);
 }
 
@@ -207,10 +226,10 @@ bool TcpCompare::released(const StreamSpan& span) const
     return !span.foreign && !span.reset && known_ && span.end <= verified_;
 }
 
-bool TcpCompare::ack_covered(std::uint32_t ack, bool by_peer) const
+bool TcpCompare::ack_covered(std::uint32_t ack, bool by_peer, bool by_journal) const
 {
     if (by_peer && peer_ack_ && !seq_after(ack, *peer_ack_)) return true;
-    return input_.covers(ack);
+    return by_journal && input_.covers(ack);
 }
 
 bool TcpCompare::reset_matches(const StreamSpan& span, Epoch pending) const
@@ -235,6 +254,7 @@ void TcpCompare::seal(Epoch next)
 
 void TcpCompare::staged(Epoch epoch)
 {
+    input_.staged(epoch);
     if (!known_ || sealed_epoch_ == 0 || sealed_epoch_ > epoch) return;
     if (sealed_ > verified_) verified_ = sealed_;
     mine_.discard_below(verified_);

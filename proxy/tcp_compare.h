@@ -35,15 +35,29 @@ public:
     void forget_before(std::uint64_t number) { confirmed(number == 0 ? 0 : number - 1); }
     bool covers(std::uint32_t ack) const;
     bool empty() const { return entries_.empty(); }
-    void clear() { entries_.clear(); }
+    void clear()
+    {
+        entries_.clear();
+        missing_.reset();
+    }
+    // Bytes from `seq_start` on that our guest may still consume in `epoch` will not be mirrored in it: the first
+    // checkpoint after that epoch has them, nothing before.
+    void missing(Epoch epoch, std::uint32_t seq_start);
+    void staged(Epoch epoch);
 
-private:
-    static constexpr std::size_t kMax = 4096;
     struct Entry {
         std::uint64_t number;
         std::uint32_t seq_start;
     };
+
+private:
+    static constexpr std::size_t kMax = 4096;
+    struct Missing {
+        Epoch epoch;
+        std::uint32_t seq_start;
+    };
     std::deque<Entry> entries_;
+    std::optional<Missing> missing_;
 };
 
 // Where one frame of ours lies in the stream.
@@ -62,7 +76,7 @@ public:
     StreamSpan own_segment(const Packet& packet, const FramePtr& frame, bool queue_empty, bool comparing);
     // S's segment. A byte that contradicts what S said before counts as a difference.
     void peer_segment(const Packet& packet, const FramePtr& frame);
-    // The client's segment: numbers only.
+    // The client's segment: numbers only. Anybody can send one with these addresses: `closed` is a hint for eviction.
     void client_segment(const Packet& packet);
     // Client bytes were mirrored as `number`.
     void mirrored(const Packet& packet, std::uint64_t number);
@@ -72,8 +86,9 @@ public:
     Verdict compare(Epoch pending);
     bool released(const StreamSpan& span) const;  // S owns all of it
     // `by_peer`: S's guest runs the epoch that this ACK belongs to, so its own ACKs count. Otherwise only the journal
-    // does: what S's guest had before a cut is gone when the cut is applied.
-    bool ack_covered(std::uint32_t ack, bool by_peer) const;
+    // does: what S's guest had before a cut is gone when the cut is applied. `by_journal`: all of the connection's
+    // bytes were seen as such when they were mirrored.
+    bool ack_covered(std::uint32_t ack, bool by_peer, bool by_journal) const;
     bool reset_matches(const StreamSpan& span, Epoch pending) const;
 
     // Everything our guest has sent is S's from now on (output flows, or a frame was released by STAGED).
@@ -87,6 +102,7 @@ public:
     const MirroredInput& input() const { return input_; }
     std::size_t peer_memory() const { return theirs_.memory(); }
     bool known() const { return known_; }
+    const std::optional<std::uint32_t>& guest_ack() const { return guest_ack_; }
     bool closed() const { return closed_; }
     bool established() const { return established_; }
     bool finished() const { return fin_sent_ && fin_received_; }
@@ -102,6 +118,7 @@ private:
     bool keep(StreamWindow& window, const Packet& packet, const FramePtr& frame, Position start);
     Verdict compare_syn(Position limit);
     StreamSpan contradiction();
+    void forget_input_before_syn(std::uint32_t ack);
     void peer_syn(const Packet& packet);
 
     bool known_ = false;     // the prefix has a place
@@ -121,7 +138,7 @@ private:
     std::optional<std::uint32_t> peer_ack_;
     std::optional<std::uint32_t> guest_ack_;
     std::optional<std::uint32_t> highest_timestamp_;
-    std::uint64_t client_syn_number_ = 0;
+    std::optional<MirroredInput::Entry> client_syn_;
     std::uint64_t compared_bytes_ = 0;
     StreamWindow mine_, theirs_;
     MirroredInput input_;

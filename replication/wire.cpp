@@ -44,7 +44,6 @@ bool is_greeting(FrameType type)
 template <std::size_t N>
 void append(Bytes& out, const std::array<std::uint8_t, N>& prefix, ByteView bytes)
 {
-    out.reserve(out.size() + N + bytes.size());
     out.insert(out.end(), prefix.begin(), prefix.end());
     out.insert(out.end(), bytes.begin(), bytes.end());
 }

@@ -96,6 +96,13 @@ FramePtr raw_ethernet(bool from_guest, std::uint16_t type, const Bytes& payload)
     return make_frame(std::move(bytes));
 }
 
+FramePtr fragment(const FramePtr& ipv4)
+{
+    Bytes bytes = ipv4->bytes;
+    bytes[kVnetHeaderSize + kEthernetHeaderSize + 6] |= 0x20;
+    return make_frame(std::move(bytes));
+}
+
 FramePtr padded(const FramePtr& frame, std::size_t ethernet_size)
 {
     Bytes bytes = frame->bytes;

@@ -49,6 +49,7 @@ FramePtr udp(bool from_guest, std::uint16_t guest_port, std::uint16_t peer_port,
 FramePtr icmp_echo(bool from_guest, bool reply, std::uint16_t id, std::uint16_t sequence, std::uint8_t ttl = 64);
 FramePtr arp(bool from_guest, bool reply, std::uint32_t sender_ip, std::uint32_t target_ip);
 FramePtr raw_ethernet(bool from_guest, std::uint16_t type, const Bytes& payload);
+FramePtr fragment(const FramePtr& ipv4);  // as the first of several
 FramePtr padded(const FramePtr& frame, std::size_t ethernet_size);
 FramePtr with_partial_checksum(const FramePtr& frame);  // as a guest with checksum offload sends it
 

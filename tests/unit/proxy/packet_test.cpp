@@ -139,5 +139,17 @@ TEST(Packet, MutatedFramesNeverLeaveTheBuffer)
     }
 }
 
+TEST(Packet, ABadOptionEndsTheListAndNotTheSegment)
+{
+    Bytes bytes = tcp({.seq = 7, .data = "abc", .timestamp = {{100, 200}}, .mss = 1460})->bytes;
+    const std::size_t options = parse_packet(bytes).l4 + 20;
+    bytes[options + 1] = 1;  // a length below its own header
+    const Packet packet = parse_packet(bytes);
+    EXPECT_EQ(packet.kind, PacketKind::tcp);
+    EXPECT_EQ(packet.seq, 7u);
+    EXPECT_EQ(packet.payload_size(), 3u);
+    EXPECT_FALSE(packet.options.has_timestamp());
+}
+
 }  // namespace
 }  // namespace colo::proxy::test

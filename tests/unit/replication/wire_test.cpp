@@ -188,6 +188,20 @@ Bytes control_stream(FrameWriter& writer)
     return stream;
 }
 
+TEST(WireFrame, ABackedUpChannelIsNotCopiedForEachFrame)
+{
+    FrameWriter writer(ChannelKind::proxy, 7);
+    const Bytes frame(1500, 1);
+    Bytes out;
+    int moved = 0;
+    for (std::uint64_t number = 1; number <= 4000; ++number) {
+        const std::size_t capacity = out.capacity();
+        writer.append_input(out, 0, 1, number, frame);
+        if (out.capacity() != capacity) ++moved;
+    }
+    EXPECT_LT(moved, 64);
+}
+
 TEST(WireFrame, ArbitraryPiecesGiveTheSameFrames)
 {
     FrameWriter writer(ChannelKind::control, 42);
