@@ -4,6 +4,7 @@
 #include "colo/config_fields.h"
 #include "colo/config_reader.h"
 #include "colo/config_text.h"
+#include "core/run_directory.h"
 
 #include <algorithm>
 #include <cerrno>
@@ -119,7 +120,7 @@ void check_guest(const GuestConfig& g, Reader& reader)
 
 void fill_defaults(Config& c)
 {
-    if (c.qmp.socket.empty()) c.qmp.socket = "/run/colo/" + c.domain.name + "/qmp.sock";
+    if (c.qmp.socket.empty()) c.qmp.socket = control_socket(kRunDirectory, c.domain.name);
     if (c.state.directory.empty()) c.state.directory = "/var/lib/colo/" + c.domain.name;
 }
 

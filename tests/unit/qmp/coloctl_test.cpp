@@ -2,6 +2,7 @@
 
 // The real coloctl against the real commands over a fake daemon.
 
+#include "colo/config.h"
 #include "colo/handlers/control.h"
 #include "fake_service.h"
 #include "live_server.h"
@@ -12,6 +13,7 @@
 
 #include <array>
 #include <cstdio>
+#include <filesystem>
 
 namespace colo::test {
 namespace {
@@ -78,11 +80,23 @@ class ColoctlTest : public ::testing::Test {
 protected:
     Outcome ctl(const std::string& arguments)
     {
-        return shell(std::string("NO_COLOR=1 " COLOCTL " --run-directory ") + directory_.path() + " " + arguments);
+        return shell(std::string("NO_COLOR=1 '" COLOCTL "' --run-directory '") + directory_.path() + "' " + arguments);
     }
+    // Where a daemon without a setting of its own puts its socket, below the directory of this test.
+    std::string socket_of(const std::string& domain)
+    {
+        std::vector<ConfigProblem> problems;
+        const std::string usual =
+            parse_config("[domain]\nname = \"" + domain + "\"\n", "test", {}, problems).qmp.socket;
+        EXPECT_THAT(usual, StartsWith("/run/colo/"));
+        const std::string path = directory_.file(usual.substr(std::string("/run/colo/").size()));
+        std::filesystem::create_directories(std::filesystem::path(path).parent_path());
+        return path;
+    }
+    void dead_socket(const std::string& domain) { std::fclose(std::fopen(socket_of(domain).c_str(), "w")); }
     std::unique_ptr<Daemon> daemon(const std::string& domain)
     {
-        auto result = std::make_unique<Daemon>(directory_.file(domain + ".qmp"), domain);
+        auto result = std::make_unique<Daemon>(socket_of(domain), domain);
         EXPECT_TRUE(result->live.started());
         return result;
     }
@@ -142,7 +156,7 @@ TEST_F(ColoctlTest, StatusIsOneLineADomain)
     EXPECT_THAT(ctl("status web2").out, HasSubstr("peer says"));
 
     web1.reset();
-    std::fclose(std::fopen(directory_.file("web1.qmp").c_str(), "w"));
+    dead_socket("web1");
     outcome = ctl("status");
     EXPECT_EQ(outcome.status, 3);
     EXPECT_THAT(outcome.out, HasSubstr("unreachable"));
@@ -152,7 +166,7 @@ TEST_F(ColoctlTest, StatusIsOneLineADomain)
 TEST_F(ColoctlTest, StatusAsJson)
 {
     auto web1 = daemon("web1");
-    std::fclose(std::fopen(directory_.file("dead.qmp").c_str(), "w"));
+    dead_socket("dead");
     const Outcome outcome = ctl("-o json status");
     EXPECT_EQ(outcome.status, 3);
     const auto value = qmp::parse_json(outcome.out);
@@ -228,7 +242,7 @@ TEST_F(ColoctlTest, FailoverAndUnprotect)
     web1->live.run([&] { web1->service.report.state = schema::ProtectionState::unprotected; });
     EXPECT_EQ(ctl("failover web1").status, 0);
     EXPECT_EQ(ctl("failover web1 --accept-data-loss").status, 0);
-    EXPECT_EQ(ctl("-s " + directory_.file("web1.qmp") + " unprotect").status, 0);
+    EXPECT_EQ(ctl("-s '" + socket_of("web1") + "' unprotect").status, 0);
     EXPECT_THAT(web1->live.run([&] { return web1->service.take_calls(); }),
                 ::testing::ElementsAre("failover", "failover accept-data-loss", "unprotect"));
     web1->live.run([&] { web1->service.report.state = schema::ProtectionState::failing_over; });
@@ -242,8 +256,8 @@ TEST_F(ColoctlTest, RawCommandsAndEvents)
     auto web1 = daemon("web1");
     EXPECT_EQ(ctl("qmp web1 query-name").out, "{\n  \"name\": \"web1\"\n}\n");
     EXPECT_EQ(ctl("qmp web1 migrate-set-parameters '{\"x-checkpoint-delay\": 500}'").status, 0);
-    EXPECT_EQ(ctl("-s " + directory_.file("web1.qmp") + " qmp query-status").status, 0);
-    EXPECT_EQ(ctl("-s " + directory_.file("web1.qmp") + " qmp migrate-set-parameters '{\"max-bandwidth\": 5}'").status,
+    EXPECT_EQ(ctl("-s '" + socket_of("web1") + "' qmp query-status").status, 0);
+    EXPECT_EQ(ctl("-s '" + socket_of("web1") + "' qmp migrate-set-parameters '{\"max-bandwidth\": 5}'").status,
               0);
     Outcome outcome = ctl("qmp web1 nope");
     EXPECT_EQ(outcome.status, 1);
