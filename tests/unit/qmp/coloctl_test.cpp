@@ -251,6 +251,59 @@ TEST_F(ColoctlTest, FailoverAndUnprotect)
     EXPECT_THAT(outcome.out, HasSubstr("still failing-over"));
 }
 
+// The command was accepted; what became of it is in the report. Nobody waits five minutes to be told nothing.
+TEST_F(ColoctlTest, FailoverThatFailsLaterSaysWhy)
+{
+    auto web1 = daemon("web1");
+    web1->live.run([&] {
+        web1->service.report.state = schema::ProtectionState::waiting;
+        web1->service.report.operator_command = {"x-colo-failover", false, "the primary takes over at the same time"};
+    });
+    Outcome outcome = ctl("failover web1");
+    EXPECT_EQ(outcome.status, 1);
+    EXPECT_EQ(outcome.out, "coloctl: web1: the primary takes over at the same time\n");
+
+    web1->live.run([&] {
+        web1->service.report.state = schema::ProtectionState::stopped;
+        web1->service.report.reason = "the guest was lost";
+        web1->service.report.operator_command.reset();
+    });
+    outcome = ctl("failover web1");
+    EXPECT_EQ(outcome.status, 1);
+    EXPECT_THAT(outcome.out, HasSubstr("the guest was lost"));
+
+    web1->live.run([&] {
+        web1->service.report.state = schema::ProtectionState::peer_lost;
+        web1->service.report.reason = "no answer of the arbiter";
+        web1->service.report.operator_command = {"x-colo-failover", true, {}};
+    });
+    outcome = ctl("failover web1 --wait 0.1");
+    EXPECT_EQ(outcome.status, 1);
+    EXPECT_THAT(outcome.out, HasSubstr("still peer-lost (no answer of the arbiter)"));
+}
+
+TEST_F(ColoctlTest, UnprotectOnTheSecondaryEndsWhenItHasResigned)
+{
+    auto web1 = daemon("web1");
+    web1->live.run([&] {
+        web1->service.report.role = schema::DomainRole::secondary;
+        web1->service.report.state = schema::ProtectionState::waiting;
+        web1->service.report.operator_command = {"x-colo-unprotect", false, {}};
+    });
+    const Outcome outcome = ctl("unprotect web1");
+    EXPECT_EQ(outcome.status, 0) << outcome.out;
+    EXPECT_THAT(outcome.out, HasSubstr("web1: secondary waiting"));
+}
+
+TEST_F(ColoctlTest, APeerWhoseStateIsNotKnownIsNotGivenOne)
+{
+    auto web1 = daemon("web1");
+    web1->live.run([&] { web1->service.report.remote->state.reset(); });
+    EXPECT_THAT(ctl("status").out, HasSubstr("10.0.0.2:7777 (secondary, no session)"));
+    web1->live.run([&] { web1->service.report.remote->healthy = false; });
+    EXPECT_THAT(ctl("status").out, HasSubstr("10.0.0.2:7777 (secondary, silent)"));
+}
+
 TEST_F(ColoctlTest, RawCommandsAndEvents)
 {
     auto web1 = daemon("web1");
