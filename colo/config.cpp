@@ -4,6 +4,7 @@
 #include "colo/config_fields.h"
 #include "colo/config_reader.h"
 #include "colo/config_text.h"
+#include "core/run_directory.h"
 
 #include <algorithm>
 #include <cerrno>
@@ -38,6 +39,11 @@ void check_times(const Config& c, Reader& reader)
         reader.complain("heartbeat.progress_timeout_ms", text("heartbeat.progress_timeout_ms", h.progress_timeout_ms) +
                                                              " must not be less than " +
                                                              text("heartbeat.loss_ms", h.loss_ms));
+    else if (c.replication.pause_limit_ms >= h.progress_timeout_ms)
+        reader.complain("replication.pause_limit_ms",
+                        text("replication.pause_limit_ms", c.replication.pause_limit_ms) + " must be less than " +
+                            text("heartbeat.progress_timeout_ms", h.progress_timeout_ms) +
+                            ", or a guest that is paused for long is taken for one that stands still");
     if (c.proxy.hold_min_ms > c.proxy.hold_max_ms)
         reader.complain("proxy.hold_min_ms", text("proxy.hold_min_ms", c.proxy.hold_min_ms) + " must not exceed " +
                                                  text("proxy.hold_max_ms", c.proxy.hold_max_ms));
@@ -108,10 +114,31 @@ void check_arbiter(const Config& c, Reader& reader)
         reader.complain(
             "arbiter.directory",
             "arbiter.directory must not be state.directory: the one is shared by both hosts, the other must not be");
+    // The default is not a contradiction: the printed configuration has every setting, this one included.
+    if (a.kind != ArbiterKind::command && a.fence_delay_ms != ArbiterConfig{}.fence_delay_ms)
+        reader.complain("arbiter.fence_delay_ms", "arbiter.fence_delay_ms (" + std::to_string(a.fence_delay_ms) +
+                                                      ") contradicts arbiter.kind: only kind = \"command\" waits for it");
 }
 
+void check_peer(const Config& c, Reader& reader)
+{
+    if (!c.peer.address.empty() && c.peer.address == c.replication.listen)
+        reader.complain("peer.address", "peer.address is this host's own replication.listen (" + c.peer.address +
+                                            "): it names the other host");
+}
+
+// What the daemon would refuse when it makes the guest (qemu/options.cpp), said with file and line.
 void check_guest(const GuestConfig& g, Reader& reader)
 {
+    constexpr std::string_view kMachines = "pc-i440fx-";
+    if (!g.machine.starts_with(kMachines) || g.machine.size() == kMachines.size())
+        reader.complain("guest.machine", "guest.machine = \"" + g.machine +
+                                             "\" must be a versioned pc-i440fx-... (\"pc\" differs between QEMU versions)");
+    // Features may follow: "host,-avx".
+    const std::string model = g.cpu.substr(0, g.cpu.find(','));
+    if (model == "host" || model == "max")
+        reader.complain("guest.cpu", "guest.cpu = \"" + g.cpu +
+                                         "\" must be a named model: \"host\" and \"max\" differ between hosts");
     constexpr std::size_t kKernelCommandLineMax = 2047;
     if (g.append.size() > kKernelCommandLineMax)
         reader.complain("guest.append", "guest.append is longer than the 2047 characters that Linux takes");
@@ -119,7 +146,7 @@ void check_guest(const GuestConfig& g, Reader& reader)
 
 void fill_defaults(Config& c)
 {
-    if (c.qmp.socket.empty()) c.qmp.socket = "/run/colo/" + c.domain.name + "/qmp.sock";
+    if (c.qmp.socket.empty()) c.qmp.socket = control_socket(kRunDirectory, c.domain.name);
     if (c.state.directory.empty()) c.state.directory = "/var/lib/colo/" + c.domain.name;
 }
 
@@ -155,6 +182,7 @@ Config parse_config(std::string_view toml, const std::string& file, const std::v
     check_nics(result.nics, reader);
     check_paths(result.heartbeat.paths, reader);
     check_arbiter(result, reader);
+    check_peer(result, reader);
     check_guest(result.guest, reader);
     sort_problems(problems);
     return result;
@@ -200,6 +228,7 @@ NodeConfig node_config(const Config& c)
     n.fence_delay = ms(c.arbiter.fence_delay_ms);
     n.link_penalty = ms(c.arbiter.link_penalty_ms);
     n.allow_buffered = c.replication.mode != ModeSetting::lock_step;
+    n.always_buffered = c.replication.mode == ModeSetting::buffered;
     return n;
 }
 

@@ -61,6 +61,9 @@ inline constexpr Name<CompressionSetting> kCompressions[] = {
 inline constexpr Name<ArbiterKind> kArbiters[] = {
     {"manual", ArbiterKind::manual}, {"command", ArbiterKind::command}, {"lock", ArbiterKind::lock}};
 
+// What the embedded guest takes as well (qemu/options.cpp): less holds no kernel with its initrd.
+inline constexpr std::uint64_t kGuestMemoryMinMib = 32;
+
 inline constexpr std::string_view kDisksComeLater =
     "disks come later: this version replicates memory, CPU and devices only";
 
@@ -69,7 +72,7 @@ void visit_guest(Visitor& v, Target& guest)
 {
     v.section("guest", "The virtual machine. Both hosts must describe the same one.");
     v.choice(ChoiceSpec{"type", false, "What runs the guest."}, guest.type, std::span(kGuestTypes));
-    v.number(NumberSpec{"memory_mib", 16, 1u << 20, "Guest RAM. A secondary needs about three times as much free."},
+    v.number(NumberSpec{"memory_mib", kGuestMemoryMinMib, 1u << 20, "Guest RAM. A secondary needs about three times as much free."},
              guest.memory_mib);
     v.number(NumberSpec{"vcpus", 1, 64, "Virtual CPUs."}, guest.vcpus);
     v.text(TextSpec{"kernel", TextKind::path, true, "Linux kernel image, the same content on both hosts."},
@@ -77,9 +80,9 @@ void visit_guest(Visitor& v, Target& guest)
     v.text(TextSpec{"initrd", TextKind::path, false, "Initial RAM disk, the same content on both hosts."},
            guest.initrd);
     v.text(TextSpec{"append", TextKind::free, false, "Kernel command line."}, guest.append);
-    v.text(TextSpec{"machine", TextKind::name, true, "QEMU machine type; a versioned one, so that both hosts agree."},
+    v.text(TextSpec{"machine", TextKind::name, true, "QEMU machine type, `pc-i440fx-VERSION`; versioned, so that both hosts agree."},
            guest.machine);
-    v.text(TextSpec{"cpu", TextKind::free, true, "QEMU CPU model; not `host` unless the CPUs are equal."}, guest.cpu);
+    v.text(TextSpec{"cpu", TextKind::free, true, "QEMU CPU model by name; not `host` or `max`, which differ between hosts."}, guest.cpu);
     v.choice(ChoiceSpec{"accelerator", false, "`auto`: KVM where a self-test proves that it runs the guest, else TCG."},
              guest.accelerator, std::span(kAccelerators));
     v.choice(
@@ -132,7 +135,7 @@ void visit_replication(Visitor& v, Target& replication)
     v.number(NumberSpec{"checkpoint_interval_min_ms", 1, 60'000, "Shortest time between two checkpoints in lock-step."},
              replication.checkpoint_interval_min_ms);
     v.number(
-        NumberSpec{"pause_limit_ms", 5, 60'000, "A cut that holds the guest longer is aborted and the guest resumed."},
+        NumberSpec{"pause_limit_ms", 5, 60'000, "A cut that holds the guest longer is aborted and the guest resumed. Below `heartbeat.progress_timeout_ms`."},
         replication.pause_limit_ms);
     v.number(NumberSpec{"transfer_deadline_ms", 100, 600'000, "From the cut until every byte was sent."},
              replication.transfer_deadline_ms);
@@ -224,7 +227,7 @@ void visit_arbiter(Visitor& v, Target& arbiter)
                  "run; anything else: not known, asked again. Gets COLO_DOMAIN, COLO_UUID, COLO_GENERATION, COLO_ROLE, "
                  "COLO_PEER."},
         arbiter.command);
-    v.number(NumberSpec{"fence_delay_ms", 0, 60'000, "`command`: head start of the primary, so that not both shoot."},
+    v.number(NumberSpec{"fence_delay_ms", 0, 60'000, "`command` alone: head start of the primary, so that not both shoot."},
              arbiter.fence_delay_ms);
     v.number(NumberSpec{"timeout_ms", 100, 600'000, "Longest single request; then the answer counts as not known."},
              arbiter.timeout_ms);
@@ -244,7 +247,7 @@ void visit_config(Visitor& v, Target& config)
     visit_nics(v, config.nics);
     v.section("peer", "The other host.");
     v.text(TextSpec{"address", TextKind::tcp_uri, false,
-                    "`tcp:HOST:PORT` of the peer's `replication.listen`. Empty: `coloctl protect` names it."},
+                    "`tcp:HOST:PORT` of the peer's `replication.listen`, not of our own. Empty: `coloctl protect` names it."},
            config.peer.address);
     visit_replication(v, config.replication);
     visit_proxy(v, config.proxy);

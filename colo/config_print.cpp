@@ -109,7 +109,8 @@ struct Reference {
     }
 };
 
-constexpr std::string_view kIntroduction = R"(# Configuration of a domain
+constexpr std::string_view kIntroduction = R"(<!-- SPDX-License-Identifier: Apache-2.0 -->
+# Configuration of a domain
 
 One TOML file per domain and host, by custom `/etc/colo/NAME.toml`; `docs/example-domain.toml` is one to start from.
 `colod --check-config FILE` reads it, reports everything that is wrong with file, line, column and reason, and touches

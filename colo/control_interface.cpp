@@ -5,6 +5,7 @@
 #include "colo/handlers/control.h"
 #include "qmp/server.h"
 
+#include <algorithm>
 #include <bit>
 #include <filesystem>
 
@@ -29,7 +30,7 @@ void act_on(const MigrationSettings& settings, const schema::MigrateSetParameter
     const schema::MigrationParameters& p = settings.parameters();
     const auto ms = [](std::uint64_t value) { return Duration{static_cast<std::int64_t>(value) * 1000}; };
     if (changed.x_checkpoint_delay) daemon.set_checkpoint_interval(ms(*p.x_checkpoint_delay));
-    if (changed.downtime_limit) daemon.set_pause_bound(ms(*p.downtime_limit));
+    if (changed.downtime_limit) daemon.set_pause_bound(pause_bound_of(*p.downtime_limit));
     if (changed.xbzrle_cache_size) daemon.set_delta_cache(*p.xbzrle_cache_size);
     if (changed.max_bandwidth) daemon.set_bandwidth(*p.max_bandwidth);
     if (changed.multifd_compression || changed.multifd_zstd_level || changed.multifd_zlib_level) {
@@ -70,6 +71,12 @@ Result<void> seed(MigrationSettings& settings, const Config& config)
 }
 
 }  // namespace
+
+Duration pause_bound_of(std::uint64_t downtime_limit_ms)
+{
+    constexpr std::uint64_t kLeastMs = 5;   // of replication.pause_limit_ms
+    return Duration{static_cast<std::int64_t>(std::max(downtime_limit_ms, kLeastMs)) * 1000};
+}
 
 struct ControlInterface::Parts {
     Parts(boost::asio::io_context& io, const Config& config, Daemon& daemon)

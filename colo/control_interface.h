@@ -6,7 +6,9 @@
 #include "colo/config.h"
 #include "colo/service.h"
 #include "core/error.h"
+#include "core/types.h"
 
+#include <cstdint>
 #include <functional>
 #include <memory>
 
@@ -17,6 +19,10 @@ class io_context;
 namespace colo {
 
 class Daemon;
+
+// What the parameter downtime-limit does. Any value is stored, but a bound that no cut can keep would end protection: every
+// cut would be aborted. So the effect is the least that the configuration takes, too.
+Duration pause_bound_of(std::uint64_t downtime_limit_ms);
 
 class ControlInterface {
 public:

@@ -41,6 +41,9 @@ namespace colo {
 
 class ControlInterface;   // colo/control_interface.h: QMP server and handlers around this Service
 
+// Begins the warning about a primary that was overtaken and does not know it yet.
+inline constexpr const char* kOldPrimary = "an old primary still talks";
+
 struct DaemonOptions {
     Config config;
     StartIntent intent = StartIntent::primary;
@@ -161,13 +164,14 @@ private:
     void port_failed(std::uint8_t nic, bool wire, const Error& why) override;
 
     // ---- answers to the operator
-    void answer_operator(Result<void> result);
+    void answer_operator(const Result<void>& result);
+    void note_failover(Generation generation);
     void with_guest(std::function<Result<void>(replication::Guest&, Deadline)> work, Duration bound, Done done);
 
     DaemonOptions options_;
     const Config& config_;
     boost::asio::io_context io_;
-    boost::asio::steady_timer node_timer_, progress_timer_, end_timer_;
+    boost::asio::steady_timer node_timer_, progress_timer_, end_timer_, operator_timer_;
     boost::asio::signal_set signals_;
 
     std::unique_ptr<StateDirectory> state_directory_;
@@ -201,6 +205,7 @@ private:
     bool powered_off_ = false;
     bool pumping_ = false;
     bool quitting_ = false, ending_ = false;
+    bool incoming_failed_ = false;          // since listening began: migrate-incoming may be given again
     int exit_status_ = 0;
     bool carrier_ = true;
     std::uint64_t last_proxy_progress_ = 0;
@@ -214,13 +219,15 @@ private:
     std::vector<std::string> warnings_;
     std::string mode_reason_;
     Time session_begun_{}, setup_done_{}, session_ended_{}, loss_noticed_{};
+    std::optional<Duration> loss_detection_;   // from the peer's last beat to loss_noticed_
     std::uint64_t first_copy_sent_ = 0, first_copy_left_ = 0;
     std::optional<schema::FailoverReport> last_failover_;
     std::string last_peer_text_;
     replication::Compression compression_ = replication::Compression::none;
     int compression_level_ = 1;
     std::uint64_t bandwidth_ = 0, delta_cache_ = 0;
-    std::list<Done> operator_waiting_;
+    Done operator_waiting_;                                  // x-colo-unprotect; empty: nobody
+    std::optional<schema::OperatorCommand> operator_command_;
     std::list<std::pair<Epoch, Done>> checkpoint_waiting_;   // STAGED of at least this epoch
 };
 

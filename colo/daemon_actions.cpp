@@ -110,6 +110,9 @@ void Daemon::on(const action::OpenSession& a)
 {
     session_ = a.session;
     checkpoints_.clear();
+    last_peer_text_.clear();
+    // What an old primary did is over once a copy follows again; a port that failed stays failed.
+    std::erase_if(warnings_, [](const std::string& text) { return text.starts_with(kOldPrimary); });
     session_begun_ = now();
     setup_done_ = now();
     log::set_peer(peer_);
@@ -185,6 +188,11 @@ void Daemon::on(const action::CloseSession& a)
 {
     spdlog::info("session closed: {}", a.why);
     loss_noticed_ = now();
+    loss_detection_.reset();
+    const HeartbeatStatus beats = heartbeat_->status();
+    for (std::size_t i = 0; i < beats.path_count; ++i)
+        if (const HeartbeatPathStatus& path = beats.paths[i]; path.heard)
+            loss_detection_ = std::min(loss_detection_.value_or(Duration::max()), loss_noticed_ - path.last_beat);
     session_ended_ = now();
     const Time last_answer = heartbeat_->close_session();
     drop_channels(kCloseFlush);
@@ -203,14 +211,7 @@ void Daemon::on(const action::SetOutput& a)
     const auto output = static_cast<proxy::PrimaryProxy::Output>(a.output);
     if (output == proxy::PrimaryProxy::Output::frozen) runtime_->freeze();
     runtime_->set_output(output, a.generation);
-    if (output != proxy::PrimaryProxy::Output::flow || a.generation == 0 || loss_noticed_.us == 0) return;
-    schema::FailoverReport report;
-    report.time_ms = std::chrono::duration_cast<std::chrono::milliseconds>(std::chrono::system_clock::now().time_since_epoch()).count();
-    report.cause = protection_reason_;
-    report.generation = a.generation;
-    report.duration_us = static_cast<std::uint64_t>((now() - loss_noticed_).count());
-    last_failover_ = report;
-    loss_noticed_ = {};
+    if (output == proxy::PrimaryProxy::Output::flow && a.generation != 0) note_failover(a.generation);
 }
 
 // The waits that are about this host, not about the protocol: both sides of a fence command must not shoot each other, and
@@ -281,16 +282,7 @@ void Daemon::on(const action::GoLive& a)
         if (result && power == replication::PowerState::running && !guest_->running()) result = guest_->resume(now() + kGuestCall);
         if (result) (void)failpoint::pass("s-after-live", guest_->device_model_pid());
         post([this, result, generation] {
-            if (result && loss_noticed_.us != 0) {
-                schema::FailoverReport report;
-                report.time_ms = std::chrono::duration_cast<std::chrono::milliseconds>(std::chrono::system_clock::now().time_since_epoch()).count();
-                report.cause = protection_reason_;
-                report.generation = generation;
-                report.duration_us = static_cast<std::uint64_t>((now() - loss_noticed_).count());
-                last_failover_ = report;
-                spdlog::info("live {} us after the loss was noticed, generation {}", report.duration_us, generation);
-                loss_noticed_ = {};
-            }
+            if (result) note_failover(generation);
             feed([&](Node& node) { node.went_live(result, now()); });
         });
     });
@@ -350,8 +342,10 @@ void Daemon::on(const action::SessionFailed& a)
     if (!control_) return;
     if (node_->status().role == Role::primary)
         control_->observer().outgoing(TransferPhase::failed, a.reason);
-    else
+    else {
+        incoming_failed_ = true;
         control_->observer().incoming(TransferPhase::failed, a.reason);
+    }
 }
 
 void Daemon::on(const action::OperatorDone& a) { answer_operator(a.result); }
@@ -363,10 +357,30 @@ void Daemon::on(const action::ModeChanged& a)
     if (control_) control_->observer().state_changed();
 }
 
-void Daemon::answer_operator(Result<void> result)
+void Daemon::answer_operator(const Result<void>& result)
 {
-    auto waiting = std::exchange(operator_waiting_, {});
-    for (Done& done : waiting) done(result);
+    if (operator_command_ && operator_command_->pending) {
+        operator_command_->pending = false;
+        if (!result) operator_command_->error = result.error().text;
+        spdlog::info("{}: {}", operator_command_->command, result ? "done" : result.error().text);
+    }
+    operator_timer_.cancel();
+    if (const Done done = std::exchange(operator_waiting_, nullptr)) done(result);
+}
+
+// This side's output flows on its own after a loss.
+void Daemon::note_failover(Generation generation)
+{
+    if (loss_noticed_.us == 0) return;
+    schema::FailoverReport report;
+    report.time_ms = std::chrono::duration_cast<std::chrono::milliseconds>(std::chrono::system_clock::now().time_since_epoch()).count();
+    report.cause = protection_reason_;
+    report.generation = generation;
+    report.duration_us = static_cast<std::uint64_t>((now() - loss_noticed_).count());
+    if (loss_detection_) report.detection_us = static_cast<std::uint64_t>(std::max<std::int64_t>(loss_detection_->count(), 0));
+    last_failover_ = report;
+    spdlog::info("live {} us after the loss was noticed, generation {}", report.duration_us, report.generation);
+    loss_noticed_ = {};
 }
 
 }  // namespace colo

@@ -5,6 +5,7 @@
 #include "core/clock.h"
 
 #include <algorithm>
+#include <chrono>
 #include <csignal>
 
 namespace colo {
@@ -13,6 +14,8 @@ namespace {
 constexpr Duration kGuestCall{2'000'000};
 constexpr Duration kDeviceState{10'000'000};
 constexpr std::size_t kWaitingMax = 64;
+// Shorter than what coloctl waits for one answer: it shall show our reason, not that there was none.
+constexpr std::chrono::seconds kOperatorAnswer{4};
 
 }  // namespace
 
@@ -80,13 +83,15 @@ void Daemon::quit()
 
 void Daemon::migrate_incoming(const std::string& uri, Done done)
 {
-    if (listener_) return done(make_error(Errc::refused, "The incoming migration has already been started"));
+    if (listener_ && !incoming_failed_) return done(make_error(Errc::refused, "The incoming migration has already been started"));
+    listener_.reset();   // first: the new one may want the same port; a moment's wait, and no session is there to suffer
     auto listener = SessionListener::open(uri, [this](SessionChannels channels) {
         auto shared = std::make_shared<SessionChannels>(std::move(channels));
         post([this, shared] { arrived(std::move(*shared)); });
     });
     if (!listener) return done(listener.error());
     listener_ = std::move(*listener);
+    incoming_failed_ = false;
     done({});
 }
 
@@ -151,9 +156,11 @@ TransferFacts Daemon::transfer() const
 
 void Daemon::lost_heartbeat(Done done)
 {
-    if (operator_waiting_.size() >= kWaitingMax) return done(make_error(Errc::limit, "too many commands wait for the same decision"));
     Result<void> accepted;
-    feed([&](Node& node) { accepted = node.lost_heartbeat(now()); });
+    feed([&](Node& node) {
+        accepted = node.lost_heartbeat(now());
+        if (accepted) operator_command_ = schema::OperatorCommand{"x-colo-lost-heartbeat", true, {}};
+    });
     if (accepted && control_) control_->observer().colo_failover_started();
     done(accepted);
 }
@@ -161,7 +168,10 @@ void Daemon::lost_heartbeat(Done done)
 void Daemon::failover(bool accept_data_loss, Done done)
 {
     Result<void> accepted;
-    feed([&](Node& node) { accepted = node.failover(accept_data_loss, now()); });
+    feed([&](Node& node) {
+        accepted = node.failover(accept_data_loss, now());
+        if (accepted) operator_command_ = schema::OperatorCommand{"x-colo-failover", true, {}};
+    });
     if (!accepted) return done(accepted);
     if (control_) control_->observer().colo_failover_started();
     done({});
@@ -169,14 +179,24 @@ void Daemon::failover(bool accept_data_loss, Done done)
 
 void Daemon::unprotect(Done done)
 {
-    if (operator_waiting_.size() >= kWaitingMax) return done(make_error(Errc::limit, "too many commands wait for the same decision"));
     Result<void> accepted;
-    operator_waiting_.push_back(done);
-    const auto mine = std::prev(operator_waiting_.end());
-    feed([&](Node& node) { accepted = node.unprotect(now()); });
-    if (accepted) return;
-    operator_waiting_.erase(mine);
-    done(accepted);
+    feed([&](Node& node) {
+        accepted = node.unprotect(now());
+        if (!accepted) return;
+        // The node accepts one at a time, so nobody else waits. The outcome may come before feed() returns.
+        operator_command_ = schema::OperatorCommand{"x-colo-unprotect", true, {}};
+        operator_waiting_ = done;
+    });
+    if (!accepted) return done(accepted);
+    if (!operator_waiting_) return;
+    operator_timer_.expires_after(kOperatorAnswer);
+    operator_timer_.async_wait([this](const boost::system::error_code& error) {
+        if (error || !operator_waiting_) return;
+        const NodeStatus status = node_->status();
+        std::exchange(operator_waiting_, nullptr)(
+            make_error(Errc::timed_out, std::string("not done yet, it goes on: this side is ") + to_string(status.protection) +
+                                            (status.reason.empty() ? "" : " (" + status.reason + ")")));
+    });
 }
 
 void Daemon::do_checkpoint(Done done)

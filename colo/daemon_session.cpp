@@ -294,7 +294,7 @@ void Daemon::channel_lost(SessionId session, const Error& why)
 void Daemon::own_mac_seen(std::uint8_t nic)
 {
     post([this, nic] {
-        const std::string text = "an old primary still talks: our guest's address is used outside on NIC " + std::to_string(nic);
+        const std::string text = std::string(kOldPrimary) + ": our guest's address is used outside on NIC " + std::to_string(nic);
         spdlog::error("{}", text);
         if (warnings_.size() < 8 && (warnings_.empty() || warnings_.back() != text)) warnings_.push_back(text);
         runtime_->announce(stored_.generation);

@@ -34,7 +34,8 @@ std::string guest_directory(const Config& config) { return config.state.director
 }  // namespace
 
 Daemon::Daemon(DaemonOptions options)
-    : options_(std::move(options)), config_(options_.config), node_timer_(io_), progress_timer_(io_), end_timer_(io_), signals_(io_)
+    : options_(std::move(options)), config_(options_.config), node_timer_(io_), progress_timer_(io_), end_timer_(io_), operator_timer_(io_),
+      signals_(io_)
 {
 }
 
@@ -183,7 +184,13 @@ Result<void> Daemon::make_guest()
     auto guest = qemu::make_embedded_guest(options);
     if (!guest) return with_context("guest", guest.error());
     ObservedGuest::Hooks hooks;
-    hooks.started = [this](Deadline deadline) { return runtime_->attach_guest(deadline); };
+    hooks.started = [this, made = guest->get()](Deadline deadline) {
+        const qemu::EmbeddedGuestChoices& c = made->choices();
+        const auto why = [](const std::string& text) { return text.empty() ? "" : " (" + text + ")"; };
+        spdlog::info("device model started: accelerator {}{}, dirty_log {}{}, device_load {}{}", c.accelerator, why(c.accelerator_why),
+                     c.dirty_log, why(c.dirty_log_why), c.device_load, why(c.device_load_why));
+        return runtime_->attach_guest(deadline);
+    };
     hooks.execution = [this](bool running) {
         post([this, running] {
             guest_running_ = running;

@@ -40,6 +40,18 @@ schema::ProtectionState state_of(const NodeStatus& status, bool powered_off)
     return S::stopped;
 }
 
+// Beats count only while they name our session, open on both sides; then what the session has come to is true of the other
+// side as well. Of a peer outside a session nothing is known.
+std::optional<schema::ProtectionState> shared_state(const NodeStatus& status)
+{
+    switch (status.protection) {
+    case Protection::connecting:
+    case Protection::syncing:
+    case Protection::in_sync: return state_of(status, false);
+    default: return std::nullopt;
+    }
+}
+
 // What a tired operator should type next.
 std::optional<std::string> advice_for(const NodeStatus& status, const std::string& domain, const std::string& arbiter)
 {
@@ -161,6 +173,7 @@ StatusReport Daemon::status() const
     report.arbiter = arbiter_name(config_.arbiter.kind);
     if (!report.healthy) report.advice = advice_for(node, config_.domain.name, report.arbiter);
     report.warnings = warnings_;
+    report.operator_command = operator_command_;
     report.run_state = run_state();
     report.generation = node.generation;
     if (node.session != 0) {
@@ -184,6 +197,7 @@ StatusReport Daemon::status() const
         schema::HeartbeatPath p;
         p.local = config_.heartbeat.paths[i].local;
         p.remote = config_.heartbeat.paths[i].peer;
+        p.sent = path.sent;
         p.received = path.received;
         if (path.heard) {
             const std::uint64_t age = as_u64((now() - path.last_beat).count());
@@ -199,9 +213,12 @@ StatusReport Daemon::status() const
         peer.age_ms = freshest_us / 1000;
         peer.address = peer_;
         peer.role = role_of(beats.peer_role);
-        peer.state = report.state;
         peer.healthy = peer.age_ms < config_.heartbeat.loss_ms;
-        peer.reason = peer.healthy ? last_peer_text_ : "no beat for " + std::to_string(peer.age_ms) + " ms";
+        if (peer.healthy) peer.state = shared_state(node);
+        if (!peer.healthy) {
+            peer.reason = "no beat for " + std::to_string(peer.age_ms) + " ms";
+            if (!last_peer_text_.empty()) peer.reason += "; before, it " + last_peer_text_;
+        }
         peer.generation = beats.highest_generation_seen;
         peer.epoch = beats.peer_epoch;
         report.remote = peer;

@@ -161,8 +161,9 @@ std::optional<Beat> HeartbeatCore::on_timer(Time now)
     timer_ran_ = true;
     last_timer_ = now;
     judge(now);
-    if (in_session() || identity_.closed || announces()) return make_beat(false, now);
-    return std::nullopt;
+    if (!in_session() && !identity_.closed && !announces()) return std::nullopt;
+    for (std::size_t path = 0; path < path_count_; ++path) ++paths_[path].sent;
+    return make_beat(false, now);
 }
 
 void HeartbeatCore::judge(Time now)
@@ -229,8 +230,9 @@ std::optional<Beat> HeartbeatCore::on_beat(std::size_t path, const Beat& beat, T
     note_progress(beat, now);
     renew_lease(path, beat, now);
     // The secondary answers at once, so that the lease is as fresh as the network allows. Answers are not answered.
-    if (identity_.role == Role::secondary && (beat.flags & flag::kAnswer) == 0) return make_beat(true, now);
-    return std::nullopt;
+    if (identity_.role != Role::secondary || (beat.flags & flag::kAnswer) != 0) return std::nullopt;
+    ++status.sent;
+    return make_beat(true, now);
 }
 
 void HeartbeatCore::on_malformed(std::size_t path)

@@ -75,7 +75,7 @@ struct HeartbeatPathStatus {
     bool heard = false;                       // a valid beat of the peer since become()
     Time last_beat{};                         // local arrival
     std::uint32_t rtt_us = 0;                 // 0: not measured
-    std::uint64_t received = 0, foreign = 0;  // foreign: another session, an older generation, or malformed
+    std::uint64_t sent = 0, received = 0, foreign = 0;  // foreign: another session, an older generation, or malformed
 };
 
 struct HeartbeatStatus {

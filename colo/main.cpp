@@ -41,6 +41,8 @@ int arm_faults(const Arguments& arguments)
 
 int run(const Arguments& arguments)
 {
+    if (arguments.role == "secondary" && arguments.accept_data_loss)
+        return fail("--accept-data-loss is for the side that shall run; it contradicts --role secondary", kUsage);
     auto config = colo::load_config(arguments.config, arguments.overrides);
     if (!config) return fail(config.error().text, kUsage);
     if (arguments.print_config) std::fputs(colo::to_toml(*config).c_str(), stdout);
@@ -50,7 +52,8 @@ int run(const Arguments& arguments)
     }
     if (arguments.print_config) return 0;
     if (const int status = arm_faults(arguments); status != 0) return status;
-    colo::log::init({config->log.level, config->log.file, config->domain.name});
+    if (auto r = colo::log::init({config->log.level, config->log.file, config->domain.name}); !r)
+        return fail(r.error().text, kFailed);
     colo::DaemonOptions options;
     options.config = std::move(*config);
     options.intent = arguments.role == "secondary"   ? colo::StartIntent::secondary

@@ -226,6 +226,7 @@ void NodeImpl::dead(Protection protection, const std::string& why)
     enter(Step::stopped);
     beat();
     change(protection, why);
+    finish_operator(make_error(Errc::failed, why));   // whatever was asked for, it ends here
 }
 
 // ---- time -------------------------------------------------------------------------------------------------------------

@@ -247,9 +247,9 @@ void NodeImpl::become_outdated(const std::string& why, Time)
     state_.outdated = true;
     state_.eligible = state_.in_session = false;
     state_.reason = why;
+    finish_operator(make_error(Errc::refused, why));
     dead(Protection::outdated, why);
     persist([this, why](const Result<void>& result, Time at) { outdated_persisted(result, why, at); });
-    finish_operator(make_error(Errc::refused, why));
 }
 
 void NodeImpl::outdated_persisted(const Result<void>& result, const std::string&, Time now)

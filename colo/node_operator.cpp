@@ -75,6 +75,7 @@ Result<void> NodeImpl::unprotect(Time now)
     if (o_.waits || o_.ask != Ask::none || deciding() || step_ == Step::abdicating)
         return make_error(Errc::refused, kUnderWay);
     if (primary_session() && !p_.peer_eligible) {
+        o_.waits = true;   // cancelling ends in serve_on, which answers
         cancel_session("unprotected by the operator", now);
         return {};
     }

@@ -35,14 +35,18 @@ public:
 
 }  // namespace
 
-void init(const Options& options)
+Result<void> init(const Options& options)
 {
-    g_domain = options.domain.empty() ? "-" : options.domain;
     std::shared_ptr<spdlog::sinks::sink> sink;
-    if (options.file.empty())
-        sink = std::make_shared<spdlog::sinks::stderr_sink_mt>();
-    else
-        sink = std::make_shared<spdlog::sinks::basic_file_sink_mt>(options.file);
+    try {
+        if (options.file.empty())
+            sink = std::make_shared<spdlog::sinks::stderr_sink_mt>();
+        else
+            sink = std::make_shared<spdlog::sinks::basic_file_sink_mt>(options.file);
+    } catch (const spdlog::spdlog_ex& error) {
+        return make_error(Errc::failed, std::string("log.file: ") + error.what());
+    }
+    g_domain = options.domain.empty() ? "-" : options.domain;
     auto formatter = std::make_unique<spdlog::pattern_formatter>();
     formatter->add_flag<FieldsFlag>('*').set_pattern("%Y-%m-%dT%H:%M:%S.%e %l %v | %*");
     auto logger = std::make_shared<spdlog::logger>("colod", sink);
@@ -50,6 +54,7 @@ void init(const Options& options)
     logger->set_level(spdlog::level::from_str(options.level));
     logger->flush_on(spdlog::level::debug);
     spdlog::set_default_logger(logger);
+    return {};
 }
 
 void set_role(const char* static_string) { g_role.store(static_string, std::memory_order_relaxed); }

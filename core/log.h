@@ -5,6 +5,8 @@
 // Levels by audience: error = the operator must act; warn = protection is weaker than configured; info = a state change
 // the operator would want in the history; debug = one line per checkpoint; trace = developers. Never per packet.
 
+#include "core/error.h"
+
 #include <spdlog/spdlog.h>
 
 #include <cstdint>
@@ -18,8 +20,8 @@ struct Options {
     std::string domain;
 };
 
-// Call once, before threads start.
-void init(const Options& options);
+// Call once, before threads start. Refused: the file cannot be opened.
+Result<void> init(const Options& options);
 
 // The fields that change; thread-safe, cheap.
 void set_role(const char* static_string);

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "colo/ctl/daemon_link.h"
 
+#include "core/run_directory.h"
+
 #include <algorithm>
 #include <filesystem>
 
@@ -12,15 +14,19 @@ Result<std::vector<Target>> find_targets(const Options& options)
 {
     if (!options.socket.empty()) return std::vector<Target>{{options.domain, options.socket}};
     if (!options.domain.empty())
-        return std::vector<Target>{
-            {options.domain, (fs::path(options.run_directory) / (options.domain + ".qmp")).string()}};
+        return std::vector<Target>{{options.domain, control_socket(options.run_directory, options.domain)}};
 
     std::vector<Target> targets;
     std::error_code error;
     for (fs::directory_iterator entry(options.run_directory, error), end; !error && entry != end;
-         entry.increment(error))
-        if (entry->path().extension() == ".qmp")
-            targets.push_back({entry->path().stem().string(), entry->path().string()});
+         entry.increment(error)) {
+        const std::string domain = entry->path().filename().string();
+        const std::string socket = control_socket(options.run_directory, domain);
+        // A socket that may not be looked at is a daemon all the same; connecting says why.
+        std::error_code unknown;
+        const fs::file_type type = fs::status(socket, unknown).type();
+        if (type != fs::file_type::not_found) targets.push_back({domain, socket});
+    }
     if (error) return make_error(Errc::invalid, options.run_directory + ": " + error.message());
     if (targets.empty())
         return make_error(Errc::invalid, options.run_directory + ": no daemon has a control socket here");

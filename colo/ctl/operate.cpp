@@ -49,7 +49,8 @@ int wait_for_outcome(const Options& options, qmp::Client& client, const Judge& j
         if (now() >= deadline)
             return report_failure(
                 name_of(options),
-                make_error(Errc::failed, "still " + std::string(to_string(report->state)) + " after " +
+                make_error(Errc::failed, "still " + std::string(to_string(report->state)) +
+                                             (report->reason.empty() ? "" : " (" + report->reason + ")") + " after " +
                                              show_us(static_cast<std::uint64_t>(options.wait_s * 1e6)) +
                                              "; it goes on, see coloctl status"));
         std::this_thread::sleep_for(kPollInterval);
@@ -82,12 +83,17 @@ Result<Progress> judge_protect(qmp::Client& client, double timeout_s, const Prot
     return make_error(Errc::failed, "not protected: " + why);
 }
 
+// The daemon says what became of the command; the states are for what ends it without a word.
 Result<Progress> judge_alone(const ProtectionReport& report)
 {
+    if (report.operator_command && report.operator_command->error)
+        return make_error(Errc::failed, *report.operator_command->error);
     if (report.state == ProtectionState::unprotected) return Progress::done;
     if (report.state == ProtectionState::outdated)
         return make_error(Errc::failed, "the other side went on: " + report.reason);
-    return Progress::going_on;
+    if (report.state == ProtectionState::stopped)
+        return make_error(Errc::failed, "nothing runs here any more: " + report.reason);
+    return report.operator_command && !report.operator_command->pending ? Progress::done : Progress::going_on;
 }
 
 }  // namespace

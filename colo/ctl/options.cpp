@@ -10,7 +10,7 @@ namespace {
 
 constexpr const char* kFooter =
     "Exit status: 0 all is well, 1 the command failed, 2 wrong usage, 3 daemon unreachable, 4 degraded (status).\n"
-    "A DOMAIN is reached at RUN_DIRECTORY/DOMAIN.qmp unless --socket is given. NO_COLOR switches colours off.";
+    "A DOMAIN is reached at RUN_DIRECTORY/DOMAIN/qmp.sock unless --socket is given. NO_COLOR switches colours off.";
 
 CLI::App* subcommand(CLI::App& app, Options& options, Command command, const char* name, const char* text)
 {

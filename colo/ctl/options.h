@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include "core/run_directory.h"
+
 #include <optional>
 #include <string>
 
@@ -16,8 +18,8 @@ enum class Command { status, watch, protect, failover, unprotect, qmp, events };
 
 struct Options {
     Command command = Command::status;
-    std::string run_directory = "/run/colo";
-    std::string socket;  // empty: run_directory/DOMAIN.qmp
+    std::string run_directory{kRunDirectory};
+    std::string socket;  // empty: run_directory/DOMAIN/qmp.sock
     bool json = false;
     double timeout_s = 5;           // of one exchange with a daemon
     std::string domain;             // empty where a command allows it

@@ -42,7 +42,8 @@ std::string peer_column(const ProtectionReport& report)
     if (!report.remote) return report.peer.empty() ? "-" : report.peer + " (no word yet)";
     const auto& remote = *report.remote;
     std::string text =
-        remote.address + " (" + std::string(to_string(remote.role)) + ", " + std::string(to_string(remote.state));
+        remote.address + " (" + std::string(to_string(remote.role)) + ", " +
+        (remote.state ? std::string(to_string(*remote.state)) : remote.healthy ? "no session" : "silent");
     if (remote.age_ms >= 3000) text += ", " + show_us(remote.age_ms * 1000) + " ago";
     return text + ")";
 }

@@ -4,6 +4,7 @@
 #include "core/log.h"
 
 #include <memory>
+#include <string_view>
 
 namespace colo {
 
@@ -16,6 +17,23 @@ Done completing(qmp::TypedReply<void> reply)
 {
     auto shared = std::make_shared<qmp::TypedReply<void>>(std::move(reply));
     return [shared](Result<void> result) { shared->complete(result); };
+}
+
+// A device model's refusal passes through several hands that say "COMMAND: CLASS: " in front of it. Clients of the
+// established interface know its plain text.
+std::string plain_text(std::string_view text, std::string_view command)
+{
+    for (const std::string_view prefix : {command, std::string_view("GenericError")})
+        if (text.starts_with(prefix) && text.substr(prefix.size()).starts_with(": ")) text.remove_prefix(prefix.size() + 2);
+    return std::string(text);
+}
+
+Done completing_plainly(qmp::TypedReply<void> reply, std::string_view command)
+{
+    return [done = completing(std::move(reply)), command](const Result<void>& result) {
+        if (result) return done(result);
+        done(make_error(result.error().code, plain_text(result.error().text, command)));
+    };
 }
 
 void lost_heartbeat(Control& control, qmp::TypedReply<void> reply)
@@ -52,13 +70,14 @@ void add_xen(Control& control, qmp::Registry& registry)
 {
     registry.add<commands::XenSaveDevicesState>([&control](const auto& arguments, auto reply) {
         control.service().save_device_state(arguments.filename, arguments.live.value_or(true),
-                                            completing(std::move(reply)));
+                                            completing_plainly(std::move(reply), "xen-save-devices-state"));
     });
     registry.add<commands::XenLoadDevicesState>([&control](const auto& arguments, auto reply) {
         load_device_state(control, arguments.filename, std::move(reply));
     });
     registry.add<commands::XenSetGlobalDirtyLog>([&control](const auto& arguments, auto reply) {
-        control.service().set_global_dirty_log(arguments.enable, completing(std::move(reply)));
+        control.service().set_global_dirty_log(arguments.enable,
+                                               completing_plainly(std::move(reply), "xen-set-global-dirty-log"));
     });
     registry.add<commands::XenColoDoCheckpoint>(
         [&control](const auto&, auto reply) { control.service().do_checkpoint(completing(std::move(reply))); });

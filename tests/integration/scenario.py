@@ -27,10 +27,13 @@ CALM = ("echo count=4 interval_ms=10", "udp interval_ms=50")
 
 
 def gaps_after(report, moment):
-    """(first, worst) gap in ms of the echo flows around `moment`: from it to their next answer."""
+    """(first, worst) gap in ms of the echo flows around `moment`: from it to their next answer. A report in which no flow
+    had one measured nothing, which must not pass for a gap of 0 ms."""
     ends = [flow["gap_ended_s"] for flow in report["flows"] if flow["kind"] == "echo" and not flow["gap_open"]]
     after = [(end - moment) * 1000 for end in ends if end > moment]
-    return (min(after), max(after)) if after else (0.0, 0.0)
+    if not after:
+        raise LabError(f"no echo flow tells how long it waited for its next answer: {report['flows']}")
+    return min(after), max(after)
 
 
 def wait_flowing(load, moment, timeout=15.0):

@@ -5,28 +5,52 @@ from scenario import CALM, expect, finish, guest_is_sound, lose_primary, scenari
 from colo_lab import LabError, Skip
 
 
-def run_with(lab_factory, say, settings, what, loads=CALM, dirty="dirty 20 32"):
+def run_with(lab_factory, say, settings, what, loads=CALM, dirty="dirty 20 32", in_force=None):
+    """in_force(lab): raises unless what the settings force is really at work."""
     with lab_factory(settings=settings) as lab:
         lab.boot()
         lab.control(dirty)
         lab.protect(lab.a, timeout=90)
         load = lab.load(*loads)
         lab.settle(load, 1.5)
+        if in_force is not None:
+            in_force(lab)
         say(f"{what}: {lose_primary(lab, lab.a, load)}")
         guest_is_sound(lab)
         finish(lab, load, say)
 
 
+def chose(text):
+    """Both daemons said in their logs that this is what their device model runs with."""
+    def check(lab):
+        for host in (lab.a, lab.b):
+            lines = [line for line in host.log().splitlines() if "device model started" in line]
+            expect(lines and all(f" {text} " in line.replace(",", " ") for line in lines),
+                   f"host {host.name} does not run with {text}: {lines}")
+    return check
+
+
+def netdev(kind):
+    """Both device models really have their network ports of this kind."""
+    def check(lab):
+        for host in (lab.a, lab.b):
+            with open(f"/proc/{host.qemu_pid()}/cmdline", encoding="utf-8") as file:
+                words = file.read().split("\0")
+            ports = [after for word, after in zip(words, words[1:]) if word == "-netdev"]
+            expect(ports and all(port.startswith(f"{kind},") for port in ports), f"host {host.name} has ports {ports}")
+    return check
+
+
 @scenario(100)
 def fallback_dirty_log_compare(lab_factory, say):
-    run_with(lab_factory, say, {"guest": {"dirty_log": "compare"}}, "full compare")
+    run_with(lab_factory, say, {"guest": {"dirty_log": "compare"}}, "full compare", in_force=chose("dirty_log compare"))
 
 
 @scenario(100)
 def fallback_dirty_log_soft_dirty(lab_factory, say):
     """Where the kernel lacks soft-dirty it silently reports nothing: then the daemon must refuse it, not believe it."""
     if kernel_has_soft_dirty():
-        run_with(lab_factory, say, {"guest": {"dirty_log": "soft-dirty"}}, "soft-dirty")
+        run_with(lab_factory, say, {"guest": {"dirty_log": "soft-dirty"}}, "soft-dirty", in_force=chose("dirty_log soft-dirty"))
         return
     with lab_factory(settings={"guest": {"dirty_log": "soft-dirty"}}) as lab:
         try:
@@ -58,7 +82,7 @@ def kernel_has_soft_dirty():
 @scenario(100)
 def fallback_frame_port_stream(lab_factory, say):
     run_with(lab_factory, say, {"nic": {"frame_port": "stream"}}, "frame port stream",
-             loads=(*CALM, "upload mb_per_s=1", "download mb_per_s=1"))
+             loads=(*CALM, "upload mb_per_s=1", "download mb_per_s=1"), in_force=netdev("stream"))
 
 
 @scenario(60)
@@ -83,16 +107,31 @@ def fallback_device_load_xen(lab_factory, say):
         finish(lab, load, say)
 
 
+def only_mode(mode):
+    """The mode is in force and was from the first checkpoint on; in lock-step output is compared, buffered never."""
+    def check(lab):
+        status = lab.a.status()
+        expect(status["mode"] == mode, f"mode is {status['mode']} ({status['mode-reason']}), configured is {mode}")
+        triggers = {entry["trigger"] for entry in status["checkpoints"]["by-trigger"]}
+        compared = status["network"]["compared-bytes"]
+        if mode == "buffered":
+            expect("buffered-output" in triggers, f"output that waits never asked for a checkpoint: {sorted(triggers)}")
+            expect(not compared, f"{compared} bytes of two copies were compared; only one may have run")
+        else:
+            expect(compared, "nothing was compared, so nothing can have gone out because both copies agreed")
+    return check
+
+
 @scenario(100)
 def forced_buffered_mode(lab_factory, say):
     run_with(lab_factory, say, {"replication": {"mode": "buffered"}}, "buffered mode",
-             loads=(*CALM, "differing interval_ms=5", "upload mb_per_s=1"))
+             loads=(*CALM, "differing interval_ms=5", "upload mb_per_s=1"), in_force=only_mode("buffered"))
 
 
 @scenario(100)
 def forced_lock_step_mode(lab_factory, say):
     run_with(lab_factory, say, {"replication": {"mode": "lock-step"}}, "lock-step mode",
-             loads=(*CALM, "differing interval_ms=100"))
+             loads=(*CALM, "differing interval_ms=100"), in_force=only_mode("lock-step"))
 
 
 @scenario(100)

@@ -5,7 +5,7 @@ import signal
 import socket
 import time
 
-from scenario import expect, scenario
+from scenario import expect, gaps_after, scenario
 from colo_lab import LabError
 from colo_lab.lab import check_unharmed
 from colo_lab.net import address, run
@@ -31,6 +31,21 @@ def heard(lab, sender, receiver, purpose):
 
 def carrier(lab, which, device):
     return "LOWER_UP" in run("ip", "-n", lab.network.namespace(which), "link", "show", "dev", device)
+
+
+@scenario(10)
+def lab_measures_or_says_so(_lab_factory, say):
+    """A gap that nobody measured is an error, not 0 ms."""
+    def flow(ended, is_open=False, kind="echo"):
+        return {"kind": kind, "gap_ended_s": ended, "gap_open": is_open}
+    expect(gaps_after({"flows": [flow(10.5), flow(11), flow(9), flow(12, True)]}, 10) == (500.0, 1000.0), "wrong gaps")
+    for flows in ([], [flow(9)], [flow(12, True)], [flow(12, kind="udp")]):
+        try:
+            measured = gaps_after({"flows": flows}, 10)
+        except LabError:
+            continue
+        raise LabError(f"{flows} were taken for gaps of {measured} ms")
+    say("gaps are measured or refused")
 
 
 @scenario(60)

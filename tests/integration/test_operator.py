@@ -6,6 +6,8 @@ import time
 
 from scenario import CALM, expect, finish, lose_primary, scenario, wait_flowing
 from colo_lab import LabError
+from colo_lab.config import REPLICATION_PORT
+from colo_lab.net import address
 from colo_lab.qmp import QmpError
 
 
@@ -163,6 +165,40 @@ def returning_primary_does_not_boot(lab_factory, say):
             say("old primary, started again: refuses to start")
         lab.protect(lab.b)
         finish(lab, load, say)
+
+
+@scenario(90)
+def first_copy_given_up(lab_factory, say):
+    """The operator ends protection during the first copy, the secondary is told to listen elsewhere, and ends a complete
+    session from its side. Every command is answered, and refusals have the text that clients know."""
+    with lab_factory() as lab:
+        lab.boot()
+        lab.b.start("secondary")
+        uri = f"tcp:{address('b')}:{REPLICATION_PORT + 20}"
+        lab.b.qmp.execute("migrate-set-capabilities", {"capabilities": [{"capability": "x-colo", "state": True}]})
+        text = refused(lab.b, "migrate-incoming", {"uri": uri})
+        expect(text == "The incoming migration has already been started", f"second migrate-incoming: {text}")
+        lab.a.qmp.execute("migrate-set-parameters", {"max-bandwidth": 1 << 20})
+        lab.a.begin_protection()
+        lab.a.wait_status(lambda s: s["state"] == "synchronizing", "first copy under way", 20)
+        moment = time.monotonic()
+        lab.a.coloctl("unprotect")
+        took = time.monotonic() - moment
+        expect(took < 4, f"coloctl unprotect took {took:.1f} s during the first copy")
+        lab.b.wait_status(lambda s: s["state"] == "waiting" and "waits for a primary" in s["reason"], "waiting again", 30)
+        lab.b.qmp.execute("migrate-incoming", {"uri": uri})
+        lab.a.qmp.execute("migrate-set-parameters", {"max-bandwidth": 1 << 30})
+        lab.a.coloctl("protect", "--to", uri)
+        lab.wait_protected(lab.a)
+        remote = lab.a.status()["remote"]
+        expect(remote["role"] == "secondary" and remote.get("state") == "protected" and remote["healthy"], f"peer: {remote}")
+        lab.b.coloctl("unprotect")
+        status = lab.wait_alone(lab.a)
+        expect("state" not in status.get("remote", {}), f"a state of a peer that is in no session: {status['remote']}")
+        text = refused(lab.a, "xen-save-devices-state", {"filename": "/no/such/file"})
+        expect(text == "Unable to open /no/such/file: No such file or directory", f"xen-save-devices-state: {text}")
+        expect(lab.guest_answers(), "the guest does not answer after all this")
+        say(f"first copy given up in {took:.2f} s; listened elsewhere; ended from the secondary; '{text}'")
 
 
 @scenario(60)

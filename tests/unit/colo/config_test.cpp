@@ -90,10 +90,10 @@ TEST(Config, EverySettingIsReadAndPrintedBack)
 
 TEST(Config, PrintingKeepsEveryCharacter)
 {
-    const Config config = good(kMinimal, {"guest.append=a \"quoted\" \\ back\ttab \x7f end", "guest.cpu=max"});
+    const Config config = good(kMinimal, {"guest.append=a \"quoted\" \\ back\ttab \x7f end", "guest.cpu=Opteron_G5,-xop"});
     const std::string printed = to_toml(config);
     EXPECT_EQ(good(printed).guest.append, config.guest.append);
-    EXPECT_EQ(good(printed).guest.cpu, "max");
+    EXPECT_EQ(good(printed).guest.cpu, "Opteron_G5,-xop");
 }
 
 TEST(Config, UnknownKeysAreRefusedWithPlaceAndSuggestion)
@@ -252,7 +252,7 @@ TEST(Config, OverridesGoOnTopUnderTheSameChecks)
 
     EXPECT_THAT(problems_of(kMinimal, {"guest.memory_mib=many", "guest.colour=red", "guest", "nic.7.id=x"}),
                 ElementsAre("--set guest: is not of the form section.key=value",
-                            "--set guest.memory_mib=many: guest.memory_mib must be a whole number from 16 to 1048576",
+                            "--set guest.memory_mib=many: guest.memory_mib must be a whole number from 32 to 1048576",
                             "--set guest.colour=red: unknown setting guest.colour",
                             "--set nic.7.id=x: unknown setting nic.7.id"));
 }
@@ -285,6 +285,33 @@ TEST(Config, LoadReportsAMissingFileAndJoinsProblems)
     std::remove(path.c_str());
 }
 
+// --check-config must not say ok to what the daemon refuses a moment later.
+TEST(Config, GuestsThatTheDeviceModelRefusesAreRefusedWithTheirLine)
+{
+    const auto with = [](const std::string& line) { return replaced(kMinimal, "kernel =", line + "\nkernel ="); };
+    EXPECT_THAT(problems_of(with("memory_mib = 31")),
+                ElementsAre("vm1.toml:6:14: guest.memory_mib = 31 must be from 32 to 1048576"));
+    for (const char* machine : {"pc", "q35", "pc-i440fx-", "pc-q35-7.2"})
+        EXPECT_THAT(problems_of(with("machine = \"" + std::string(machine) + "\"")),
+                    ElementsAre(testing::StartsWith("vm1.toml:6:11: guest.machine = ")));
+    for (const char* cpu : {"host", "max", "host,-avx"})
+        EXPECT_THAT(problems_of(with("cpu = \"" + std::string(cpu) + "\"")),
+                    ElementsAre(testing::StartsWith("vm1.toml:6:7: guest.cpu = ")));
+    good(with("memory_mib = 32\nmachine = \"pc-i440fx-6.2\"\ncpu = \"hostile\""));
+}
+
+TEST(Config, ContradictionsAcrossSectionsAreRefused)
+{
+    EXPECT_THAT(problems_of(kMinimal, {"replication.pause_limit_ms=1000"}),
+                ElementsAre(HasSubstr("must be less than heartbeat.progress_timeout_ms (1000)")));
+    good(kMinimal, {"replication.pause_limit_ms=999"});
+    EXPECT_THAT(problems_of(kMinimal, {"peer.address=tcp:192.0.2.1:9", "replication.listen=tcp:192.0.2.1:9"}),
+                ElementsAre(HasSubstr("peer.address is this host's own replication.listen")));
+    EXPECT_THAT(problems_of(kMinimal, {"arbiter.fence_delay_ms=100"}),
+                ElementsAre(HasSubstr("arbiter.fence_delay_ms (100) contradicts arbiter.kind")));
+    good(kMinimal, {"arbiter.kind=command", "arbiter.command=/bin/true", "arbiter.fence_delay_ms=100"});
+}
+
 TEST(Config, NodeConfigTakesTheTimesOver)
 {
     const NodeConfig node = node_config(
@@ -292,6 +319,10 @@ TEST(Config, NodeConfigTakesTheTimesOver)
     EXPECT_EQ(node.beat_loss, Duration{200'000});
     EXPECT_EQ(node.pause_bound, Duration{50'000});
     EXPECT_FALSE(node.allow_buffered);
+    EXPECT_FALSE(node.always_buffered);
+    EXPECT_TRUE(node_config(good(kMinimal, {"replication.mode=buffered"})).always_buffered);
+    EXPECT_FALSE(node_config(good(kMinimal)).always_buffered);
+    EXPECT_TRUE(node_config(good(kMinimal)).allow_buffered);
     EXPECT_EQ(node.domain_uuid, "01234567-89ab-cdef-0123-456789abcdef");
 }
 

@@ -103,6 +103,8 @@ TEST(Heartbeat, HealthyPairStaysTogetherAndRenewsTheLease)
     EXPECT_EQ(pair.primary.status().local_gaps, 0u);
     EXPECT_EQ(pair.primary.status().peer_role, Role::secondary);
     EXPECT_GT(pair.primary.status().paths[1].received, 400u);
+    EXPECT_GT(pair.primary.status().paths[0].sent, 400u);
+    EXPECT_GT(pair.secondary.status().paths[0].sent, pair.primary.status().paths[0].sent) << "beats and answers";
 }
 
 TEST(Heartbeat, LossIsNoticedOnBothSidesAfterTheLossTime)

@@ -167,6 +167,23 @@ TEST(NodeOperator, UnprotectOnEitherSide)
     }
 }
 
+TEST(NodeOperator, UnprotectDuringTheFirstCopyIsAnswered)
+{
+    Desk desk;
+    desk.start();
+    desk.a.hold("copy");
+    desk.connect(5);
+    desk.run();
+    ASSERT_TRUE(desk.a.node->unprotect(desk.now));
+    desk.run();
+    EXPECT_EQ(desk.a.status().protection, Protection::unprotected);
+    EXPECT_EQ(desk.b.status().protection, Protection::standby);
+    ASSERT_TRUE(desk.a.operator_result);
+    EXPECT_TRUE(*desk.a.operator_result);
+    EXPECT_EQ(desk.a.count("operator-done"), 1);
+    EXPECT_EQ(desk.a.node->unprotect(desk.now).error().text, kNotInColo);
+}
+
 TEST(NodeOperator, CancelWorksOnlyBeforeColo)
 {
     Desk desk;

@@ -2,6 +2,7 @@
 
 // The real coloctl against the real commands over a fake daemon.
 
+#include "colo/config.h"
 #include "colo/handlers/control.h"
 #include "fake_service.h"
 #include "live_server.h"
@@ -12,6 +13,7 @@
 
 #include <array>
 #include <cstdio>
+#include <filesystem>
 
 namespace colo::test {
 namespace {
@@ -78,11 +80,23 @@ class ColoctlTest : public ::testing::Test {
 protected:
     Outcome ctl(const std::string& arguments)
     {
-        return shell(std::string("NO_COLOR=1 " COLOCTL " --run-directory ") + directory_.path() + " " + arguments);
+        return shell(std::string("NO_COLOR=1 '" COLOCTL "' --run-directory '") + directory_.path() + "' " + arguments);
     }
+    // Where a daemon without a setting of its own puts its socket, below the directory of this test.
+    std::string socket_of(const std::string& domain)
+    {
+        std::vector<ConfigProblem> problems;
+        const std::string usual =
+            parse_config("[domain]\nname = \"" + domain + "\"\n", "test", {}, problems).qmp.socket;
+        EXPECT_THAT(usual, StartsWith("/run/colo/"));
+        const std::string path = directory_.file(usual.substr(std::string("/run/colo/").size()));
+        std::filesystem::create_directories(std::filesystem::path(path).parent_path());
+        return path;
+    }
+    void dead_socket(const std::string& domain) { std::fclose(std::fopen(socket_of(domain).c_str(), "w")); }
     std::unique_ptr<Daemon> daemon(const std::string& domain)
     {
-        auto result = std::make_unique<Daemon>(directory_.file(domain + ".qmp"), domain);
+        auto result = std::make_unique<Daemon>(socket_of(domain), domain);
         EXPECT_TRUE(result->live.started());
         return result;
     }
@@ -142,7 +156,7 @@ TEST_F(ColoctlTest, StatusIsOneLineADomain)
     EXPECT_THAT(ctl("status web2").out, HasSubstr("peer says"));
 
     web1.reset();
-    std::fclose(std::fopen(directory_.file("web1.qmp").c_str(), "w"));
+    dead_socket("web1");
     outcome = ctl("status");
     EXPECT_EQ(outcome.status, 3);
     EXPECT_THAT(outcome.out, HasSubstr("unreachable"));
@@ -152,7 +166,7 @@ TEST_F(ColoctlTest, StatusIsOneLineADomain)
 TEST_F(ColoctlTest, StatusAsJson)
 {
     auto web1 = daemon("web1");
-    std::fclose(std::fopen(directory_.file("dead.qmp").c_str(), "w"));
+    dead_socket("dead");
     const Outcome outcome = ctl("-o json status");
     EXPECT_EQ(outcome.status, 3);
     const auto value = qmp::parse_json(outcome.out);
@@ -228,7 +242,7 @@ TEST_F(ColoctlTest, FailoverAndUnprotect)
     web1->live.run([&] { web1->service.report.state = schema::ProtectionState::unprotected; });
     EXPECT_EQ(ctl("failover web1").status, 0);
     EXPECT_EQ(ctl("failover web1 --accept-data-loss").status, 0);
-    EXPECT_EQ(ctl("-s " + directory_.file("web1.qmp") + " unprotect").status, 0);
+    EXPECT_EQ(ctl("-s '" + socket_of("web1") + "' unprotect").status, 0);
     EXPECT_THAT(web1->live.run([&] { return web1->service.take_calls(); }),
                 ::testing::ElementsAre("failover", "failover accept-data-loss", "unprotect"));
     web1->live.run([&] { web1->service.report.state = schema::ProtectionState::failing_over; });
@@ -237,13 +251,66 @@ TEST_F(ColoctlTest, FailoverAndUnprotect)
     EXPECT_THAT(outcome.out, HasSubstr("still failing-over"));
 }
 
+// The command was accepted; what became of it is in the report. Nobody waits five minutes to be told nothing.
+TEST_F(ColoctlTest, FailoverThatFailsLaterSaysWhy)
+{
+    auto web1 = daemon("web1");
+    web1->live.run([&] {
+        web1->service.report.state = schema::ProtectionState::waiting;
+        web1->service.report.operator_command = {"x-colo-failover", false, "the primary takes over at the same time"};
+    });
+    Outcome outcome = ctl("failover web1");
+    EXPECT_EQ(outcome.status, 1);
+    EXPECT_EQ(outcome.out, "coloctl: web1: the primary takes over at the same time\n");
+
+    web1->live.run([&] {
+        web1->service.report.state = schema::ProtectionState::stopped;
+        web1->service.report.reason = "the guest was lost";
+        web1->service.report.operator_command.reset();
+    });
+    outcome = ctl("failover web1");
+    EXPECT_EQ(outcome.status, 1);
+    EXPECT_THAT(outcome.out, HasSubstr("the guest was lost"));
+
+    web1->live.run([&] {
+        web1->service.report.state = schema::ProtectionState::peer_lost;
+        web1->service.report.reason = "no answer of the arbiter";
+        web1->service.report.operator_command = {"x-colo-failover", true, {}};
+    });
+    outcome = ctl("failover web1 --wait 0.1");
+    EXPECT_EQ(outcome.status, 1);
+    EXPECT_THAT(outcome.out, HasSubstr("still peer-lost (no answer of the arbiter)"));
+}
+
+TEST_F(ColoctlTest, UnprotectOnTheSecondaryEndsWhenItHasResigned)
+{
+    auto web1 = daemon("web1");
+    web1->live.run([&] {
+        web1->service.report.role = schema::DomainRole::secondary;
+        web1->service.report.state = schema::ProtectionState::waiting;
+        web1->service.report.operator_command = {"x-colo-unprotect", false, {}};
+    });
+    const Outcome outcome = ctl("unprotect web1");
+    EXPECT_EQ(outcome.status, 0) << outcome.out;
+    EXPECT_THAT(outcome.out, HasSubstr("web1: secondary waiting"));
+}
+
+TEST_F(ColoctlTest, APeerWhoseStateIsNotKnownIsNotGivenOne)
+{
+    auto web1 = daemon("web1");
+    web1->live.run([&] { web1->service.report.remote->state.reset(); });
+    EXPECT_THAT(ctl("status").out, HasSubstr("10.0.0.2:7777 (secondary, no session)"));
+    web1->live.run([&] { web1->service.report.remote->healthy = false; });
+    EXPECT_THAT(ctl("status").out, HasSubstr("10.0.0.2:7777 (secondary, silent)"));
+}
+
 TEST_F(ColoctlTest, RawCommandsAndEvents)
 {
     auto web1 = daemon("web1");
     EXPECT_EQ(ctl("qmp web1 query-name").out, "{\n  \"name\": \"web1\"\n}\n");
     EXPECT_EQ(ctl("qmp web1 migrate-set-parameters '{\"x-checkpoint-delay\": 500}'").status, 0);
-    EXPECT_EQ(ctl("-s " + directory_.file("web1.qmp") + " qmp query-status").status, 0);
-    EXPECT_EQ(ctl("-s " + directory_.file("web1.qmp") + " qmp migrate-set-parameters '{\"max-bandwidth\": 5}'").status,
+    EXPECT_EQ(ctl("-s '" + socket_of("web1") + "' qmp query-status").status, 0);
+    EXPECT_EQ(ctl("-s '" + socket_of("web1") + "' qmp migrate-set-parameters '{\"max-bandwidth\": 5}'").status,
               0);
     Outcome outcome = ctl("qmp web1 nope");
     EXPECT_EQ(outcome.status, 1);

@@ -343,6 +343,17 @@ TEST_F(HandlersTest, AnswersMayComeLater)
 
 TEST_F(HandlersTest, XenCommands)
 {
+    for (const char* text : {"xen-save-devices-state: GenericError: Unable to open /a/b: No such file or directory",
+                             "xen-save-devices-state: Unable to open /a/b: No such file or directory",
+                             "Unable to open /a/b: No such file or directory"}) {
+        service_.outcome = make_error(Errc::refused, text);
+        EXPECT_EQ(error("xen-save-devices-state", R"({"filename": "/a/b"})"),
+                  "Unable to open /a/b: No such file or directory");
+    }
+    service_.outcome = make_error(Errc::refused, "xen-set-global-dirty-log: GenericError: no");
+    EXPECT_EQ(error("xen-set-global-dirty-log", R"({"enable": true})"), "no");
+    service_.outcome = {};
+    service_.take_calls();
     must("xen-save-devices-state", R"({"filename": "/a"})");
     must("xen-save-devices-state", R"({"filename": "/b", "live": false})");
     EXPECT_EQ(error("xen-load-devices-state", R"({"filename": "/a"})"),

@@ -55,7 +55,7 @@ def is_script(root, name):
 
 
 def is_source(root, name):
-    return (name.endswith(SOURCE) or os.path.basename(name) == "CMakeLists.txt" or name.endswith(".cmake")
+    return (name.endswith(SOURCE + (".md",)) or os.path.basename(name) == "CMakeLists.txt" or name.endswith(".cmake")
             or is_script(root, name))
 
 
