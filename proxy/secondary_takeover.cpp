@@ -28,6 +28,8 @@ void SecondaryProxyImpl::take_over_flow(SecondaryFlow& flow, TakeOver& result) c
         result.half_open.push_back(*flow.learning);
         return;
     }
+    // The client wants to begin it and our guest has not said a word yet: its numbers will be its own.
+    if (!flow.client_ack && !flow.guest_ack && !flow.covered) return;
     raise_timestamps(flow);
     replication::FlowState state;
     state.nic = flow.key.nic;
