@@ -10,6 +10,7 @@
 #include "core/error.h"
 #include "core/types.h"
 
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -19,6 +20,7 @@ struct GrantRequest {
     Generation generation = 0;  // the one that is asked for: persisted generation + 1
     Role role = Role::none;     // primary or secondary of the session that was lost
     std::string peer;           // for the fence command: the peer as the operator named it
+    std::function<bool()> wanted{};   // any thread; false: the decision has fallen, do nothing. Empty: always wanted
 };
 
 struct GrantResult {

@@ -11,6 +11,7 @@
 #include "colo/checkpoint_log.h"
 #include "colo/config.h"
 #include "colo/control_link.h"
+#include "colo/grant_errand.h"
 #include "colo/heartbeat_thread.h"
 #include "colo/node.h"
 #include "colo/observed_guest.h"
@@ -185,6 +186,7 @@ private:
     std::unique_ptr<SessionListener> listener_;
     std::unique_ptr<ControlInterface> control_;
 
+    std::unique_ptr<GrantErrand> errand_;
     // One session at a time.
     SessionChannels channels_;              // until OpenSession takes them
     std::shared_ptr<SessionChannels> early_;   // arrived before the standby was ready

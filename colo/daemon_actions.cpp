@@ -33,6 +33,8 @@ void Daemon::pump()
     for (auto actions = node_->take_actions(); !actions.empty(); actions = node_->take_actions())
         for (const Action& action : actions) perform(action);
     pumping_ = false;
+    // Outdated, dead or decided meanwhile: nobody may be shot for that any more. The node takes no late answer either.
+    if (errand_->wants_any() && node_->status().step != "asking") errand_->cancel();
     arm_timer();
 }
 
@@ -224,19 +226,18 @@ void Daemon::on(const action::RequestGrant& a)
     if (wait == Duration{0}) return ask_arbiter(a.generation, role);
     auto timer = std::make_shared<boost::asio::steady_timer>(io_, std::chrono::microseconds(wait.count()));
     timer->async_wait([this, timer, generation = a.generation, role](const boost::system::error_code& error) {
-        if (!error) ask_arbiter(generation, role);
+        if (!error && errand_->wants(generation)) ask_arbiter(generation, role);
     });
 }
 
 void Daemon::ask_arbiter(Generation generation, Role role)
 {
-    arbiter_worker_->post([this, generation, role] {
-        (void)failpoint::pass("s-before-grant", guest_->device_model_pid());
-        const GrantRequest request{generation, role, config_.peer.address};
-        const GrantResult result = arbiter_->request(request, now() + milliseconds(config_.arbiter.timeout_ms));
+    arbiter_worker_->post([this] { (void)failpoint::pass("s-before-grant", guest_->device_model_pid()); });
+    errand_->ask({generation, role, config_.peer.address}, milliseconds(config_.arbiter.timeout_ms), [this, generation](const GrantResult& result) {
         spdlog::info("generation {}: {}{}{}", generation,
                      result.outcome == GrantOutcome::granted ? "granted" : result.outcome == GrantOutcome::refused ? "refused" : "not decided",
                      result.reason.empty() ? "" : ": ", result.reason);
+    errand_->want(a.generation);
         post([this, generation, result] {
             feed([&](Node& node) { node.grant_result(generation, result.outcome, result.reason, now()); });
         });

@@ -107,6 +107,7 @@ Result<void> Daemon::open_state()
     if (!arbiter) return with_context("arbiter", arbiter.error());
     arbiter_ = std::move(*arbiter);
 
+    errand_ = std::make_unique<GrantErrand>(*arbiter_worker_, *arbiter_);
     NodeConfig node = node_config(config_);
     auto digest = arbiter_->settings_digest(now() + kDigest);
     if (!digest) return with_context("arbiter", digest.error());
