@@ -61,6 +61,10 @@ struct ArbiterSettings {
     std::string host_id;  // StateDirectory::host_id(): how this host signs
 };
 
+// Would a failover be granted `next`? Refused when somebody holds it already: left over from an earlier life of the domain,
+// it would refuse every failover. Not known is not a refusal.
+Result<void> failover_possible(Arbiter& arbiter, Generation next, Deadline deadline);
+
 // Errc::invalid for settings that cannot work. Does no I/O: a lock directory that is away makes answers unknown.
 Result<std::unique_ptr<Arbiter>> make_arbiter(const ArbiterSettings& settings);
 

@@ -148,6 +148,7 @@ private:
     void dialled(Result<SessionChannels> channels, SessionId session);
     void arrived(SessionChannels channels);
     void adopt_channels(SessionChannels channels);
+    void check_arbiter(const std::string& uri, SessionId session);
     void drop_channels(Duration flush);
     void message(replication::Message message);
     PrimaryWorker::Callbacks primary_callbacks();

@@ -40,13 +40,26 @@ void Daemon::migrate(const std::string& uri, Done done)
     peer_ = address;
     session_ = random_session();
     session_begun_ = now();
-    dial(address, session_);
+    check_arbiter(address, session_);
     done({});
 }
 
 void Daemon::dial(const std::string& uri, SessionId session)
 {
     const auto count = static_cast<std::uint8_t>(config_.replication.page_channels);
+// A stale lock would be noticed in the worst moment: when the failover that the protection is for is refused.
+void Daemon::check_arbiter(const std::string& uri, SessionId session)
+{
+    if (config_.arbiter.kind != ArbiterKind::lock) return dial(uri, session);
+    arbiter_worker_->post([this, uri, session, next = stored_.generation + 1] {
+        const auto possible = failover_possible(*arbiter_, next, now() + kDial);
+        post([this, uri, session, possible] {
+            if (session_ != session) return;   // cancelled meanwhile
+            possible ? dial(uri, session) : dialled(possible.error(), session);
+        });
+    });
+}
+
     dial_worker_->post([this, uri, session, count] {
         auto channels = std::make_shared<Result<SessionChannels>>(dial_session(uri, session, count, now() + kDial));
         post([this, channels, session] { dialled(std::move(*channels), session); });
@@ -58,7 +71,7 @@ void Daemon::dialled(Result<SessionChannels> channels, SessionId session)
     if (session_ != session) return;   // cancelled meanwhile
     if (!channels) {
         session_ = 0;
-        spdlog::warn("cannot reach the secondary: {}", channels.error().text);
+        spdlog::warn("no session with the secondary: {}", channels.error().text);
         control_->observer().outgoing(TransferPhase::failed, channels.error().text);
         return;
     }
