@@ -15,6 +15,7 @@
 #include "colo/heartbeat_thread.h"
 #include "colo/node.h"
 #include "colo/observed_guest.h"
+#include "colo/own_health.h"
 #include "colo/page_receiver.h"
 #include "colo/page_sender.h"
 #include "colo/primary_worker.h"
@@ -41,6 +42,8 @@
 namespace colo {
 
 class ControlInterface;   // colo/control_interface.h: QMP server and handlers around this Service
+
+inline constexpr Duration kProgressInterval{50'000};   // how often our own parts are looked at
 
 struct DaemonOptions {
     Config config;
@@ -212,6 +215,7 @@ private:
     // Facts for people.
     CheckpointLog checkpoints_;
     Protection protection_ = Protection::idle;
+    OwnHealth own_health_;
     Time protection_since_{};
     std::string protection_reason_;
     std::vector<std::string> warnings_;

@@ -268,6 +268,7 @@ void Daemon::beat_progress()
     }
     const bool guest_matters = guest_->device_model_pid() != 0 && !powered_off_;
     if (!guest_matters) {
+        own_health_.moved(ProgressCounter::proxy, now());
         heartbeat_->not_judged(ProgressCounter::guest);
     } else {
         if (const Time t = guest_->last_progress(); t != last_guest_progress_) {
@@ -276,12 +277,18 @@ void Daemon::beat_progress()
         }
         guest_->probe();
     }
-    progress_timer_.expires_after(std::chrono::milliseconds(50));
+    if (const auto health = own_health_.judge(now())) {
+        health->ok ? spdlog::info("own parts move again") : spdlog::warn("{}", health->why);
+        feed([&](Node& node) { node.own_health(health->ok, health->why, now()); });
+    }
+    progress_timer_.expires_after(std::chrono::microseconds(kProgressInterval.count()));
     progress_timer_.async_wait([this](const boost::system::error_code& error) {
+        own_health_.not_judged(ProgressCounter::guest);
         if (!error) beat_progress();
     });
 }
 
+            own_health_.moved(ProgressCounter::guest, now());
 void Daemon::trigger(replication::TriggerReason reason, const std::string& detail)
 {
     post([this, reason, detail] {

@@ -34,7 +34,8 @@ std::string guest_directory(const Config& config) { return config.state.director
 }  // namespace
 
 Daemon::Daemon(DaemonOptions options)
-    : options_(std::move(options)), config_(options_.config), node_timer_(io_), progress_timer_(io_), end_timer_(io_), signals_(io_)
+    : options_(std::move(options)), config_(options_.config), node_timer_(io_), progress_timer_(io_), end_timer_(io_), signals_(io_),
+      own_health_(ms(config_.heartbeat.progress_timeout_ms), kProgressInterval)
 {
 }
 
