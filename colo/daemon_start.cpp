@@ -45,8 +45,8 @@ Daemon::~Daemon()
     listener_.reset();
     heartbeat_.reset();
     if (guest_) guest_->kill();
-    for (Worker* worker : {guest_worker_.get(), dial_worker_.get(), storage_worker_.get(), arbiter_worker_.get()})
-        if (worker != nullptr && !worker->stop(now() + kEnd)) spdlog::error("a worker thread hangs and is abandoned");
+    if (errand_) errand_->cancel();
+    stop_or_exit({guest_worker_.get(), dial_worker_.get(), storage_worker_.get(), arbiter_worker_.get()}, now() + kEnd);
     drop_channels(Duration{0});
     runtime_.reset();
 }
