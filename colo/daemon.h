@@ -145,13 +145,15 @@ private:
     void on(const action::ModeChanged& a);
 
     void ask_arbiter(Generation generation, Role role);
+    void thaw(Generation generation);
 
     // ---- sessions (daemon_session.cpp)
+    void check_arbiter(const std::string& uri, SessionId session);
     void dial(const std::string& uri, SessionId session);
     void dialled(Result<SessionChannels> channels, SessionId session);
+    void open_link(SessionId session);
     void arrived(SessionChannels channels);
     void adopt_channels(SessionChannels channels);
-    void check_arbiter(const std::string& uri, SessionId session);
     void drop_channels(Duration flush);
     void message(replication::Message message);
     PrimaryWorker::Callbacks primary_callbacks();
@@ -184,13 +186,13 @@ private:
     std::unique_ptr<PrimarySeal> primary_seal_;
     std::unique_ptr<SecondarySeal> secondary_seal_;
     std::unique_ptr<Worker> guest_worker_, storage_worker_, arbiter_worker_, dial_worker_;
+    std::unique_ptr<GrantErrand> errand_;
     std::unique_ptr<PrimaryWorker> primary_;
     std::unique_ptr<SecondaryWorker> secondary_;
     std::unique_ptr<HeartbeatThread> heartbeat_;
     std::unique_ptr<SessionListener> listener_;
     std::unique_ptr<ControlInterface> control_;
 
-    std::unique_ptr<GrantErrand> errand_;
     // One session at a time.
     SessionChannels channels_;              // until OpenSession takes them
     std::shared_ptr<SessionChannels> early_;   // arrived before the standby was ready
@@ -199,6 +201,8 @@ private:
     std::unique_ptr<PageReceiver> page_receiver_;
     Fd proxy_duplicate_;                    // to cut the proxy channel at CloseSession whatever the proxy thread does
     SessionId session_ = 0;
+    // Set by the heartbeat thread with its freeze(): only a decision for at least this generation lets output flow again.
+    std::atomic<Generation> frozen_for_{0};
     std::atomic<SessionId> page_session_{0};   // whose chunks are still wanted; read by page-channel threads
     std::string peer_;
 
@@ -211,11 +215,11 @@ private:
     bool carrier_ = true;
     std::uint64_t last_proxy_progress_ = 0;
     Time last_guest_progress_{};
+    OwnHealth own_health_;
 
     // Facts for people.
     CheckpointLog checkpoints_;
     Protection protection_ = Protection::idle;
-    OwnHealth own_health_;
     Time protection_since_{};
     std::string protection_reason_;
     std::vector<std::string> warnings_;

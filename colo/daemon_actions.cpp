@@ -59,14 +59,19 @@ void Daemon::perform(const Action& action)
 
 void Daemon::on(const action::BootGuest&)
 {
-    guest_worker_->post([this] {
-        Result<void> result = runtime_->become_primary(now() + kRuntimeCall);
+    // Not the first one: the operator gave the other copy up, and a guest or a proxy of an earlier role is left here.
+    const bool again = guest_created_;
+    powered_off_ = false;
+    guest_worker_->post([this, again] {
+        Result<void> result = again ? runtime_->stand_down(now() + kRuntimeCall) : Result<void>{};
+        if (result) result = runtime_->become_primary(now() + kRuntimeCall);
         if (result) runtime_->set_output(proxy::PrimaryProxy::Output::flow, 0);
-        if (result) result = guest_->create(replication::StartMode::boot, now() + kBoot);
-        post([this, result] {
+        if (result && again) result = guest_->recreate(now() + kBoot);
+        if (result) result = again ? guest_->resume(now() + kGuestCall) : guest_->create(replication::StartMode::boot, now() + kBoot);
+        post([this, result, again] {
             guest_created_ = true;
             feed([&](Node& node) { node.guest_booted(result, now()); });
-            if (result) return;
+            if (result || again) return;
             // Nothing can be served or protected here; whoever started us should see it.
             spdlog::error("the guest does not start: {}", result.error().text);
             exit_status_ = 1;
@@ -203,6 +208,7 @@ void Daemon::on(const action::SetOutput& a)
 {
     const auto output = static_cast<proxy::PrimaryProxy::Output>(a.output);
     if (output == proxy::PrimaryProxy::Output::frozen) runtime_->freeze();
+    if (output == proxy::PrimaryProxy::Output::flow) thaw(a.generation);
     runtime_->set_output(output, a.generation);
     if (output != proxy::PrimaryProxy::Output::flow || a.generation == 0 || loss_noticed_.us == 0) return;
     schema::FailoverReport report;
@@ -214,6 +220,16 @@ void Daemon::on(const action::SetOutput& a)
     loss_noticed_ = {};
 }
 
+// The node lets output flow only behind a decision that is on disk; a frozen proxy follows it. The heartbeat thread may have
+// frozen it since for a generation that the node has not heard of yet: that freeze stays, also if it comes just now (the
+// core holds everything until the order that follows this one).
+void Daemon::thaw(Generation generation)
+{
+    if (frozen_for_.load() > generation) return;
+    runtime_->thaw();
+    if (frozen_for_.load() > generation) runtime_->freeze();
+}
+
 // The waits that are about this host, not about the protocol: both sides of a fence command must not shoot each other, and
 // a side whose clients are cut off should let the other one win.
 void Daemon::on(const action::RequestGrant& a)
@@ -223,6 +239,7 @@ void Daemon::on(const action::RequestGrant& a)
     if (a.client_link_down) wait += milliseconds(config_.arbiter.link_penalty_ms);
     if (config_.arbiter.kind == ArbiterKind::command && role == Role::secondary && !a.peer_abdicated)
         wait += milliseconds(config_.arbiter.fence_delay_ms);
+    errand_->want(a.generation);
     if (wait == Duration{0}) return ask_arbiter(a.generation, role);
     auto timer = std::make_shared<boost::asio::steady_timer>(io_, std::chrono::microseconds(wait.count()));
     timer->async_wait([this, timer, generation = a.generation, role](const boost::system::error_code& error) {
@@ -237,7 +254,6 @@ void Daemon::ask_arbiter(Generation generation, Role role)
         spdlog::info("generation {}: {}{}{}", generation,
                      result.outcome == GrantOutcome::granted ? "granted" : result.outcome == GrantOutcome::refused ? "refused" : "not decided",
                      result.reason.empty() ? "" : ": ", result.reason);
-    errand_->want(a.generation);
         post([this, generation, result] {
             feed([&](Node& node) { node.grant_result(generation, result.outcome, result.reason, now()); });
         });

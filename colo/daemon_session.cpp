@@ -37,6 +37,9 @@ void Daemon::migrate(const std::string& uri, Done done)
         return done(make_error(Errc::refused, std::string("this side is ") + to_string(status.protection) +
                                                   (protection_reason_.empty() ? "" : ": " + protection_reason_)));
     if (session_ != 0) return done(make_error(Errc::refused, "a session is being set up already"));
+    // The first cut would make it run again behind the operator's back.
+    if (run_state() == schema::RunState::paused)
+        return done(make_error(Errc::refused, "the guest is stopped; resume it with `cont` first, then protect it"));
     peer_ = address;
     session_ = random_session();
     session_begun_ = now();
@@ -44,9 +47,6 @@ void Daemon::migrate(const std::string& uri, Done done)
     done({});
 }
 
-void Daemon::dial(const std::string& uri, SessionId session)
-{
-    const auto count = static_cast<std::uint8_t>(config_.replication.page_channels);
 // A stale lock would be noticed in the worst moment: when the failover that the protection is for is refused.
 void Daemon::check_arbiter(const std::string& uri, SessionId session)
 {
@@ -60,6 +60,9 @@ void Daemon::check_arbiter(const std::string& uri, SessionId session)
     });
 }
 
+void Daemon::dial(const std::string& uri, SessionId session)
+{
+    const auto count = static_cast<std::uint8_t>(config_.replication.page_channels);
     dial_worker_->post([this, uri, session, count] {
         auto channels = std::make_shared<Result<SessionChannels>>(dial_session(uri, session, count, now() + kDial));
         post([this, channels, session] { dialled(std::move(*channels), session); });
@@ -77,13 +80,24 @@ void Daemon::dialled(Result<SessionChannels> channels, SessionId session)
     }
     channels_ = std::move(*channels);
     // The control channel speaks before the session is open: Hello goes over it.
+    open_link(session);
+    feed([&](Node& node) { node.open_primary_session(session, guest_->description(), now()); });
+}
+
+// What an old session's link still had to say, when it was posted already, is not about the next one.
+void Daemon::open_link(SessionId session)
+{
+    const auto post_here = [this, session](std::function<void()> job) {
+        post([this, session, job = std::move(job)] {
+            if (session_ == session) job();
+        });
+    };
     link_ = std::make_unique<ControlLink>(
         channels_.control.release(), session,
         ControlLink::Callbacks{
-            [this](replication::Message m) { post([this, m = std::move(m)]() mutable { message(std::move(m)); }); },
-            [this](const Error& e) { post([this, e] { feed([&](Node& node) { node.channel_lost(e.text, now()); }); }); },
-            [this](const Error& e) { post([this, e] { feed([&](Node& node) { node.protocol_error(e, now()); }); }); }});
-    feed([&](Node& node) { node.open_primary_session(session, guest_->description(), now()); });
+            [this, post_here](replication::Message m) { post_here([this, m = std::move(m)]() mutable { message(std::move(m)); }); },
+            [this, post_here](const Error& e) { post_here([this, e] { feed([&](Node& node) { node.channel_lost(e.text, now()); }); }); },
+            [this, post_here](const Error& e) { post_here([this, e] { feed([&](Node& node) { node.protocol_error(e, now()); }); }); }});
 }
 
 void Daemon::arrived(SessionChannels channels)
@@ -109,12 +123,7 @@ void Daemon::arrived(SessionChannels channels)
     session_begun_ = now();
     channels_ = std::move(channels);
     feed([&](Node& node) { node.open_secondary_session(guest_->description(), now()); });
-    link_ = std::make_unique<ControlLink>(
-        channels_.control.release(), session_,
-        ControlLink::Callbacks{
-            [this](replication::Message m) { post([this, m = std::move(m)]() mutable { message(std::move(m)); }); },
-            [this](const Error& e) { post([this, e] { feed([&](Node& node) { node.channel_lost(e.text, now()); }); }); },
-            [this](const Error& e) { post([this, e] { feed([&](Node& node) { node.protocol_error(e, now()); }); }); }});
+    open_link(session_);
 }
 
 void Daemon::message(replication::Message message)
@@ -259,6 +268,7 @@ void Daemon::beat_progress()
     if (const std::uint64_t p = runtime_->progress(); p != last_proxy_progress_) {
         last_proxy_progress_ = p;
         heartbeat_->progressed(ProgressCounter::proxy);
+        own_health_.moved(ProgressCounter::proxy, now());
     }
     bool carrier = false;
     for (const bool up : runtime_->stats().carrier) carrier = carrier || up;
@@ -268,12 +278,13 @@ void Daemon::beat_progress()
     }
     const bool guest_matters = guest_->device_model_pid() != 0 && !powered_off_;
     if (!guest_matters) {
-        own_health_.moved(ProgressCounter::proxy, now());
         heartbeat_->not_judged(ProgressCounter::guest);
+        own_health_.not_judged(ProgressCounter::guest);
     } else {
         if (const Time t = guest_->last_progress(); t != last_guest_progress_) {
             last_guest_progress_ = t;
             heartbeat_->progressed(ProgressCounter::guest);
+            own_health_.moved(ProgressCounter::guest, now());
         }
         guest_->probe();
     }
@@ -283,12 +294,10 @@ void Daemon::beat_progress()
     }
     progress_timer_.expires_after(std::chrono::microseconds(kProgressInterval.count()));
     progress_timer_.async_wait([this](const boost::system::error_code& error) {
-        own_health_.not_judged(ProgressCounter::guest);
         if (!error) beat_progress();
     });
 }
 
-            own_health_.moved(ProgressCounter::guest, now());
 void Daemon::trigger(replication::TriggerReason reason, const std::string& detail)
 {
     post([this, reason, detail] {

@@ -107,8 +107,8 @@ Result<void> Daemon::open_state()
     auto arbiter = make_arbiter(settings);
     if (!arbiter) return with_context("arbiter", arbiter.error());
     arbiter_ = std::move(*arbiter);
-
     errand_ = std::make_unique<GrantErrand>(*arbiter_worker_, *arbiter_);
+
     NodeConfig node = node_config(config_);
     auto digest = arbiter_->settings_digest(now() + kDigest);
     if (!digest) return with_context("arbiter", digest.error());
@@ -236,8 +236,14 @@ Result<void> Daemon::start_heartbeat()
     };
     setup.higher_generation = [this](Generation generation) {
         // Freeze first, think afterwards.
+        frozen_for_.store(generation);
         runtime_->freeze();
         post([this, generation] { feed([&](Node& node) { node.higher_generation(generation, now()); }); });
+    };
+    setup.conflict = [this](Generation generation) {
+        frozen_for_.store(generation + 1);
+        runtime_->freeze();
+        post([this, generation] { feed([&](Node& node) { node.generation_conflict(generation, now()); }); });
     };
     setup.lease = [this](Time until) { runtime_->set_lease(until); };
     auto heartbeat = HeartbeatThread::start(std::move(setup));
