@@ -4,6 +4,8 @@
 #include "colo/arbiter_command.h"
 #include "colo/arbiter_lock.h"
 
+#include <string>
+
 namespace colo {
 namespace {
 
@@ -25,6 +27,16 @@ public:
 };
 
 }  // namespace
+
+Result<void> failover_possible(Arbiter& arbiter, Generation next, Deadline deadline)
+{
+    const Observation seen = arbiter.observe(next, deadline);
+    if (seen.state != Observation::State::ours && seen.state != Observation::State::theirs) return {};
+    return make_error(Errc::refused, "a failover would be refused: " + seen.detail +
+                                         ", left over from earlier. Make sure that no other host runs this domain, then remove "
+                                         "the lock files of generation " + std::to_string(next) +
+                                         " and above from the arbiter's directory");
+}
 
 Result<std::unique_ptr<Arbiter>> make_arbiter(const ArbiterSettings& settings)
 {

@@ -10,6 +10,7 @@
 #include "core/error.h"
 #include "core/types.h"
 
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -19,6 +20,7 @@ struct GrantRequest {
     Generation generation = 0;  // the one that is asked for: persisted generation + 1
     Role role = Role::none;     // primary or secondary of the session that was lost
     std::string peer;           // for the fence command: the peer as the operator named it
+    std::function<bool()> wanted{};   // any thread; false: the decision has fallen, do nothing. Empty: always wanted
 };
 
 struct GrantResult {
@@ -58,6 +60,10 @@ struct ArbiterSettings {
     std::string domain_name, domain_uuid;
     std::string host_id;  // StateDirectory::host_id(): how this host signs
 };
+
+// Would a failover be granted `next`? Refused when somebody holds it already: left over from an earlier life of the domain,
+// it would refuse every failover. Not known is not a refusal.
+Result<void> failover_possible(Arbiter& arbiter, Generation next, Deadline deadline);
 
 // Errc::invalid for settings that cannot work. Does no I/O: a lock directory that is away makes answers unknown.
 Result<std::unique_ptr<Arbiter>> make_arbiter(const ArbiterSettings& settings);

@@ -136,6 +136,7 @@ private:
 GrantResult CommandArbiter::request(const GrantRequest& request, Deadline deadline)
 {
     cancelled_.store(false);
+    if (request.wanted && !request.wanted()) return {GrantOutcome::unknown, "not wanted any more"};
     reap_late();
     deadline = std::min(deadline, now() + settings_.timeout);
     int ends[2];

@@ -5,4 +5,5 @@ set(colo_base_sources
   state_file.cpp
   arbiter.cpp arbiter_command.cpp arbiter_lock.cpp
   heartbeat.cpp heartbeat_socket.cpp heartbeat_thread.cpp
+  own_health.cpp
   channel.cpp)

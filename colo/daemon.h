@@ -11,9 +11,11 @@
 #include "colo/checkpoint_log.h"
 #include "colo/config.h"
 #include "colo/control_link.h"
+#include "colo/grant_errand.h"
 #include "colo/heartbeat_thread.h"
 #include "colo/node.h"
 #include "colo/observed_guest.h"
+#include "colo/own_health.h"
 #include "colo/page_receiver.h"
 #include "colo/page_sender.h"
 #include "colo/primary_worker.h"
@@ -43,6 +45,7 @@ class ControlInterface;   // colo/control_interface.h: QMP server and handlers a
 
 // Begins the warning about a primary that was overtaken and does not know it yet.
 inline constexpr const char* kOldPrimary = "an old primary still talks";
+inline constexpr Duration kProgressInterval{50'000};   // how often our own parts are looked at
 
 struct DaemonOptions {
     Config config;
@@ -144,10 +147,13 @@ private:
     void on(const action::ModeChanged& a);
 
     void ask_arbiter(Generation generation, Role role);
+    void thaw(Generation generation);
 
     // ---- sessions (daemon_session.cpp)
+    void check_arbiter(const std::string& uri, SessionId session);
     void dial(const std::string& uri, SessionId session);
     void dialled(Result<SessionChannels> channels, SessionId session);
+    void open_link(SessionId session);
     void arrived(SessionChannels channels);
     void adopt_channels(SessionChannels channels);
     void drop_channels(Duration flush);
@@ -183,6 +189,7 @@ private:
     std::unique_ptr<PrimarySeal> primary_seal_;
     std::unique_ptr<SecondarySeal> secondary_seal_;
     std::unique_ptr<Worker> guest_worker_, storage_worker_, arbiter_worker_, dial_worker_;
+    std::unique_ptr<GrantErrand> errand_;
     std::unique_ptr<PrimaryWorker> primary_;
     std::unique_ptr<SecondaryWorker> secondary_;
     std::unique_ptr<HeartbeatThread> heartbeat_;
@@ -197,6 +204,8 @@ private:
     std::unique_ptr<PageReceiver> page_receiver_;
     Fd proxy_duplicate_;                    // to cut the proxy channel at CloseSession whatever the proxy thread does
     SessionId session_ = 0;
+    // Set by the heartbeat thread with its freeze(): only a decision for at least this generation lets output flow again.
+    std::atomic<Generation> frozen_for_{0};
     std::atomic<SessionId> page_session_{0};   // whose chunks are still wanted; read by page-channel threads
     std::string peer_;
 
@@ -210,6 +219,7 @@ private:
     bool carrier_ = true;
     std::uint64_t last_proxy_progress_ = 0;
     Time last_guest_progress_{};
+    OwnHealth own_health_;
 
     // Facts for people.
     CheckpointLog checkpoints_;

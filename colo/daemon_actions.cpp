@@ -34,6 +34,8 @@ void Daemon::pump()
     for (auto actions = node_->take_actions(); !actions.empty(); actions = node_->take_actions())
         for (const Action& action : actions) perform(action);
     pumping_ = false;
+    // Outdated, dead or decided meanwhile: nobody may be shot for that any more. The node takes no late answer either.
+    if (errand_->wants_any() && node_->status().step != "asking") errand_->cancel();
     arm_timer();
 }
 
@@ -58,14 +60,19 @@ void Daemon::perform(const Action& action)
 
 void Daemon::on(const action::BootGuest&)
 {
-    guest_worker_->post([this] {
-        Result<void> result = runtime_->become_primary(now() + kRuntimeCall);
+    // Not the first one: the operator gave the other copy up, and a guest or a proxy of an earlier role is left here.
+    const bool again = guest_created_;
+    powered_off_ = false;
+    guest_worker_->post([this, again] {
+        Result<void> result = again ? runtime_->stand_down(now() + kRuntimeCall) : Result<void>{};
+        if (result) result = runtime_->become_primary(now() + kRuntimeCall);
         if (result) runtime_->set_output(proxy::PrimaryProxy::Output::flow, 0);
-        if (result) result = guest_->create(replication::StartMode::boot, now() + kBoot);
-        post([this, result] {
+        if (result && again) result = guest_->recreate(now() + kBoot);
+        if (result) result = again ? guest_->resume(now() + kGuestCall) : guest_->create(replication::StartMode::boot, now() + kBoot);
+        post([this, result, again] {
             guest_created_ = true;
             feed([&](Node& node) { node.guest_booted(result, now()); });
-            if (result) return;
+            if (result || again) return;
             // Nothing can be served or protected here; whoever started us should see it.
             spdlog::error("the guest does not start: {}", result.error().text);
             exit_status_ = 1;
@@ -210,8 +217,19 @@ void Daemon::on(const action::SetOutput& a)
 {
     const auto output = static_cast<proxy::PrimaryProxy::Output>(a.output);
     if (output == proxy::PrimaryProxy::Output::frozen) runtime_->freeze();
+    if (output == proxy::PrimaryProxy::Output::flow) thaw(a.generation);
     runtime_->set_output(output, a.generation);
     if (output == proxy::PrimaryProxy::Output::flow && a.generation != 0) note_failover(a.generation);
+}
+
+// The node lets output flow only behind a decision that is on disk; a frozen proxy follows it. The heartbeat thread may have
+// frozen it since for a generation that the node has not heard of yet: that freeze stays, also if it comes just now (the
+// core holds everything until the order that follows this one).
+void Daemon::thaw(Generation generation)
+{
+    if (frozen_for_.load() > generation) return;
+    runtime_->thaw();
+    if (frozen_for_.load() > generation) runtime_->freeze();
 }
 
 // The waits that are about this host, not about the protocol: both sides of a fence command must not shoot each other, and
@@ -223,19 +241,18 @@ void Daemon::on(const action::RequestGrant& a)
     if (a.client_link_down) wait += milliseconds(config_.arbiter.link_penalty_ms);
     if (config_.arbiter.kind == ArbiterKind::command && role == Role::secondary && !a.peer_abdicated)
         wait += milliseconds(config_.arbiter.fence_delay_ms);
+    errand_->want(a.generation);
     if (wait == Duration{0}) return ask_arbiter(a.generation, role);
     auto timer = std::make_shared<boost::asio::steady_timer>(io_, std::chrono::microseconds(wait.count()));
     timer->async_wait([this, timer, generation = a.generation, role](const boost::system::error_code& error) {
-        if (!error) ask_arbiter(generation, role);
+        if (!error && errand_->wants(generation)) ask_arbiter(generation, role);
     });
 }
 
 void Daemon::ask_arbiter(Generation generation, Role role)
 {
-    arbiter_worker_->post([this, generation, role] {
-        (void)failpoint::pass("s-before-grant", guest_->device_model_pid());
-        const GrantRequest request{generation, role, config_.peer.address};
-        const GrantResult result = arbiter_->request(request, now() + milliseconds(config_.arbiter.timeout_ms));
+    arbiter_worker_->post([this] { (void)failpoint::pass("s-before-grant", guest_->device_model_pid()); });
+    errand_->ask({generation, role, config_.peer.address}, milliseconds(config_.arbiter.timeout_ms), [this, generation](const GrantResult& result) {
         spdlog::info("generation {}: {}{}{}", generation,
                      result.outcome == GrantOutcome::granted ? "granted" : result.outcome == GrantOutcome::refused ? "refused" : "not decided",
                      result.reason.empty() ? "" : ": ", result.reason);

@@ -37,11 +37,27 @@ void Daemon::migrate(const std::string& uri, Done done)
         return done(make_error(Errc::refused, std::string("this side is ") + to_string(status.protection) +
                                                   (protection_reason_.empty() ? "" : ": " + protection_reason_)));
     if (session_ != 0) return done(make_error(Errc::refused, "a session is being set up already"));
+    // The first cut would make it run again behind the operator's back.
+    if (run_state() == schema::RunState::paused)
+        return done(make_error(Errc::refused, "the guest is stopped; resume it with `cont` first, then protect it"));
     peer_ = address;
     session_ = random_session();
     session_begun_ = now();
-    dial(address, session_);
+    check_arbiter(address, session_);
     done({});
+}
+
+// A stale lock would be noticed in the worst moment: when the failover that the protection is for is refused.
+void Daemon::check_arbiter(const std::string& uri, SessionId session)
+{
+    if (config_.arbiter.kind != ArbiterKind::lock) return dial(uri, session);
+    arbiter_worker_->post([this, uri, session, next = stored_.generation + 1] {
+        const auto possible = failover_possible(*arbiter_, next, now() + kDial);
+        post([this, uri, session, possible] {
+            if (session_ != session) return;   // cancelled meanwhile
+            possible ? dial(uri, session) : dialled(possible.error(), session);
+        });
+    });
 }
 
 void Daemon::dial(const std::string& uri, SessionId session)
@@ -58,19 +74,30 @@ void Daemon::dialled(Result<SessionChannels> channels, SessionId session)
     if (session_ != session) return;   // cancelled meanwhile
     if (!channels) {
         session_ = 0;
-        spdlog::warn("cannot reach the secondary: {}", channels.error().text);
+        spdlog::warn("no session with the secondary: {}", channels.error().text);
         control_->observer().outgoing(TransferPhase::failed, channels.error().text);
         return;
     }
     channels_ = std::move(*channels);
     // The control channel speaks before the session is open: Hello goes over it.
+    open_link(session);
+    feed([&](Node& node) { node.open_primary_session(session, guest_->description(), now()); });
+}
+
+// What an old session's link still had to say, when it was posted already, is not about the next one.
+void Daemon::open_link(SessionId session)
+{
+    const auto post_here = [this, session](std::function<void()> job) {
+        post([this, session, job = std::move(job)] {
+            if (session_ == session) job();
+        });
+    };
     link_ = std::make_unique<ControlLink>(
         channels_.control.release(), session,
         ControlLink::Callbacks{
-            [this](replication::Message m) { post([this, m = std::move(m)]() mutable { message(std::move(m)); }); },
-            [this](const Error& e) { post([this, e] { feed([&](Node& node) { node.channel_lost(e.text, now()); }); }); },
-            [this](const Error& e) { post([this, e] { feed([&](Node& node) { node.protocol_error(e, now()); }); }); }});
-    feed([&](Node& node) { node.open_primary_session(session, guest_->description(), now()); });
+            [this, post_here](replication::Message m) { post_here([this, m = std::move(m)]() mutable { message(std::move(m)); }); },
+            [this, post_here](const Error& e) { post_here([this, e] { feed([&](Node& node) { node.channel_lost(e.text, now()); }); }); },
+            [this, post_here](const Error& e) { post_here([this, e] { feed([&](Node& node) { node.protocol_error(e, now()); }); }); }});
 }
 
 void Daemon::arrived(SessionChannels channels)
@@ -96,12 +123,7 @@ void Daemon::arrived(SessionChannels channels)
     session_begun_ = now();
     channels_ = std::move(channels);
     feed([&](Node& node) { node.open_secondary_session(guest_->description(), now()); });
-    link_ = std::make_unique<ControlLink>(
-        channels_.control.release(), session_,
-        ControlLink::Callbacks{
-            [this](replication::Message m) { post([this, m = std::move(m)]() mutable { message(std::move(m)); }); },
-            [this](const Error& e) { post([this, e] { feed([&](Node& node) { node.channel_lost(e.text, now()); }); }); },
-            [this](const Error& e) { post([this, e] { feed([&](Node& node) { node.protocol_error(e, now()); }); }); }});
+    open_link(session_);
 }
 
 void Daemon::message(replication::Message message)
@@ -249,6 +271,7 @@ void Daemon::beat_progress()
     if (const std::uint64_t p = runtime_->progress(); p != last_proxy_progress_) {
         last_proxy_progress_ = p;
         heartbeat_->progressed(ProgressCounter::proxy);
+        own_health_.moved(ProgressCounter::proxy, now());
     }
     bool carrier = false;
     for (const bool up : runtime_->stats().carrier) carrier = carrier || up;
@@ -259,14 +282,20 @@ void Daemon::beat_progress()
     const bool guest_matters = guest_->device_model_pid() != 0 && !powered_off_;
     if (!guest_matters) {
         heartbeat_->not_judged(ProgressCounter::guest);
+        own_health_.not_judged(ProgressCounter::guest);
     } else {
         if (const Time t = guest_->last_progress(); t != last_guest_progress_) {
             last_guest_progress_ = t;
             heartbeat_->progressed(ProgressCounter::guest);
+            own_health_.moved(ProgressCounter::guest, now());
         }
         guest_->probe();
     }
-    progress_timer_.expires_after(std::chrono::milliseconds(50));
+    if (const auto health = own_health_.judge(now())) {
+        health->ok ? spdlog::info("own parts move again") : spdlog::warn("{}", health->why);
+        feed([&](Node& node) { node.own_health(health->ok, health->why, now()); });
+    }
+    progress_timer_.expires_after(std::chrono::microseconds(kProgressInterval.count()));
     progress_timer_.async_wait([this](const boost::system::error_code& error) {
         if (!error) beat_progress();
     });

@@ -35,7 +35,7 @@ std::string guest_directory(const Config& config) { return config.state.director
 
 Daemon::Daemon(DaemonOptions options)
     : options_(std::move(options)), config_(options_.config), node_timer_(io_), progress_timer_(io_), end_timer_(io_), operator_timer_(io_),
-      signals_(io_)
+      signals_(io_), own_health_(ms(config_.heartbeat.progress_timeout_ms), kProgressInterval)
 {
 }
 
@@ -45,8 +45,8 @@ Daemon::~Daemon()
     listener_.reset();
     heartbeat_.reset();
     if (guest_) guest_->kill();
-    for (Worker* worker : {guest_worker_.get(), dial_worker_.get(), storage_worker_.get(), arbiter_worker_.get()})
-        if (worker != nullptr && !worker->stop(now() + kEnd)) spdlog::error("a worker thread hangs and is abandoned");
+    if (errand_) errand_->cancel();
+    stop_or_exit({guest_worker_.get(), dial_worker_.get(), storage_worker_.get(), arbiter_worker_.get()}, now() + kEnd);
     drop_channels(Duration{0});
     runtime_.reset();
 }
@@ -107,6 +107,7 @@ Result<void> Daemon::open_state()
     auto arbiter = make_arbiter(settings);
     if (!arbiter) return with_context("arbiter", arbiter.error());
     arbiter_ = std::move(*arbiter);
+    errand_ = std::make_unique<GrantErrand>(*arbiter_worker_, *arbiter_);
 
     NodeConfig node = node_config(config_);
     auto digest = arbiter_->settings_digest(now() + kDigest);
@@ -241,8 +242,14 @@ Result<void> Daemon::start_heartbeat()
     };
     setup.higher_generation = [this](Generation generation) {
         // Freeze first, think afterwards.
+        frozen_for_.store(generation);
         runtime_->freeze();
         post([this, generation] { feed([&](Node& node) { node.higher_generation(generation, now()); }); });
+    };
+    setup.conflict = [this](Generation generation) {
+        frozen_for_.store(generation + 1);
+        runtime_->freeze();
+        post([this, generation] { feed([&](Node& node) { node.generation_conflict(generation, now()); }); });
     };
     setup.lease = [this](Time until) { runtime_->set_lease(until); };
     auto heartbeat = HeartbeatThread::start(std::move(setup));

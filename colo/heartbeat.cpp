@@ -199,6 +199,18 @@ void HeartbeatCore::note_generation(Generation generation)
     higher_ = highest_seen_;
 }
 
+// Two sides announce one generation: somebody was given the word twice. Our own beat may come back to us, though, over a
+// path whose two ends were configured the same.
+void HeartbeatCore::note_conflict(const Beat& beat)
+{
+    if (!announces() || (beat.flags & flag::kHoldsGrant) == 0 || beat.generation != identity_.generation) return;
+    const std::optional<Time> ours = sent_at(beat.number);
+    if (ours && ours->us == beat.sent_at_us) return;
+    if (beat.generation <= conflict_reported_) return;
+    conflict_reported_ = beat.generation;
+    conflict_ = beat.generation;
+}
+
 bool HeartbeatCore::of_this_session(const Beat& beat) const
 {
     const Role peer = from_beat_role(beat.role);
@@ -210,7 +222,10 @@ std::optional<Beat> HeartbeatCore::on_beat(std::size_t path, const Beat& beat, T
 {
     COLO_CHECK(path < path_count_);
     HeartbeatPathStatus& status = paths_[path];
-    if (beat.domain == domain_) note_generation(beat.generation);
+    if (beat.domain == domain_) {
+        note_generation(beat.generation);
+        note_conflict(beat);
+    }
     if (beat.domain != domain_ || !of_this_session(beat)) {
         ++status.foreign;
         return std::nullopt;
@@ -279,6 +294,11 @@ std::optional<PeerLost> HeartbeatCore::take_peer_lost()
 std::optional<Generation> HeartbeatCore::take_higher_generation()
 {
     return std::exchange(higher_, std::nullopt);
+}
+
+std::optional<Generation> HeartbeatCore::take_conflict()
+{
+    return std::exchange(conflict_, std::nullopt);
 }
 
 Time HeartbeatCore::grant_not_before() const

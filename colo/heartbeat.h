@@ -10,7 +10,8 @@
 //                           progress of the peer are judged; the primary's lease is renewed by answers.
 //   closed                  beats say "closed" and answer nothing; nothing of the session is honoured any more.
 //   session == 0            primary: announces its generation for ever (a returning old primary must hear it);
-//                           otherwise silent. Nobody is judged.
+//                           otherwise silent. Nobody is judged. The peer announcing the same generation is a conflict:
+//                           both sides serve.
 // In all of them, from the first become() on, a beat with a higher generation is reported (also one that came before):
 // the caller freezes first and thinks afterwards.
 //
@@ -109,9 +110,10 @@ public:
     std::optional<replication::Beat> on_beat(std::size_t path, const replication::Beat& beat, Time now);
     void on_malformed(std::size_t path);
 
-    // Each is reported once; peer_lost once per session, higher_generation once per generation.
+    // Each is reported once; peer_lost once per session, higher_generation and conflict once per generation.
     std::optional<PeerLost> take_peer_lost();
     std::optional<Generation> take_higher_generation();
+    std::optional<Generation> take_conflict();
 
     // P: Time{0} before the first answer and after closing.
     Time lease_until() const { return lease_until_; }
@@ -140,6 +142,7 @@ private:
     void judge(Time now);
     bool of_this_session(const replication::Beat& beat) const;
     void note_generation(Generation generation);
+    void note_conflict(const replication::Beat& beat);
     void note_progress(const replication::Beat& beat, Time now);
     void renew_lease(std::size_t path, const replication::Beat& beat, Time now);
     std::optional<Time> sent_at(std::uint64_t number) const;
@@ -177,6 +180,8 @@ private:
     std::optional<PeerLost> lost_;
     std::optional<Generation> higher_;
     Generation highest_reported_ = 0;
+    std::optional<Generation> conflict_;
+    Generation conflict_reported_ = 0;
     Generation highest_seen_ = 0;
     std::uint64_t local_gaps_ = 0;
     Duration longest_gap_{0};

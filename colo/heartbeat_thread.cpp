@@ -219,7 +219,7 @@ void HeartbeatThread::Loop::run()
 void HeartbeatThread::Loop::round(bool timer_expired)
 {
     std::optional<PeerLost> lost;
-    std::optional<Generation> higher;
+    std::optional<Generation> higher, conflict;
     {
         const std::lock_guard lock(mutex);
         ProgressValues progress;
@@ -236,9 +236,11 @@ void HeartbeatThread::Loop::round(bool timer_expired)
         publish(false);
         lost = core.take_peer_lost();
         higher = core.take_higher_generation();
+        conflict = core.take_conflict();
     }
     // Overtaken comes first: freezing beats everything that a lost peer asks for.
     if (higher && setup.higher_generation) setup.higher_generation(*higher);
+    if (conflict && setup.conflict) setup.conflict(*conflict);
     if (lost && setup.peer_lost) setup.peer_lost(*lost);
 }
 

@@ -5,7 +5,7 @@
 // memory and runs with real-time priority where that is permitted (logged once if not), so that a machine whose CPUs
 // are full of guests does not look dead.
 //
-// Threads: peer_lost and higher_generation are called from the heartbeat thread without a lock held and must only post;
+// Threads: peer_lost, higher_generation and conflict are called from the heartbeat thread without a lock held and must only post;
 // lease also from whoever calls become() or close_session(). Everything else may be called from any thread and does not
 // block (a priority-inheriting mutex is held for microseconds).
 
@@ -30,6 +30,7 @@ struct HeartbeatSetup {
     std::string domain_uuid;
     std::function<void(PeerLost)> peer_lost;
     std::function<void(Generation)> higher_generation;
+    std::function<void(Generation)> conflict;   // the peer announces the generation that we announce
     // P: whenever lease_until() changes, and on every become() and close_session(). Called with the mutex held, in
     // order; must neither block nor call back.
     std::function<void(Time until)> lease;

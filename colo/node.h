@@ -235,6 +235,10 @@ public:
     // Heartbeat and arbitration
     virtual void peer_lost(const std::string& why, Time now) = 0;
     virtual void higher_generation(Generation generation, Time now) = 0;
+    // A beat says that the other side holds the generation that this one holds: neither may go on.
+    virtual void generation_conflict(Generation generation, Time now) = 0;
+    // Our own device model or proxy stands still (judged by the driver, sooner than the peer judges it), or moves again.
+    virtual void own_health(bool ok, const std::string& why, Time now) = 0;
     virtual void carrier(bool up, Time now) = 0;
     virtual void grant_result(Generation generation, GrantOutcome outcome, const std::string& detail, Time now) = 0;
 

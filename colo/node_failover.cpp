@@ -83,7 +83,8 @@ void NodeImpl::decide(const std::string& why, Time now)
 {
     const Epoch partial = s_.stage == Stage::none ? 0 : s_.open;
     const bool wished = o_.ask == Ask::failover || o_.ask == Ask::unprotect || o_.finishing;
-    if (wished) d_.vouched = true;
+    // Who ends the protection says nothing about the other copy; who fails over while its host is silent does.
+    if (o_.ask == Ask::failover || o_.vouches) d_.vouched = true;
     o_.ask = Ask::none;
     if (broken(Breakage::grant_without_closing)) {
         enter(Step::asking);
@@ -121,8 +122,17 @@ void NodeImpl::ask(Time now)
     if (d_.override_generation != 0) return grant(d_.override_generation, now);
     if (config_.arbiter == ArbiterKind::manual) {
         if (d_.vouched || d_.peer_abdicated) return grant(state_.generation + 1, now);
+        finish_operator(make_error(Errc::timed_out, reason_ + "; now the operator must decide who goes on"));
         return change(Protection::deciding,
                       reason_ + "; waiting for the operator: when the other copy is known not to run, `coloctl failover`");
+    }
+    // The peer's word that it never runs again in this session is on its disk (in_session was, before it could give it).
+    // A fence command could only shoot a host that ended in order.
+    if (config_.arbiter == ArbiterKind::command && d_.peer_abdicated) return grant(state_.generation + 1, now);
+    if (role_ == Role::primary && !unwell_.empty()) {
+        // The healthy copy goes first: it may ask after its lease wait. Without one there is time to recover.
+        change(Protection::deciding, unwell_ + "; does not ask for the grant until that is over");
+        return enter(Step::asking, now + config_.grant_retry);
     }
     if (std::exchange(d_.request_out, true)) return;
     act(action::RequestGrant{state_.generation + 1, link_down_, d_.peer_abdicated});
@@ -138,6 +148,8 @@ void NodeImpl::grant_result(Generation generation, GrantOutcome outcome, const s
         if (broken(Breakage::outdated_side_runs)) return grant(generation, now);
         return become_outdated("generation " + std::to_string(generation) + " was refused: " + detail, now);
     case GrantOutcome::unknown:
+        // Only a primary in its session asks for this generation besides us, and this one has given its word on disk.
+        if (d_.peer_abdicated) return grant(generation, now);
         change(Protection::deciding, "no answer of the arbiter: " + detail + "; asking again");
         return enter(Step::asking, now + config_.grant_retry);
     }
@@ -209,6 +221,10 @@ void NodeImpl::serve_on(Time)
     set_output(static_cast<std::uint8_t>(Output::flow));
     beat();
     change(Protection::unprotected, reason_.empty() ? "no secondary" : reason_);
+    if (!unwell_.empty()) {
+        well_reason_ = reason_;
+        say_unwell();
+    }
     finish_operator({});
 }
 
@@ -219,7 +235,7 @@ void NodeImpl::higher_generation(Generation generation, Time now)
     if (generation <= state_.generation) return;
     if (step_ == Step::stopped) {
         state_.generation = generation;
-        return persist();
+        return state_.outdated ? persist_outdated(state_.reason) : persist();
     }
     const bool could_run = role_ == Role::primary || s_.eligible;
     if (!could_run) {
@@ -229,6 +245,15 @@ void NodeImpl::higher_generation(Generation generation, Time now)
     }
     state_.generation = generation;
     become_outdated("generation " + std::to_string(generation) + " was granted to the other side", now);
+}
+
+// Two sides serve: whatever granted them both, neither can know which one the clients believe.
+void NodeImpl::generation_conflict(Generation generation, Time now)
+{
+    if (step_ != Step::alone || generation != state_.generation) return;
+    become_outdated("both sides serve in generation " + std::to_string(generation) +
+                        "; both are stopped until the operator chooses one of them",
+                    now);
 }
 
 // Freeze first, think afterwards.
@@ -249,6 +274,11 @@ void NodeImpl::become_outdated(const std::string& why, Time)
     state_.reason = why;
     finish_operator(make_error(Errc::refused, why));
     dead(Protection::outdated, why);
+    persist_outdated(why);
+}
+
+void NodeImpl::persist_outdated(const std::string& why)
+{
     persist([this, why](const Result<void>& result, Time at) { outdated_persisted(result, why, at); });
 }
 

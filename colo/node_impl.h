@@ -53,6 +53,8 @@ public:
 
     void peer_lost(const std::string& why, Time now) override;
     void higher_generation(Generation generation, Time now) override;
+    void generation_conflict(Generation generation, Time now) override;
+    void own_health(bool ok, const std::string& why, Time now) override;
     void carrier(bool up, Time now) override;
     void grant_result(Generation generation, GrantOutcome outcome, const std::string& detail, Time now) override;
 
@@ -105,10 +107,12 @@ private:
     void on_staged(const replication::Staged& message, Time now);
     void on_applied(const replication::Applied& message, Time now);
     void on_resign(const replication::Resign& message, Time now);
+    void on_resign_while_abdicating(const replication::Resign& message, Time now);
     void on_handover(Time now);
     void note_mode(replication::Mode mode, const std::string& reason);
     void guest_does_not_answer(const std::string& why, Time now);
     void primary_guest_lost(const std::string& why, Time now);
+    void say_unwell();
     void primary_power_event(replication::PowerState power, Time now);
 
     // ---- node_secondary.cpp
@@ -145,6 +149,7 @@ private:
     void continue_take_over(Time now);
     void serve_on(Time now);
     void become_outdated(const std::string& why, Time now);
+    void persist_outdated(const std::string& why);
     void outdated_persisted(const Result<void>& result, const std::string& why, Time now);
     void abdicate(const std::string& cause, Time now);
     void finish_abdication(Time now);
@@ -175,6 +180,8 @@ private:
     replication::GuestDescription guest_;
     bool colo_entered_ = false, colo_exited_ = false;
     bool link_down_ = false;            // carrier of the client NIC
+    std::string unwell_;                // own device model or proxy stands still
+    std::string well_reason_;           // what the status said before
     bool guest_present_ = false;        // a guest that runs or could run exists here
     bool guest_stopped_ = false;        // frozen, kept
     replication::PowerState power_ = replication::PowerState::running;
@@ -234,6 +241,7 @@ private:
         Ask ask = Ask::none;            // negotiation with the peer under way
         Time deadline = kNever;
         bool finishing = false;         // the operator's wish is being carried out
+        bool vouches = false;           // ... and that wish was a failover: his word under `manual`
     } o_;
 };
 

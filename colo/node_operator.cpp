@@ -66,6 +66,7 @@ Result<void> NodeImpl::negotiate(Ask ask, Time now)
 void NodeImpl::operator_expired(Time now)
 {
     o_.finishing = o_.ask != Ask::pressure;
+    o_.vouches = o_.ask == Ask::failover;
     o_.ask = Ask::none;
     lost("the peer did not step back within " + std::to_string(config_.resign_deadline.count() / 1000) + " ms", now);
 }

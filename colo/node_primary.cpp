@@ -262,10 +262,23 @@ void NodeImpl::on_resign(const replication::Resign& message, Time now)
     go_alone(why, now);
 }
 
+// The last words crossed: this side has handed over, and the secondary never runs. It kept that on its disk before it said
+// so; this side's stopped guest is all there is.
+void NodeImpl::on_resign_while_abdicating(const replication::Resign& message, Time now)
+{
+    const std::string why = "the secondary resigned while this side handed over: " + message.cause;
+    close_session(why);
+    state_.outdated = false;
+    state_.reason.clear();
+    guest_stopped_ = false;
+    act(action::ResumeGuest{});
+    go_alone(why, now);
+}
+
 void NodeImpl::on_handover(Time now)
 {
-    // Both operators at once: the primary's wish wins, the secondary yields when it gets our request (Inv17).
-    if (o_.ask == Ask::failover || o_.ask == Ask::unprotect) return;
+    // Both at once: what the primary asked for wins, whoever wanted it; the secondary yields when it gets our request (Inv17).
+    if (o_.ask != Ask::none) return;
     if (!p_.peer_eligible) return violation("handover before the first checkpoint", now);
     o_.finishing = true;
     abdicate("the operator failed over to the secondary", now);
@@ -289,6 +302,34 @@ void NodeImpl::guest_does_not_answer(const std::string& why, Time now)
         p_.cut_late = false;
     }
     act(action::ResumeGuest{});
+}
+
+// A copy that moves is better than one that stands still, and this side knows first: the peer would have to find out, close
+// and wait for the lease, while we notice its closing at once. Without a copy it is the only guest there is: only said.
+void NodeImpl::own_health(bool ok, const std::string& why, Time now)
+{
+    if (ok) {
+        const bool said = !unwell_.empty() && reason_ == unwell_;
+        unwell_.clear();
+        if (said) change(protection_, well_reason_);
+        return;
+    }
+    const bool said = !unwell_.empty() && reason_ == unwell_;
+    if (!said) well_reason_ = reason_;
+    unwell_ = why;
+    if (role_ != Role::primary) return;
+    // Under a resignation that was asked for, the secondary may already be the one that never runs.
+    if (primary_session() && p_.peer_eligible && o_.ask == Ask::none) {
+        guest_present_ = guest_stopped_ = false;
+        act(action::KillGuest{why});
+        return abdicate(why, now);
+    }
+    if (step_ == Step::alone || primary_session()) say_unwell();
+}
+
+void NodeImpl::say_unwell()
+{
+    change(protection_, unwell_);
 }
 
 void NodeImpl::primary_guest_lost(const std::string& why, Time now)

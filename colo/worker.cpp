@@ -4,8 +4,12 @@
 #include "core/clock.h"
 
 #include <pthread.h>
+#include <spdlog/spdlog.h>
+#include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
+#include <cstdlib>
 
 namespace colo {
 
@@ -50,6 +54,20 @@ bool Worker::stop(Time deadline)
     }
     if (thread_.joinable()) thread_.join();
     return true;
+}
+
+void stop_or_exit(std::initializer_list<Worker*> workers, Time deadline)
+{
+    bool hangs = false;
+    for (Worker* worker : workers) {
+        if (worker == nullptr || worker->stop(std::max(deadline, now()))) continue;
+        spdlog::error("the {} thread hangs: ending without it", worker->name());
+        hangs = true;
+    }
+    if (!hangs) return;
+    // Its job still uses what would be destroyed now, and nothing can make it stop.
+    spdlog::shutdown();
+    _exit(EXIT_FAILURE);
 }
 
 void Worker::run()

@@ -9,6 +9,7 @@
 #include <condition_variable>
 #include <deque>
 #include <functional>
+#include <initializer_list>
 #include <mutex>
 #include <string>
 #include <thread>
@@ -30,6 +31,7 @@ public:
     void set_idle(std::function<Time()> idle);
     // Stops the thread after the job under way, and waits at most until `deadline`; false: it hangs and was abandoned.
     bool stop(Time deadline);
+    const std::string& name() const { return name_; }
 
 private:
     void run();
@@ -42,5 +44,9 @@ private:
     bool stopping_ = false, done_ = false;
     std::thread thread_;
 };
+
+// The end of the process: all of them stop before one common deadline, or the process ends without them, saying which one
+// hangs. Null entries are skipped.
+void stop_or_exit(std::initializer_list<Worker*> workers, Time deadline);
 
 }  // namespace colo

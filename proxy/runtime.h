@@ -109,8 +109,9 @@ public:
     // Rises with every loop turn, at least 20 times a second while the thread is alive. For the heartbeat.
     virtual std::uint64_t progress() const = 0;
     // At once, also while the proxy thread is busy: not one more frame reaches the wire, until become_primary or
-    // go_live. The core follows with Output::frozen.
+    // go_live, or thaw() and a set_output that lets it. The core follows with Output::frozen.
     virtual void freeze() = 0;
+    virtual void thaw() = 0;
     // Blocking. Everything posted before has taken effect.
     virtual Result<void> fence(Deadline deadline) = 0;
 

@@ -25,6 +25,7 @@ public:
     RuntimeStats stats() const override;
     std::uint64_t progress() const override { return progress_.load(std::memory_order_relaxed); }
     void freeze() override;
+    void thaw() override { frozen_.store(false); }
     Result<void> fence(Deadline deadline) override;
 
     Result<void> become_primary(Deadline deadline) override;

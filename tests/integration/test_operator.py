@@ -5,7 +5,7 @@ import os
 import time
 
 from scenario import CALM, expect, finish, lose_primary, scenario, wait_flowing
-from colo_lab import LabError
+from colo_lab import LabError, guest
 from colo_lab.config import REPLICATION_PORT
 from colo_lab.net import address
 from colo_lab.qmp import QmpError
@@ -141,6 +141,35 @@ def arbiter_lock_unreachable(lab_factory, say):
         wait_flowing(load, moment)
         say("lock directory back: went on")
         finish(lab, load, say)
+
+
+@scenario(150)
+def accepted_data_loss_in_a_running_daemon(lab_factory, say):
+    """`failover --accept-data-loss` without a restart: a standby boots anew, a stopped old primary goes on and is heard."""
+    with lab_factory() as lab:
+        lab.boot()
+        lab.b.start("secondary")
+        lab.a.die()
+        lab.b.coloctl("failover", "--accept-data-loss")
+        lab.wait_alone(lab.b, 60)
+        guest.wait_answering(lab.network, timeout=120, alive=lab.b.running)
+        say(f"standby that never was a copy: booted, generation {lab.b.status()['generation']}")
+        lab.revive(lab.a)
+        lab.protect(lab.b)
+        load = lab.load(*CALM)
+        lab.settle(load, 1)
+        lab.a.coloctl("failover")
+        lab.wait_alone(lab.a)
+        finish(lab, load, say)
+        expect(lab.b.status()["run-state"] != "running", "both sides run after a handover")
+        lab.a.die()
+        lab.b.coloctl("failover", "--accept-data-loss")
+        lab.wait_alone(lab.b, 20)
+        guest.wait_answering(lab.network, timeout=30, alive=lab.b.running)
+        say(f"old primary with its stopped guest: goes on, generation {lab.b.status()['generation']}")
+        lab.b.qmp.execute("stop")
+        say(f"stopped by the operator: {refused(lab.b, 'x-colo-protect')}")
+        lab.b.qmp.execute("cont")
 
 
 @scenario(60)

@@ -95,6 +95,34 @@ TEST_F(LockArbiter, Inv17_FirstIsGrantedSecondIsRefusedAndTheFirstMayAskAgain)
         EXPECT_THAT(entry.path().filename().string(), testing::Not(HasSubstr(".tmp")));
 }
 
+TEST_F(LockArbiter, AStaleLockIsFoundBeforeTheFailoverNeedsIt)
+{
+    const auto a = lock(kHostA), b = lock(kHostB);
+    EXPECT_TRUE(failover_possible(*a, 5, soon()));
+    ASSERT_EQ(b->request({5, Role::secondary, ""}, soon()).outcome, GrantOutcome::granted);
+    for (Arbiter* each : {a.get(), b.get()}) {
+        const auto possible = failover_possible(*each, 5, soon());
+        ASSERT_FALSE(possible);
+        EXPECT_THAT(possible.error().text, testing::AllOf(HasSubstr("generation 5"), HasSubstr("remove")));
+    }
+    EXPECT_TRUE(failover_possible(*a, 6, soon()));
+    fs::remove_all(path_);
+    EXPECT_TRUE(failover_possible(*a, 5, soon())) << "not known is not a refusal";
+}
+
+TEST_F(CommandArbiter, ADecisionThatHasFallenDoesNotShoot)
+{
+    const std::string mark = path_ + "/shot";
+    const auto arbiter = command("touch " + mark);
+    GrantRequest request{5, Role::secondary, ""};
+    request.wanted = [] { return false; };
+    EXPECT_EQ(arbiter->request(request, soon()).outcome, GrantOutcome::unknown);
+    EXPECT_FALSE(fs::exists(mark));
+    request.wanted = [] { return true; };
+    EXPECT_EQ(arbiter->request(request, soon()).outcome, GrantOutcome::granted);
+    EXPECT_TRUE(fs::exists(mark));
+}
+
 TEST_F(LockArbiter, DomainsDoNotMeet)
 {
     ArbiterSettings other = settings(ArbiterKind::lock, kHostB);

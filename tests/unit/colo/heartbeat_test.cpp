@@ -461,5 +461,46 @@ TEST(Heartbeat, NewSessionStartsClean)
     EXPECT_GT(pair.primary.lease_until(), pair.now());
 }
 
+TEST(Heartbeat, Inv16_TwoThatAnnounceOneGenerationBothHearOfIt)
+{
+    Pair pair;
+    pair.primary.become({Role::primary, 5, 0, false}, pair.now());
+    pair.secondary.become({Role::primary, 5, 0, false}, pair.now());
+    pair.run_until(100);
+    EXPECT_EQ(pair.primary.take_conflict(), Generation{5});
+    EXPECT_EQ(pair.secondary.take_conflict(), Generation{5});
+    pair.run_until(200);
+    EXPECT_FALSE(pair.primary.take_conflict());   // once
+    EXPECT_FALSE(pair.primary.take_higher_generation());
+}
+
+TEST(Heartbeat, NoConflictWithALowerGenerationOrInASession)
+{
+    Pair pair;
+    pair.primary.become({Role::primary, 5, 0, false}, pair.now());
+    pair.secondary.become({Role::primary, 6, 0, false}, pair.now());
+    pair.run_until(100);
+    EXPECT_FALSE(pair.primary.take_conflict());
+    EXPECT_FALSE(pair.secondary.take_conflict());
+    Pair session;
+    session.open();
+    session.run_until(100);
+    EXPECT_FALSE(session.primary.take_conflict());
+    EXPECT_FALSE(session.secondary.take_conflict());
+}
+
+TEST(Heartbeat, OurOwnBeatThatComesBackIsNoConflict)
+{
+    Pair pair;
+    pair.primary.become({Role::primary, 5, 0, false}, pair.now());
+    for (int i = 0; i < 5; ++i) {
+        const auto beat = pair.primary.on_timer(pair.now());
+        ASSERT_TRUE(beat);
+        pair.primary.on_beat(0, *beat, pair.now());
+        pair.ms += 10;
+    }
+    EXPECT_FALSE(pair.primary.take_conflict());
+}
+
 }  // namespace
 }  // namespace colo

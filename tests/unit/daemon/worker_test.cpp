@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <cstdlib>
 #include <future>
 
 namespace colo {
@@ -60,6 +61,21 @@ TEST(Worker, NothingIsAcceptedAfterStop)
     std::atomic<bool> ran{false};
     worker.post([&] { ran = true; });
     EXPECT_FALSE(ran);
+}
+
+TEST(WorkerDeathTest, AHangingWorkerIsNamedAndDoesNotKeepTheProcess)
+{
+    GTEST_FLAG_SET(death_test_style, "threadsafe");
+    const auto end = [] {
+        std::promise<void> never;
+        Worker good("good");
+        Worker bad("storage");
+        bad.post([&] { never.get_future().wait(); });
+        stop_or_exit({&good, nullptr, &bad}, now() + Duration{50'000});
+    };
+    EXPECT_EXIT(end(), testing::ExitedWithCode(EXIT_FAILURE), "");
+    Worker a("a"), b("b");
+    stop_or_exit({&a, &b}, now() + Duration{20'000'000});   // returns
 }
 
 }  // namespace
