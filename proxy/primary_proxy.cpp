@@ -258,7 +258,7 @@ void PrimaryProxyImpl::tick(Time now)
 
 Time PrimaryProxyImpl::next_deadline() const
 {
-    return std::min(next_late_, next_reinject_);
+    return output_ == Output::frozen ? next_late_ : std::min(next_late_, next_reinject_);  // frozen: nothing is given
 }
 
 ProxyStats PrimaryProxyImpl::stats() const

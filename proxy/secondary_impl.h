@@ -61,7 +61,7 @@ public:
     void set_paused(bool paused, Time now) override;
     TakeOver take_over(Time now) override;
     void tick(Time now) override;
-    Time next_deadline() const override { return paused_ ? kNever : next_reinject_; }
+    Time next_deadline() const override { return stopped() ? kNever : next_reinject_; }
     ProxyStats stats() const override;
 
 private:
@@ -73,6 +73,7 @@ private:
     };
     static std::size_t memory(const FramePtr& frame) { return frame->bytes.size() + 96; }
 
+    bool stopped() const { return paused_ || sealed_; }
     bool current(Epoch epoch) const { return epoch <= running_ || epoch <= alias_; }
     SecondaryFlow* flow_of(const FlowKey& key, Time now);
     void journal_input(const Waiting& input, const Packet& packet, SecondaryFlow* flow, Time now);
@@ -105,6 +106,7 @@ private:
     Epoch running_ = 0;  // 0: our guest has no state of the primary yet
     Epoch alias_ = 0;    // highest aborted number: another name for the running epoch (R7)
     bool paused_ = false;
+    bool sealed_ = false;  // until the next state is applied
     std::uint64_t last_number_ = 0;
     std::optional<Epoch> gap_;     // an input frame of this epoch is not in the journal
     std::deque<Waiting> waiting_;  // input of epochs that our guest does not run yet, or all of it while paused

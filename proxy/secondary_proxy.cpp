@@ -45,7 +45,7 @@ void SecondaryProxyImpl::input(std::uint8_t nic, Epoch epoch, std::uint64_t numb
     if (!contained) {
         if (packet.tcp_fragment()) not_journalled(epoch);  // given once, in no connection's journal
         Waiting input{nic, epoch, number, frame};
-        if (current(epoch) && !paused_) {
+        if (current(epoch) && !stopped()) {
             deliver(input, now);
         } else if (journal_bytes_ + memory(frame) <= options_.journal_bytes_max) {
             journal_bytes_ += memory(frame);
@@ -137,7 +137,7 @@ void SecondaryProxyImpl::deliver(const Waiting& input, Time now)
 
 void SecondaryProxyImpl::deliver_waiting(Time now)
 {
-    while (!waiting_.empty() && (capturing_ || (current(waiting_.front().epoch) && !paused_))) {
+    while (!waiting_.empty() && (capturing_ || (current(waiting_.front().epoch) && !stopped()))) {
         const Waiting input = std::move(waiting_.front());
         waiting_.pop_front();
         journal_bytes_ -= memory(input.frame);
@@ -151,8 +151,12 @@ void SecondaryProxyImpl::peer_cut(Epoch epoch, Time now)
     cuts_.push_back({epoch, now});
 }
 
-void SecondaryProxyImpl::seal(Time) {
-}  // the port was drained under the old epoch; its unread input is gone with our guest's state
+// The port was drained under the old epoch, and its unread input is gone with our guest's state. What comes before the
+// new state runs waits: in the port it would reach a guest that has, or will have, seen it.
+void SecondaryProxyImpl::seal(Time)
+{
+    sealed_ = true;
+}
 
 // P's clock went on from the cut, ours goes on from now with the state of the cut.
 void SecondaryProxyImpl::update_lag(Time now)
@@ -199,6 +203,7 @@ void SecondaryProxyImpl::take_state(const replication::FlowState& state, Time no
 void SecondaryProxyImpl::applied(Epoch epoch, const replication::ProxySection& section, Time now)
 {
     if (epoch < running_) return;
+    sealed_ = false;
     running_ = alias_ = epoch;
     if (gap_ && *gap_ < epoch) gap_.reset();
     lag_ticks_ = 0;
@@ -251,7 +256,7 @@ void SecondaryProxyImpl::set_paused(bool paused, Time now)
 
 void SecondaryProxyImpl::tick(Time now)
 {
-    if (running_ == 0 || paused_ || now < next_reinject_) return;
+    if (running_ == 0 || stopped() || now < next_reinject_) return;
     next_reinject_ = kNever;
     if (broken(Breakage::journal_forgotten)) return;
     for (SecondaryFlow& flow : flows_) {

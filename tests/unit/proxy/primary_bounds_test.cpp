@@ -193,5 +193,15 @@ TEST_F(Primary, R4_AnAckThatMayBeAboutAFragmentWaits)
     EXPECT_EQ(released(), 3u);
 }
 
+TEST_F(Primary, AFrozenProxyHasNoDeadlineThatItDoesNotMeet)
+{
+    TakeOver from;
+    from.reinject.push_back({0, tcp({.from_guest = false, .seq = 1000, .data = "abc"})});
+    proxy = make_primary_proxy(ProxyOptions{.nics = {kGuestMac}}, sink, from, now);
+    proxy->set_output(PrimaryProxy::Output::frozen, 2, now);
+    pass(std::chrono::seconds(2));
+    EXPECT_GT(proxy->next_deadline(), now) << "or the proxy thread spins";
+}
+
 }  // namespace
 }  // namespace colo::proxy::test

@@ -260,5 +260,22 @@ TEST_F(Secondary, Inv30_R8_NeighboursAreAnsweredFromWhatMirroredTrafficTold)
     EXPECT_EQ(sink.out.size(), 2u) << "the question itself is compared with P's";
 }
 
+TEST_F(Secondary, R5_InputBetweenSealAndApplyIsJournalledAndNotDelivered)
+{
+    proxy->applied(1, {}, now);
+    input(client_data(100, "abc"), 1);
+    sink.guest.clear();
+    proxy->seal(now);
+    input(client_data(103, "late"), 1);
+    input(client_data(107, "next"), 2);
+    now = now + Duration{500'000};
+    proxy->tick(now);
+    EXPECT_TRUE(sink.guest.empty());
+    EXPECT_EQ(sink.journal, 3u);
+    proxy->applied(2, {}, now);
+    ASSERT_EQ(sink.guest.size(), 1u) << "the checkpoint contains the others";
+    EXPECT_EQ(decode_tcp(sink.guest[0]).data, "next");
+}
+
 }  // namespace
 }  // namespace colo::proxy::test
