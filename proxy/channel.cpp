@@ -48,9 +48,11 @@ void PeerChannel::send_journalled(Epoch epoch, std::uint64_t number, Time now)
 
 Result<void> PeerChannel::flush(Time now)
 {
-    if (journalled_frames_ != 0 && (backlog() || journalled_frames_ >= kJournalledFrames || now >= journalled_due_)) {
+    const bool much = journalled_frames_ >= kJournalledFrames || unconfirmed_bytes_ >= kJournalledBytes;
+    if (journalled_frames_ != 0 && (backlog() || much || now >= journalled_due_)) {
         writer_.append_journalled(out_, journalled_.epoch, journalled_.number);  // a few bytes: always room
         journalled_frames_ = 0;
+        unconfirmed_bytes_ = 0;
     }
     while (sent_ < out_.size()) {
         const ssize_t n = ::send(fd_.get(), out_.data() + sent_, out_.size() - sent_, MSG_DONTWAIT | MSG_NOSIGNAL);
@@ -78,6 +80,7 @@ Result<void> PeerChannel::dispatch(const replication::Frame& frame, const Handle
     case FrameType::input: {
         const auto input = replication::decode_input(frame);
         if (!input) return input.error();
+        unconfirmed_bytes_ += input->bytes.size();
         handler.input(*input);
         return {};
     }

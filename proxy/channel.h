@@ -22,7 +22,8 @@ public:
     bool send_input(std::uint8_t nic, Epoch epoch, std::uint64_t number, ByteView frame);  // false: no room
     bool send_output(std::uint8_t nic, Epoch epoch, ByteView frame);
     // The newest replaces the ones not sent yet. It waits for output to travel with, because an answer says the same
-    // and more: at most kJournalledDelay, and not for more than kJournalledFrames.
+    // and more: at most kJournalledDelay, and not for more than kJournalledFrames or kJournalledBytes of input. The sender
+    // of an upload waits for these ACKs.
     void send_journalled(Epoch epoch, std::uint64_t number, Time now);
     // Writes what the socket takes.
     Result<void> flush(Time now);
@@ -45,6 +46,7 @@ public:
 private:
     static constexpr Duration kJournalledDelay{1000};
     static constexpr std::uint32_t kJournalledFrames = 16;
+    static constexpr std::uint64_t kJournalledBytes = 8192;
 
     Result<void> dispatch(const replication::Frame& frame, const Handler& handler);
     bool room(std::size_t size) const { return backlog_bytes() + size <= send_max_; }
@@ -57,6 +59,7 @@ private:
     Bytes out_;
     std::size_t sent_ = 0;
     std::uint32_t journalled_frames_ = 0;  // not confirmed yet
+    std::uint64_t unconfirmed_bytes_ = 0;
     Time journalled_due_;
     replication::ProxyJournalled journalled_;
     std::uint64_t bytes_sent_ = 0, bytes_received_ = 0;

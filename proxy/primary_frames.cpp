@@ -201,6 +201,7 @@ void PrimaryProxyImpl::guest_frame(std::uint8_t nic, const FramePtr& frame, Time
                 flow->reinject.clear();
             else if (packet.has(kTcpAck))
                 flow->reinject.acknowledged(packet.ack, now, options_.reinject_interval);
+            flow->reinject.give_more([&](const Reinjector::Entry& e) { sink_.to_guest(nic, e.frame); });
         }
         if (flow != nullptr && flow->translated()) {
             wire = to_wire_numbers(*flow, packet, frame);

@@ -37,14 +37,16 @@ PrimaryProxyImpl::PrimaryProxyImpl(const ProxyOptions& options, PrimarySink& sin
     std::uint64_t number = 0;
     for (const TakeOver::Input& input : from.reinject) {
         const Packet packet = parse_packet(input.frame->view());
-        sink_.to_guest(input.nic, input.frame);
         ++stats_.reinjected;
-        if (packet.kind != PacketKind::tcp || packet.sequence_size() == 0) continue;
-        PrimaryFlow* flow = flow_of(key_from_peer(input.nic, packet), now);
-        if (flow == nullptr) continue;
-        flow->reinject.add({++number, 0, packet.seq, packet.seq + packet.sequence_size(), input.frame}, now,
-                           options_.reinject_interval);
-        next_reinject_ = std::min(next_reinject_, flow->reinject.due());
+        const bool tracked = packet.kind == PacketKind::tcp && packet.sequence_size() != 0;
+        PrimaryFlow* flow = tracked ? flow_of(key_from_peer(input.nic, packet), now) : nullptr;
+        bool give = true;
+        if (flow != nullptr) {
+            give = flow->reinject.add({++number, 0, packet.seq, packet.seq + packet.sequence_size(), input.frame}, now,
+                                      options_.reinject_interval);
+            next_reinject_ = std::min(next_reinject_, flow->reinject.due());
+        }
+        if (give) sink_.to_guest(input.nic, input.frame);
     }
 }
 

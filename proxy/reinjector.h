@@ -3,6 +3,9 @@
 
 // R4: the client's bytes of one connection that our guest has not acknowledged. The client may have been told that we
 // have them, so it will not send them again: we do, until the guest confirms.
+//
+// The client is held back by P's guest, not by ours, which may be far behind: what goes beyond our guest's window would be
+// dropped by it, given again, and dropped again. So no more than kGuestWindow is on its way to it at any time.
 
 #include "proxy/packet.h"
 
@@ -22,6 +25,7 @@ public:
         std::uint32_t start = 0, end = 0;  // client's sequence numbers
         FramePtr frame;
         Time first_given = kNever;  // by timer
+        bool given = false;         // on its way to the guest; never behind one that is not
         std::size_t memory() const { return frame->bytes.size() + 96; }
     };
 
@@ -37,7 +41,8 @@ public:
     {
         return entries_.size() >= kMaxEntries || memory_ + entry.memory() > kMaxMemory;
     }
-    void add(Entry entry, Time now, Duration interval)
+    // Returns whether the guest may have it at once; otherwise it is among those that give_more() gives.
+    [[nodiscard]] bool add(Entry entry, Time now, Duration interval)
     {
         if (entries_.empty()) {
             restart(now, interval);
@@ -47,6 +52,14 @@ public:
         }
         memory_ += entry.memory();
         entries_.push_back(std::move(entry));
+        ++waiting_;
+        return waiting_ == 1 && give_next();
+    }
+    // Gives what has become possible by acknowledgements.
+    template <class Give>
+    void give_more(Give give)
+    {
+        while (waiting_ != 0 && give_next()) give(entries_[entries_.size() - waiting_ - 1]);
     }
     // The guest has everything before `ack`.
     void acknowledged(std::uint32_t ack, Time now, Duration interval)
@@ -83,7 +96,12 @@ public:
     {
         due_ = now;
         acked_.reset();
-        for (Entry& e : entries_) e.first_given = kNever;
+        given_memory_ = 0;
+        waiting_ = entries_.size();
+        for (Entry& e : entries_) {
+            e.first_given = kNever;
+            e.given = false;
+        }
     }
     Time due() const { return entries_.empty() ? kNever : due_; }
     // The oldest ones, in order; then waits twice as long. `guest_heard`: when our guest last sent anything.
@@ -91,7 +109,8 @@ public:
     std::size_t inject(Time now, Time guest_heard, Inject inject_one)
     {
         give_up(std::min(now, guest_heard));
-        const std::size_t n = std::min(entries_.size(), kBurst);
+        while (waiting_ != 0 && give_next()) {}
+        const std::size_t n = std::min(entries_.size() - waiting_, kBurst);
         for (std::size_t i = 0; i < n; ++i) {
             entries_[i].first_given = std::min(entries_[i].first_given, now);
             inject_one(entries_[i]);
@@ -106,10 +125,28 @@ public:
     const std::deque<Entry>& entries() const { return entries_; }
 
 private:
-    static constexpr std::size_t kBurst = 32;
+    static constexpr std::size_t kBurst = 128;
+    static constexpr std::size_t kGuestWindow = 128u << 10;  // Linux begins with half of that and grows quickly
     static constexpr std::size_t kMaxEntries = 4096, kMaxMemory = 8u << 20;
     static constexpr Duration kGiveUp{10'000'000};
     static constexpr Duration kMaxBackoff{1'000'000};
+    bool give_next()
+    {
+        Entry& next = entries_[entries_.size() - waiting_];
+        if (given_memory_ != 0 && given_memory_ + next.memory() > kGuestWindow) return false;
+        next.given = true;
+        given_memory_ += next.memory();
+        --waiting_;
+        return true;
+    }
+    void forget(const Entry& entry)
+    {
+        memory_ -= entry.memory();
+        if (entry.given)
+            given_memory_ -= entry.memory();
+        else
+            --waiting_;
+    }
     void restart(Time now, Duration interval)
     {
         backoff_ = interval;
@@ -147,13 +184,13 @@ private:
     void drop_if(Predicate predicate, bool monotone)
     {
         while (!entries_.empty() && predicate(entries_.front())) {  // the usual case, without moving the rest
-            memory_ -= entries_.front().memory();
+            forget(entries_.front());
             entries_.pop_front();
         }
         if (monotone) return;
         std::erase_if(entries_, [&](const Entry& e) {
             if (!predicate(e)) return false;
-            memory_ -= e.memory();
+            forget(e);
             return true;
         });
         ordered_ = std::is_sorted(entries_.begin(), entries_.end(),
@@ -161,7 +198,8 @@ private:
     }
     std::deque<Entry> entries_;
     bool ordered_ = true;  // ends never fell
-    std::size_t memory_ = 0;
+    std::size_t memory_ = 0, given_memory_ = 0;
+    std::size_t waiting_ = 0;  // the newest ones that the guest has not been given
     std::optional<std::uint32_t> acked_;
     Time due_ = kNever;
     Duration backoff_{0};

@@ -45,6 +45,7 @@ void SecondaryProxyImpl::note_guest(SecondaryFlow& flow, const Packet& packet, T
         flow.journal.acknowledged(packet.ack, now, options_.reinject_interval);
     }
     journal_bytes_ += flow.journal.memory();
+    give_more(flow);
 }
 
 void SecondaryProxyImpl::keep_for_replay(std::uint8_t nic, const FramePtr& frame)

@@ -76,7 +76,9 @@ private:
     bool stopped() const { return paused_ || sealed_; }
     bool current(Epoch epoch) const { return epoch <= running_ || epoch <= alias_; }
     SecondaryFlow* flow_of(const FlowKey& key, Time now);
-    void journal_input(const Waiting& input, const Packet& packet, SecondaryFlow* flow, Time now);
+    // False: our guest has enough on its way and is given this later, from the journal.
+    bool journal_input(const Waiting& input, const Packet& packet, SecondaryFlow* flow, Time now);
+    void give_more(SecondaryFlow& flow);
     void note_client(SecondaryFlow& flow, const Packet& packet);
     void learn_offset(SecondaryFlow& flow, const Packet& packet);
     FramePtr to_guest_numbers(const SecondaryFlow* flow, const FramePtr& frame) const;

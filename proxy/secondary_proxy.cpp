@@ -101,22 +101,35 @@ FramePtr SecondaryProxyImpl::to_guest_numbers(const SecondaryFlow* flow, const F
     return rewritten(frame, packet, {0, 0 - flow->wire_offset, 0, 0 - flow->timestamp_offset});
 }
 
-void SecondaryProxyImpl::journal_input(const Waiting& input, const Packet& packet, SecondaryFlow* flow, Time now)
+void SecondaryProxyImpl::give_more(SecondaryFlow& flow)
+{
+    if (stopped() || capturing_) return;
+    flow.journal.give_more([&](const Reinjector::Entry& entry) {
+        sink_.to_guest(flow.key.nic, to_guest_numbers(&flow, entry.frame));
+    });
+}
+
+bool SecondaryProxyImpl::journal_input(const Waiting& input, const Packet& packet, SecondaryFlow* flow, Time now)
 {
     const std::uint32_t size = packet.sequence_size();
-    if (size == 0 || packet.has(kTcpRst)) return;
-    if (flow == nullptr) return not_journalled(input.epoch);
+    if (size == 0 || packet.has(kTcpRst)) return true;
+    if (flow == nullptr) {
+        not_journalled(input.epoch);
+        return true;
+    }
     const std::uint32_t end = packet.seq + size;
-    if (!packet.has(kTcpSyn) && flow->guest_ack && !seq_after(end, *flow->guest_ack)) return;
-    if (flow->journal.has(packet.seq, end)) return;
+    if (!packet.has(kTcpSyn) && flow->guest_ack && !seq_after(end, *flow->guest_ack)) return true;
+    if (flow->journal.has(packet.seq, end)) return true;
     Reinjector::Entry entry{input.number, input.epoch, packet.seq, end, input.frame};
     if (journal_bytes_ + memory(input.frame) > options_.journal_bytes_max || flow->journal.full(entry)) {
         ++stats_.dropped_overflow;
-        return not_journalled(input.epoch);
+        not_journalled(input.epoch);
+        return true;
     }
-    flow->journal.add(std::move(entry), now, options_.reinject_interval);
+    const bool give = flow->journal.add(std::move(entry), now, options_.reinject_interval);
     journal_bytes_ += memory(input.frame);
     next_reinject_ = std::min(next_reinject_, flow->journal.due());
+    return give;
 }
 
 void SecondaryProxyImpl::deliver(const Waiting& input, Time now)
@@ -126,7 +139,7 @@ void SecondaryProxyImpl::deliver(const Waiting& input, Time now)
     if (packet.kind == PacketKind::tcp) {
         flow = flow_of(key_from_peer(input.nic, packet), now);
         if (flow != nullptr) note_client(*flow, packet);
-        journal_input(input, packet, flow, now);
+        if (!journal_input(input, packet, flow, now) && !capturing_) return;
     }
     FramePtr frame = to_guest_numbers(flow, input.frame);
     if (capturing_)

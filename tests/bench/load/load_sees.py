@@ -42,11 +42,15 @@ class Server:
             listener.bind(("127.0.0.1", port))
             listener.listen(16)
             self.sockets.append(listener)
-            threading.Thread(target=self.accept, args=(listener, serve), daemon=True).start()
+            self.run(self.accept, listener, serve)
         self.udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self.udp.bind(("127.0.0.1", 7))
         self.sockets.append(self.udp)
-        threading.Thread(target=self.datagrams, daemon=True).start()
+        self.run(self.datagrams)
+
+    def run(self, target, *arguments):
+        self.threads.append(threading.Thread(target=target, args=arguments, daemon=True))
+        self.threads[-1].start()
 
     def accept(self, listener, serve):
         while True:
@@ -55,7 +59,7 @@ class Server:
             except OSError:
                 return
             self.sockets.append(connection)
-            threading.Thread(target=self.guarded, args=(serve, connection), daemon=True).start()
+            self.run(self.guarded, serve, connection)
 
     @staticmethod
     def guarded(serve, connection):
@@ -122,6 +126,8 @@ class Server:
             except OSError:
                 pass
             each.close()
+        for thread in self.threads:   # a port is free only when nobody sleeps in a call on its socket any more
+            thread.join(timeout=10)
 
 
 class LoadSees(unittest.TestCase):

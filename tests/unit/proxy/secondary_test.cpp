@@ -64,6 +64,22 @@ TEST_F(Secondary, R4_BytesAreGivenAgainUntilTheGuestAcknowledgesThem)
     EXPECT_EQ(proxy->stats().journal_frames, 0u);
 }
 
+// The client is held back by P's guest only: ours may be far behind, and would drop what its window does not hold.
+TEST_F(Secondary, R4_ASlowGuestIsNotGivenMoreThanItsWindowHolds)
+{
+    proxy->applied(1, {}, now);
+    constexpr std::uint32_t kSize = 30'000, kFrames = 20;
+    for (std::uint32_t i = 0; i < kFrames; ++i) input(client_data(100 + i * kSize, std::string(kSize, 'x')));
+    EXPECT_EQ(sink.guest.size(), 4u);
+    EXPECT_EQ(proxy->stats().journal_frames, kFrames) << "all of them are confirmed";
+    for (std::uint32_t i = 1; i <= kFrames; ++i) {
+        guest(tcp({.seq = 1, .ack = 100 + i * kSize}));
+        EXPECT_EQ(sink.guest.size(), std::min(4 + i, kFrames)) << "one for one, each once";
+    }
+    for (std::uint32_t i = 0; i < kFrames; ++i) EXPECT_EQ(decode_tcp(sink.guest[i]).seq, 100 + i * kSize);
+    EXPECT_EQ(proxy->stats().journal_bytes, 0u);
+}
+
 TEST_F(Secondary, R4_EntriesOfOlderEpochsFallAtApply)
 {
     proxy->applied(1, {}, now);
