@@ -89,11 +89,13 @@ Result<Progress> judge_alone(const ProtectionReport& report)
     if (report.operator_command && report.operator_command->error)
         return make_error(Errc::failed, *report.operator_command->error);
     if (report.state == ProtectionState::unprotected) return Progress::done;
+    // Until the command has its outcome the state may be what it was before.
+    if (report.operator_command && report.operator_command->pending) return Progress::going_on;
     if (report.state == ProtectionState::outdated)
         return make_error(Errc::failed, "the other side went on: " + report.reason);
     if (report.state == ProtectionState::stopped)
         return make_error(Errc::failed, "nothing runs here any more: " + report.reason);
-    return report.operator_command && !report.operator_command->pending ? Progress::done : Progress::going_on;
+    return report.operator_command ? Progress::done : Progress::going_on;
 }
 
 }  // namespace
