@@ -12,6 +12,7 @@
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
+#include <vector>
 #include <array>
 #include <atomic>
 #include <cerrno>
@@ -128,17 +129,41 @@ TEST(ProcessTest, LivesOnWhenTheThreadThatStartedItEnds)
     EXPECT_FALSE(process->wait_ended(now() + std::chrono::milliseconds(100)));
 }
 
+// A process that starts a child and is killed. A program of its own: a fork of this one would have lost its threads.
+constexpr const char* kDyingParent = "COLO_TEST_DYING_PARENT";
+
+const bool g_not_the_dying_parent = [] {
+    const char* const pipe = std::getenv(kDyingParent);
+    if (pipe == nullptr) return true;
+    auto process = Process::start({.argv = {"sleep", "1000"}}, soon());
+    const int pid = process ? (*process)->pid() : 0;
+    if (::write(std::atoi(pipe), &pid, sizeof pid) < 0) ::_exit(1);
+    ::raise(SIGKILL);
+    return false;
+}();
+
+pid_t start_dying_parent(int pipe)
+{
+    const std::string variable = std::string(kDyingParent) + "=" + std::to_string(pipe);
+    std::vector<char*> environment = {const_cast<char*>(variable.c_str())};
+    for (char** each = environ; *each != nullptr; ++each) environment.push_back(*each);
+    environment.push_back(nullptr);
+    char name[] = "dying-parent";
+    char* const arguments[] = {name, nullptr};
+    const pid_t parent = ::fork();
+    if (parent == 0) {
+        ::execve("/proc/self/exe", arguments, environment.data());
+        ::_exit(127);
+    }
+    return parent;
+}
+
 TEST(ProcessTest, DiesWithItsParentProcess)
 {
     int pipe[2];
     ASSERT_EQ(::pipe(pipe), 0);
-    const pid_t parent = ::fork();
-    if (parent == 0) {
-        auto process = Process::start({.argv = {"sleep", "1000"}}, soon());
-        const int pid = process ? (*process)->pid() : 0;
-        if (::write(pipe[1], &pid, sizeof pid) < 0) ::_exit(1);
-        ::raise(SIGKILL);
-    }
+    const pid_t parent = start_dying_parent(pipe[1]);
+    ::close(pipe[1]);   // so that a parent that failed is an end of file
     int pid = 0;
     ASSERT_EQ(::read(pipe[0], &pid, sizeof pid), static_cast<ssize_t>(sizeof pid));
     ASSERT_GT(pid, 0);
@@ -152,7 +177,6 @@ TEST(ProcessTest, DiesWithItsParentProcess)
     while (alive() && now() < deadline) ::usleep(1000);
     EXPECT_FALSE(alive());
     ::close(pipe[0]);
-    ::close(pipe[1]);
 }
 
 TEST(VerdictCacheTest, RemembersAndSurvivesDamage)
