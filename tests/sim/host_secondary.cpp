@@ -75,7 +75,7 @@ void Host::open_secondary(const action::OpenSession& a)
     Life& l = *life_;
     l.session = a.session;
     l.closed = false;
-    l.stager = std::move(*replication::make_stager(sim_description(surroundings_.settings.pages), {}));
+    l.stager = replication::make_stager(sim_description(surroundings_.settings.pages), {}).value();
     l.secondary_proxy = proxy::make_secondary_proxy(proxy_options(), *this);
     l.own.clear();
     l.finishing = 0;

@@ -234,7 +234,7 @@ void Desk::run()
         queue.pop_front();
         job();
     }
-    COLO_CHECK(!"the desk never comes to rest");
+    COLO_CHECK(queue.empty() && "the desk must come to rest");
 }
 
 void Desk::advance(Duration d)
@@ -251,7 +251,7 @@ void Desk::advance(Duration d)
         run();
         if (now >= end) return;
     }
-    COLO_CHECK(!"a deadline never passes");
+    COLO_CHECK(now >= end && "every deadline must pass");
 }
 
 void Desk::start()
