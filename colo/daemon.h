@@ -173,6 +173,7 @@ private:
     void answer_operator(const Result<void>& result);
     void note_failover(Generation generation);
     void with_guest(std::function<Result<void>(replication::Guest&, Deadline)> work, Duration bound, Done done);
+    void pause(bool paused, std::function<Result<void>(replication::Guest&, Deadline)> work, Done done);
 
     DaemonOptions options_;
     const Config& config_;

@@ -47,6 +47,7 @@ schema::RunState Daemon::run_state() const
     default: break;
     }
     if (guest_running_) return schema::RunState::running;
+    if (status.power == replication::PowerState::paused) return schema::RunState::paused;
     return session_ != 0 || status.protection == Protection::deciding ? schema::RunState::colo : schema::RunState::paused;
 }
 
@@ -60,19 +61,27 @@ void Daemon::with_guest(std::function<Result<void>(replication::Guest&, Deadline
     });
 }
 
+// The node knows first: a cut that it starts from now on leaves the guest paused (or lets it run), whatever the order in
+// which cut and command reach the guest.
+void Daemon::pause(bool paused, std::function<Result<void>(replication::Guest&, Deadline)> work, Done done)
+{
+    Result<void> allowed;
+    feed([&](Node& node) { allowed = node.pause(paused, now()); });
+    if (!allowed) return done(allowed);
+    with_guest(std::move(work), kGuestCall, [this, paused, done = std::move(done)](const Result<void>& result) {
+        if (!result) feed([&](Node& node) { (void)node.pause(!paused, now()); });
+        done(result);
+    });
+}
+
 void Daemon::stop(Done done)
 {
-    if (session_ != 0) return done(make_error(Errc::refused, "The domain is protected; end protection with x-colo-unprotect before stopping it"));
-    with_guest([](replication::Guest& guest, Deadline deadline) { return guest.stop(deadline); }, kGuestCall, std::move(done));
+    pause(true, [](replication::Guest& guest, Deadline deadline) { return guest.stop(deadline); }, std::move(done));
 }
 
 void Daemon::cont(Done done)
 {
-    const NodeStatus status = node_->status();
-    if (status.role != Role::primary || status.outdated || status.protection == Protection::abdicated)
-        return done(make_error(Errc::refused, std::string("This side may not run the guest: it is ") + to_string(status.protection) +
-                                                  (status.reason.empty() ? "" : " (" + status.reason + ")")));
-    with_guest([](replication::Guest& guest, Deadline deadline) { return guest.resume(deadline); }, kGuestCall, std::move(done));
+    pause(false, [](replication::Guest& guest, Deadline deadline) { return guest.resume(deadline); }, std::move(done));
 }
 
 void Daemon::quit()

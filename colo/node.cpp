@@ -376,7 +376,8 @@ NodeStatus NodeImpl::status() const
     status.triggers = triggers_;
     status.checkpoints = checkpoints_;
     status.aborts = aborts_;
-    status.power = power_;
+    // The copy on a secondary that is not loaded will be what was staged.
+    status.power = !secondary ? power_ : s_.loaded ? s_.own_power : s_.staged_power;
     return status;
 }
 

@@ -242,6 +242,10 @@ public:
     virtual void carrier(bool up, Time now) = 0;
     virtual void grant_result(Generation generation, GrantOutcome outcome, const std::string& detail, Time now) = 0;
 
+    // Primary: an operator stops the guest or lets it run again; copies and takeovers follow. Before the driver does it to
+    // the guest, so that no later cut undoes it. Refused where this side is not the one to decide.
+    virtual Result<void> pause(bool paused, Time now) = 0;
+
     // Operator. Refusals come back at once as the Result; success means "under way", OperatorDone follows.
     virtual Result<void> lost_heartbeat(Time now) = 0;                       // x-colo-lost-heartbeat
     virtual Result<void> failover(bool accept_data_loss, Time now) = 0;

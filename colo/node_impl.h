@@ -58,6 +58,7 @@ public:
     void carrier(bool up, Time now) override;
     void grant_result(Generation generation, GrantOutcome outcome, const std::string& detail, Time now) override;
 
+    Result<void> pause(bool paused, Time now) override;
     Result<void> lost_heartbeat(Time now) override;
     Result<void> failover(bool accept_data_loss, Time now) override;
     Result<void> unprotect(Time now) override;
@@ -114,6 +115,7 @@ private:
     void primary_guest_lost(const std::string& why, Time now);
     void say_unwell();
     void primary_power_event(replication::PowerState power, Time now);
+    void resume_guest();
 
     // ---- node_secondary.cpp
     bool secondary_session() const { return step_ == Step::wait_hello || step_ == Step::greeting || step_ == Step::following; }

@@ -28,6 +28,21 @@ void NodeImpl::finish_operator(Result<void> result)
     if (waits) act(action::OperatorDone{std::move(result)});
 }
 
+Result<void> NodeImpl::pause(bool paused, Time now)
+{
+    using replication::PowerState;
+    if (role_ == Role::secondary && !state_.outdated)
+        return make_error(Errc::refused, "This side follows the primary: the domain is stopped and resumed there");
+    if (role_ != Role::primary || step_ == Step::stopped || step_ == Step::abdicating || state_.outdated)
+        return make_error(Errc::refused, std::string("This side may not run the guest: it is ") + colo::to_string(protection_) +
+                                             (reason_.empty() ? "" : " (" + reason_ + ")"));
+    const PowerState wanted = paused ? PowerState::paused : PowerState::running;
+    if (power_ == wanted || (power_ != PowerState::running && power_ != PowerState::paused)) return {};
+    power_ = wanted;
+    trigger(replication::TriggerReason::power_event, now);
+    return {};
+}
+
 Result<void> NodeImpl::lost_heartbeat(Time now)
 {
     if (step_ == Step::stopped && state_.outdated)
@@ -148,6 +163,7 @@ void NodeImpl::grant_on_stopped_guest()
             return finish_operator(with_context("the state file cannot be written", result.error()));
         }
         guest_stopped_ = false;
+        if (power_ == replication::PowerState::paused) power_ = replication::PowerState::running;
         act(action::ResumeGuest{});
         serve_on(now);
     });

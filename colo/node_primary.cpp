@@ -271,7 +271,7 @@ void NodeImpl::on_resign_while_abdicating(const replication::Resign& message, Ti
     state_.outdated = false;
     state_.reason.clear();
     guest_stopped_ = false;
-    act(action::ResumeGuest{});
+    resume_guest();
     go_alone(why, now);
 }
 
@@ -286,8 +286,14 @@ void NodeImpl::on_handover(Time now)
 
 void NodeImpl::primary_power_event(PowerState power, Time now)
 {
-    power_ = power;
+    // A reset of a paused guest does not let it run.
+    if (power != PowerState::running || power_ != PowerState::paused) power_ = power;
     trigger(TriggerReason::power_event, now);
+}
+
+void NodeImpl::resume_guest()
+{
+    if (power_ != PowerState::paused) act(action::ResumeGuest{});
 }
 
 // It hangs, or it died and the event follows. With a copy elsewhere that is the same: S is faster than waiting. Without one
@@ -301,7 +307,7 @@ void NodeImpl::guest_does_not_answer(const std::string& why, Time now)
         lost("the device model does not answer: " + why, now);
         p_.cut_late = false;
     }
-    act(action::ResumeGuest{});
+    resume_guest();
 }
 
 // A copy that moves is better than one that stands still, and this side knows first: the peer would have to find out, close

@@ -84,7 +84,8 @@ inline constexpr std::size_t kMaxFlows = 65536;
 
 struct DiskCut { std::string id; std::uint64_t last_write = 0; };
 
-enum class PowerState : std::uint8_t { running = 1, powered_off, panicked };
+// paused: by an operator, until an operator lets it run again; whoever takes over leaves it paused.
+enum class PowerState : std::uint8_t { running = 1, powered_off, panicked, paused };
 
 struct Manifest {
     Epoch base = 0;

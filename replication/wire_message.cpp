@@ -245,7 +245,7 @@ void get(ByteReader& in, Manifest& m, Epoch epoch)
         d.id = in.text("disk id", 64);
         d.last_write = in.u64("disk last write");
     }
-    m.power = in.enumeration("power state", PowerState::running, PowerState::panicked);
+    m.power = in.enumeration("power state", PowerState::running, PowerState::paused);
 }
 
 void put(ByteWriter& out, const End& m)

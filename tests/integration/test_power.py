@@ -4,6 +4,7 @@ import time
 
 from scenario import expect, scenario
 from colo_lab import guest
+from colo_lab.qmp import QmpError
 
 
 @scenario(60)
@@ -60,3 +61,42 @@ def guest_panic(lab_factory, say):
         status = lab.a.status()
         expect(status["generation"] == generation, f"a panic caused a failover: {status}")
         say(f"primary after the panic: {status['state']}, {status['run-state']} ('{status['reason']}')")
+
+
+def paused(status):
+    return status["run-state"] == "paused"
+
+
+@scenario(90)
+def paused_by_the_operator(lab_factory, say):
+    """`stop` and `cont` on a protected domain: both copies follow, and a takeover leaves a paused guest paused."""
+    with lab_factory() as lab:
+        lab.boot()
+        lab.protect(lab.a)
+        load = lab.load("echo count=4 interval_ms=10")
+        lab.settle(load, 1)
+        lab.a.qmp.execute("stop")
+        lab.a.wait_status(paused, "paused", 5)
+        lab.b.wait_status(paused, "following the pause", 5)
+        expect(not lab.guest_answers(1.0), "a paused guest answers")
+        try:
+            lab.b.qmp.execute("cont")
+            raise AssertionError("the secondary let its copy run")
+        except QmpError as error:
+            say(f"cont on the secondary: {error.description}")
+        lab.a.qmp.execute("cont")
+        lab.settle(load, 1, "traffic after cont")
+        say("both sides paused and resumed with the connections intact")
+
+        lab.a.qmp.execute("stop")
+        lab.b.wait_status(paused, "following the second pause", 5)
+        lab.a.die()
+        lab.b.wait_status(lambda s: s["role"] == "primary" and s["state"] == "unprotected", "taking over", 10)
+        time.sleep(1)
+        expect(paused(lab.b.status()), "a takeover let a paused guest run")
+        lab.revive(lab.a)
+        lab.protect(lab.b, checkpoints=1)  # nothing changes that a second one could carry
+        lab.b.qmp.execute("cont")
+        lab.settle(load, 1, "traffic after a takeover while paused")
+        load.stop()
+        say("taken over paused, protected again while paused, resumed: no connection lost")

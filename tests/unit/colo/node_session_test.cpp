@@ -337,6 +337,59 @@ TEST(NodeSession, R9_PowerOffIsFollowedAndNotRepeated)
     EXPECT_EQ(desk.b.status().power, replication::PowerState::powered_off);
 }
 
+TEST(NodeSession, PausedByAnOperatorIsFollowedAndStaysPausedAfterATakeover)
+{
+    Desk desk;
+    desk.protect();
+    desk.advance(100 * kMs);
+    ASSERT_TRUE(desk.a.node->pause(true, desk.now));
+    desk.run();
+    EXPECT_EQ(desk.b.status().staged, 2u);
+    EXPECT_EQ(desk.b.status().power, replication::PowerState::paused);
+    desk.advance(Duration{5'000'000});
+    EXPECT_EQ(desk.b.status().staged, 2u);   // nothing changes any more
+    desk.a.node->guest_event({replication::GuestEventKind::reset, "operator"}, desk.now);
+    desk.run();
+    EXPECT_EQ(desk.b.status().staged, 3u);
+    EXPECT_EQ(desk.a.status().power, replication::PowerState::paused);   // reset, and still paused
+
+    desk.a.crashed = true;
+    desk.cut_link();
+    desk.advance(1000 * kMs);
+    EXPECT_TRUE(desk.b.did("live 2"));
+    EXPECT_EQ(desk.b.status().power, replication::PowerState::paused);
+    ASSERT_TRUE(desk.b.node->pause(false, desk.now));
+    EXPECT_EQ(desk.b.status().power, replication::PowerState::running);
+}
+
+TEST(NodeSession, ResumedByAnOperatorRunsAgainOnBothSides)
+{
+    Desk desk;
+    desk.protect();
+    desk.advance(100 * kMs);
+    ASSERT_TRUE(desk.a.node->pause(true, desk.now));
+    desk.run();
+    desk.advance(100 * kMs);
+    ASSERT_TRUE(desk.a.node->pause(false, desk.now));
+    desk.run();
+    EXPECT_EQ(desk.b.status().staged, 3u);
+    EXPECT_EQ(desk.b.status().power, replication::PowerState::running);
+    desk.advance(2 * small_config().checkpoint_interval);
+    EXPECT_GT(desk.b.status().staged, 3u);   // the period counts again
+}
+
+TEST(NodeSession, OnlyThePrimaryMayPause)
+{
+    Desk desk;
+    desk.protect();
+    const auto refused = desk.b.node->pause(true, desk.now);
+    ASSERT_FALSE(refused);
+    EXPECT_THAT(refused.error().text, testing::HasSubstr("follows the primary"));
+    desk.a.node->guest_event({replication::GuestEventKind::power_off, "guest"}, desk.now);
+    EXPECT_TRUE(desk.a.node->pause(true, desk.now));
+    EXPECT_EQ(desk.a.status().power, replication::PowerState::powered_off);   // off stays off
+}
+
 TEST(NodeSession, R9_PowerEventOfTheSecondaryOnlyAsksForACheckpoint)
 {
     Desk desk;
