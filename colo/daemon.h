@@ -161,6 +161,8 @@ private:
     PrimaryWorker::Callbacks primary_callbacks();
     SecondaryWorker::Callbacks secondary_callbacks();
     replication::CaptureOptions capture_options() const;
+    replication::StagerLimits stager_limits() const;
+    CopyMemory memory_for_copy() const;
     void beat_progress();
 
     // ---- proxy::RuntimeEvents (proxy thread)

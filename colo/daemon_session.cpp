@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // Sessions: dialling, arriving, the channels' life, and what arrives on them.
 #include "colo/control_interface.h"
+#include "colo/copy_memory.h"
 #include "colo/daemon.h"
 #include "core/clock.h"
 #include "core/log.h"
+#include "replication/host_memory.h"
 #include "replication/wire.h"
 
 #include <algorithm>
@@ -81,7 +83,10 @@ void Daemon::dialled(Result<SessionChannels> channels, SessionId session)
     channels_ = std::move(*channels);
     // The control channel speaks before the session is open: Hello goes over it.
     open_link(session);
-    feed([&](Node& node) { node.open_primary_session(session, guest_->description(), now()); });
+    feed([&](Node& node) {
+        node.copy_memory(memory_for_copy());
+        node.open_primary_session(session, guest_->description(), now());
+    });
 }
 
 // What an old session's link still had to say, when it was posted already, is not about the next one.
@@ -122,7 +127,10 @@ void Daemon::arrived(SessionChannels channels)
     peer_ = channels.peer;
     session_begun_ = now();
     channels_ = std::move(channels);
-    feed([&](Node& node) { node.open_secondary_session(guest_->description(), now()); });
+    feed([&](Node& node) {
+        node.copy_memory(memory_for_copy());
+        node.open_secondary_session(guest_->description(), now());
+    });
     open_link(session_);
 }
 
@@ -154,9 +162,7 @@ void Daemon::adopt_channels(SessionChannels channels)
         if (auto r = runtime_->begin_session(session, std::move(proxy), now() + kRuntimeCall); !r) fail(with_context("proxy", r.error()));
         return;
     }
-    replication::StagerLimits limits;
-    limits.staging_bytes = config_.replication.staging_limit_mib << 20;
-    secondary_->open(limits, pages.size());
+    secondary_->open(stager_limits(), pages.size());
     if (auto r = runtime_->become_secondary(session, std::move(proxy), now() + kRuntimeCall); !r) fail(with_context("proxy", r.error()));
     page_session_ = session;
     page_receiver_ = std::make_unique<PageReceiver>(
@@ -201,6 +207,19 @@ replication::CaptureOptions Daemon::capture_options() const
     options.level = compression_level_;
     options.delta_cache_bytes = std::min(delta_cache_, config_.guest.memory_mib << 20);
     return options;
+}
+
+replication::StagerLimits Daemon::stager_limits() const
+{
+    replication::StagerLimits limits;
+    limits.staging_bytes = config_.replication.staging_limit_mib << 20;
+    return limits;
+}
+
+CopyMemory Daemon::memory_for_copy() const
+{
+    return copy_memory(guest_->description(), stager_limits(), replication::available_memory_bytes(),
+                       guest_->memory().resident_bytes());
 }
 
 PrimaryWorker::Callbacks Daemon::primary_callbacks()

@@ -30,6 +30,7 @@ public:
     void standby_ready(Result<void> result, Time now) override;
     void persisted(std::uint64_t token, Result<void> result, Time now) override;
 
+    void copy_memory(const CopyMemory& memory) override { memory_ = memory; }
     void open_primary_session(SessionId session, const replication::GuestDescription& guest, Time now) override;
     void open_secondary_session(const replication::GuestDescription& guest, Time now) override;
     void message(const replication::Message& message, Time now) override;
@@ -178,6 +179,7 @@ private:
 
     SessionId session_ = 0;             // open or being decided about; 0: none
     replication::GuestDescription guest_;
+    CopyMemory memory_;
     bool colo_entered_ = false, colo_exited_ = false;
     bool link_down_ = false;            // carrier of the client NIC
     std::string unwell_;                // own device model or proxy stands still

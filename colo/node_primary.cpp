@@ -33,7 +33,7 @@ void NodeImpl::open_primary_session(SessionId session, const replication::GuestD
     colo_entered_ = colo_exited_ = false;
     enter(Step::hello, now + config_.hello_deadline);
     change(Protection::connecting, "");
-    send(make_hello(config_, state_, session, guest_));
+    send(make_hello(config_, state_, session, guest_, memory_));
 }
 
 void NodeImpl::on_hello_ack(const replication::HelloAck& ack, Time now)

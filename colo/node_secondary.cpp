@@ -34,7 +34,7 @@ void NodeImpl::refuse(const std::string& reason, Time now)
 void NodeImpl::on_hello(const replication::Hello& hello, Time now)
 {
     if (step_ != Step::wait_hello) return violation("hello twice", now);
-    const auto version = check_hello(config_, guest_, hello);
+    const auto version = check_hello(config_, guest_, memory_, hello);
     if (!version) return refuse(version.error().text, now);
     session_ = hello.session;
     step_ = Step::greeting;
@@ -49,7 +49,7 @@ void NodeImpl::on_hello(const replication::Hello& hello, Time now)
 void NodeImpl::accept_hello(std::uint16_t version, Time now)
 {
     act(action::OpenSession{session_, state_.generation});
-    send(replication::HelloAck{version, session_, state_.generation, config_.memory_free});
+    send(replication::HelloAck{version, session_, state_.generation, memory_.free});
     enter(Step::following, now + config_.first_copy_deadline);
     change(Protection::syncing, "first copy");
 }

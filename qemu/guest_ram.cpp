@@ -73,7 +73,11 @@ Result<void> GuestRam::write(std::span<const replication::PageWrite> pages)
     return {};
 }
 
-Result<void> GuestRam::release(std::span<const Gfn>) { return {}; }
+std::uint64_t GuestRam::resident_bytes() const
+{
+    struct stat info {};
+    return ::fstat(fd(), &info) == 0 ? static_cast<std::uint64_t>(info.st_blocks) * 512 : 0;
+}
 
 const std::uint8_t* GuestRam::view(Gfn gfn) const
 {

@@ -138,6 +138,8 @@ public:
     virtual double fill() const = 0;                          // staging use, 0..1; 0 in the first epoch
     virtual std::uint64_t staged_pages() const = 0;           // of the open epoch
 };
+// What shadow and staging take at most.
+std::uint64_t stager_bytes(const GuestDescription& guest, const StagerLimits& limits);
 // Reserves shadow and staging at once; Errc::limit says how much was missing. Physical memory is taken as content
 // arrives (a zero frame needs none), always before STAGED: commit() only exchanges references.
 Result<std::unique_ptr<Stager>> make_stager(const GuestDescription& guest, const StagerLimits& limits);

@@ -114,6 +114,7 @@ void Host::perform(const Action& action)
             },
             [&](const action::Send& s) {
                 note(std::string("send ") + replication::name_of(s.message));
+                if (const auto* ack = std::get_if<replication::HelloAck>(&s.message)) memory_told = ack->memory_free;
                 if (!connected || peer == nullptr) return;
                 d.queue.push_back([p = peer, m = s.message, &d, inc = peer->incarnation_] {
                     if (!p->connected || p->crashed || inc != p->incarnation_) return;
