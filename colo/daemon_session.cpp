@@ -262,6 +262,12 @@ SecondaryWorker::Callbacks Daemon::secondary_callbacks()
     callbacks.standby_ready = [this](Result<void> result) {
         post([this, result] { feed([&](Node& node) { node.standby_ready(result, now()); }); });
     };
+    callbacks.staging_full = [this](Epoch epoch) {
+        post([this, epoch] {
+            spdlog::debug("staging of epoch {} is nearly full", epoch);
+            feed([&](Node& node) { node.staging_full(epoch, now()); });
+        });
+    };
     callbacks.stage_complete = [this](Epoch epoch, Result<void> result) {
         post([this, epoch, result] {
             if (!result) spdlog::error("epoch {} does not verify: {}", epoch, result.error().text);

@@ -232,6 +232,8 @@ public:
     virtual void set_pause_bound(Duration bound) = 0;
 
     // Secondary work
+    // Staging of the open epoch is nearly full (replication::kStagingTrigger); telling it twice has no second effect.
+    virtual void staging_full(Epoch epoch, Time now) = 0;
     virtual void stage_complete(Epoch epoch, Result<void> verified, Time now) = 0;
     virtual void apply_done(Epoch epoch, Result<void> result, Duration took, std::uint32_t own_dirty, Time now) = 0;
     virtual void went_live(Result<void> result, Time now) = 0;

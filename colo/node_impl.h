@@ -46,6 +46,7 @@ public:
     void set_checkpoint_interval(Duration interval, Time now) override;
     void set_pause_bound(Duration bound) override;
 
+    void staging_full(Epoch epoch, Time now) override;
     void stage_complete(Epoch epoch, Result<void> verified, Time now) override;
     void apply_done(Epoch epoch, Result<void> result, Duration took, std::uint32_t own_dirty, Time now) override;
     void went_live(Result<void> result, Time now) override;
@@ -225,6 +226,7 @@ private:
         bool rolled = false;            // this staged state was already rolled forward
         replication::PowerState own_power = replication::PowerState::running;   // held (R9)
         bool asked_to_resign = false;
+        Epoch told_full = 0;  // a cut was asked for because staging was nearly full with this epoch
     } s_;
 
     struct Decision {

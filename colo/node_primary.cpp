@@ -102,6 +102,8 @@ void NodeImpl::trigger(TriggerReason reason, Time now)
     if (!primary_session()) return;
     // The comparer of the next epoch is not open yet: this difference is what the cut under way settles.
     if (step_ == Step::cutting && reason == TriggerReason::mismatch) return;
+    // So does a cut that is under way for the staging that was nearly full; an abort empties it.
+    if (reason == TriggerReason::staging_full && step_ != Step::steady && step_ != Step::wait_applied) return;
     pacer_.trigger(reason);
     maybe_cut(now);
 }

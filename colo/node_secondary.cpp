@@ -87,6 +87,14 @@ void NodeImpl::on_end(const replication::End& message, Time now)
     act(action::StageFinish{message.epoch, message.manifest});
 }
 
+// Asked for once: the cut settles it, and an epoch that is cut already cannot be made smaller.
+void NodeImpl::staging_full(Epoch epoch, Time)
+{
+    if (step_ != Step::following || s_.stage != Stage::open || epoch != s_.open || s_.staged == 0) return;
+    if (std::exchange(s_.told_full, epoch) == epoch) return;
+    send(replication::TriggerRequest{replication::TriggerReason::staging_full});
+}
+
 void NodeImpl::on_abort(const replication::Abort& message, Time now)
 {
     if ((s_.stage != Stage::open && s_.stage != Stage::cut) || message.epoch != s_.open)

@@ -41,7 +41,7 @@ void SecondaryWorker::open(const replication::StagerLimits& limits, std::size_t 
         const std::lock_guard lock(mutex_);
         stager_ = std::move(*stager);
         channels_ = channels;
-        open_epoch_ = highest_begun_ = finishing_ = 0;
+        open_epoch_ = highest_begun_ = finishing_ = told_full_ = 0;
     });
 }
 
@@ -105,7 +105,12 @@ Result<void> SecondaryWorker::chunk(std::size_t channel, ByteView bytes)
     if (auto r = stager_->add_chunk(channel, bytes); !r) return r.error();
     // The first copy also goes where it will be needed, so that the first apply has little left to write.
     if (auto r = stager_->prefill(guest_.memory()); !r) return r.error();
+    const Epoch full = stager_->fill() >= replication::kStagingTrigger ? stager_->open_epoch() : 0;
+    const bool tell = full > told_full_;
+    if (tell) told_full_ = full;
     check_complete(lock);
+    if (lock.owns_lock()) lock.unlock();
+    if (tell) callbacks_.staging_full(full);
     return {};
 }
 

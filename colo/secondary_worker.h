@@ -23,6 +23,7 @@ class SecondaryWorker {
 public:
     struct Callbacks {   // from page-channel threads or the guest thread
         std::function<void(Result<void>)> standby_ready;
+        std::function<void(Epoch)> staging_full;  // kStagingTrigger was passed; once an epoch
         std::function<void(Epoch, Result<void>)> stage_complete;
         std::function<void(Epoch, Result<void>, ApplyOutput)> apply_done;
         std::function<void(const Error&)> failed;   // staging broken: the session must end
@@ -62,6 +63,7 @@ private:
     Epoch open_epoch_ = 0;                // Begin seen, chunks accepted
     Epoch highest_begun_ = 0;
     Epoch finishing_ = 0;                 // manifest seen, waiting for chunks
+    Epoch told_full_ = 0;                 // the last epoch of which staging_full was told
     replication::Manifest manifest_;      // of finishing_ or of the committed epoch
     replication::Manifest committed_manifest_;
     // Guest thread only:

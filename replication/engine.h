@@ -97,6 +97,9 @@ public:
 };
 std::unique_ptr<CaptureEngine> make_capture_engine(Guest& guest, const CaptureOptions& options);
 
+// From this fill on the secondary asks for a cut: what the epoch still dirties until then needs room as well.
+inline constexpr double kStagingTrigger = 0.8;
+
 struct StagerLimits {
     std::uint64_t staging_bytes = 0;   // 0: as much as RAM
 };
