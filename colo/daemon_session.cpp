@@ -17,6 +17,7 @@ namespace {
 constexpr Duration kDial{5'000'000};
 constexpr Duration kRuntimeCall{300'000};
 constexpr Duration kPageStall{5'000'000};
+constexpr Duration kPortOrModel{500'000};  // after it, a device model that died has been noticed
 constexpr std::uint64_t kPageQueueBytes = 8u << 20;
 
 SessionId random_session()
@@ -357,11 +358,35 @@ void Daemon::own_mac_seen(std::uint8_t nic)
 
 void Daemon::port_failed(std::uint8_t nic, bool wire, const Error& why)
 {
-    post([this, nic, wire, why] {
-        spdlog::error("NIC {}: {} is unusable: {}", nic, wire ? "wire" : "guest port", why.text);
-        warnings_.push_back("NIC " + std::to_string(nic) + ": " + why.text);
+    post([this, nic, wire, why, attached = attached_.load()] {
+        const std::string fault = "NIC " + config_.nics.at(nic).id + ": " + (wire ? "the wire" : "the guest port") +
+                                  " is unusable: " + why.text;
+        spdlog::error("{}", fault);
+        warnings_.push_back(fault);
         if (warnings_.size() > 8) warnings_.erase(warnings_.begin());
+        if (!wire) return judge_frame_port(attached, guest_->device_model_pid(), fault);
+        wire_fault_ = fault;
+        tell_ports();
     });
+}
+
+// A frame port also ends with its device model, which is somebody else's news and brings a new port. It is the port's
+// own failure if the same device model is still there when the news would have come.
+void Daemon::judge_frame_port(std::uint64_t attached, int pid, const std::string& fault)
+{
+    auto timer = std::make_shared<boost::asio::steady_timer>(io_, std::chrono::microseconds(kPortOrModel.count()));
+    timer->async_wait([this, timer, attached, pid, fault](const boost::system::error_code& error) {
+        const bool same =
+            attached == attached_ && attached != died_attached_ && pid != 0 && pid == guest_->device_model_pid();
+        if (error || !same) return;
+        frame_fault_ = fault;
+        tell_ports();
+    });
+}
+
+void Daemon::tell_ports()
+{
+    feed([&](Node& node) { node.ports(wire_fault_.empty() ? frame_fault_ : wire_fault_, now()); });
 }
 
 }  // namespace colo

@@ -213,8 +213,10 @@ void NodeImpl::standby_ready(Result<void> result, Time)
     if (!result) return dead(Protection::failed, "the standby guest cannot be prepared: " + result.error().text);
     guest_present_ = true;
     enter(Step::standby);
-    change(Protection::standby, state_.outdated ? "outdated (" + state_.reason + "), waits for a primary to resynchronise it"
-                                                : "waits for a primary");
+    change(Protection::standby, !port_fault_.empty() ? port_fault_
+                                : state_.outdated
+                                    ? "outdated (" + state_.reason + "), waits for a primary to resynchronise it"
+                                    : "waits for a primary");
 }
 
 void NodeImpl::dead(Protection protection, const std::string& why)

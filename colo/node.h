@@ -247,6 +247,8 @@ public:
     virtual void generation_conflict(Generation generation, Time now) = 0;
     // Our own device model or proxy stands still (judged by the driver, sooner than the peer judges it), or moves again.
     virtual void own_health(bool ok, const std::string& why, Time now) = 0;
+    // A wire or frame port of this side is unusable until somebody repairs it; empty: all are usable again.
+    virtual void ports(const std::string& unusable, Time now) = 0;
     virtual void carrier(bool up, Time now) = 0;
     virtual void grant_result(Generation generation, GrantOutcome outcome, const std::string& detail, Time now) = 0;
 

@@ -135,7 +135,7 @@ void NodeImpl::ask(Time now)
         return enter(Step::asking, now + config_.grant_retry);
     }
     if (std::exchange(d_.request_out, true)) return;
-    act(action::RequestGrant{state_.generation + 1, link_down_, d_.peer_abdicated});
+    act(action::RequestGrant{state_.generation + 1, link_down_ || !port_fault_.empty(), d_.peer_abdicated});
 }
 
 void NodeImpl::grant_result(Generation generation, GrantOutcome outcome, const std::string& detail, Time now)
@@ -220,7 +220,9 @@ void NodeImpl::serve_on(Time)
     enter(Step::alone);
     set_output(static_cast<std::uint8_t>(Output::flow));
     beat();
-    change(Protection::unprotected, reason_.empty() ? "no secondary" : reason_);
+    std::string why = reason_.empty() ? "no secondary" : reason_;
+    if (!port_fault_.empty()) why += "; " + port_fault_;
+    change(Protection::unprotected, why);
     if (!unwell_.empty()) {
         well_reason_ = reason_;
         say_unwell();

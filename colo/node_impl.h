@@ -57,6 +57,7 @@ public:
     void higher_generation(Generation generation, Time now) override;
     void generation_conflict(Generation generation, Time now) override;
     void own_health(bool ok, const std::string& why, Time now) override;
+    void ports(const std::string& unusable, Time now) override;
     void carrier(bool up, Time now) override;
     void grant_result(Generation generation, GrantOutcome outcome, const std::string& detail, Time now) override;
 
@@ -115,6 +116,7 @@ private:
     void guest_does_not_answer(const std::string& why, Time now);
     void primary_guest_lost(const std::string& why, Time now);
     void say_unwell();
+    bool hand_over_for_ports(Time now);
     void primary_power_event(replication::PowerState power, Time now);
 
     // ---- node_secondary.cpp
@@ -185,6 +187,7 @@ private:
     bool link_down_ = false;            // carrier of the client NIC
     std::string unwell_;                // own device model or proxy stands still
     std::string well_reason_;           // what the status said before
+    std::string port_fault_;            // a wire or frame port is unusable
     bool guest_present_ = false;        // a guest that runs or could run exists here
     bool guest_stopped_ = false;        // frozen, kept
     replication::PowerState power_ = replication::PowerState::running;

@@ -34,6 +34,7 @@ void NodeImpl::refuse(const std::string& reason, Time now)
 void NodeImpl::on_hello(const replication::Hello& hello, Time now)
 {
     if (step_ != Step::wait_hello) return violation("hello twice", now);
+    if (!port_fault_.empty()) return refuse(port_fault_, now);
     const auto version = check_hello(config_, guest_, memory_, hello);
     if (!version) return refuse(version.error().text, now);
     session_ = hello.session;
