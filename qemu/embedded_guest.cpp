@@ -177,7 +177,8 @@ Result<void> QemuGuest::start_model(Deadline deadline, std::uint64_t kills)
     DeviceModelOptions start;
     start.process.argv = make_command_line(options_, choices_.accelerator).argv;
     start.process.log_file = options_.run_directory + "/qemu.log";
-    start.process.working_directory = "/proc/self/fd";   // so that "6" names inherited descriptor 6
+    start.serial_log = options_.run_directory + "/serial.log";
+    start.process.working_directory = "/proc/self/fd";  // so that "8" names inherited descriptor 8
     start.process.inherited_fds = {ram_->fd(), state_file_->fd(), snapshot_file_->fd()};
     for (const EmbeddedNic& nic : options_.nics)
         if (nic.fd >= 0) start.process.inherited_fds.push_back(nic.fd);

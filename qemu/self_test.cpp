@@ -62,6 +62,7 @@ Result<ThrowAway> start_throw_away(EmbeddedGuestOptions options, const std::stri
     DeviceModelOptions start;
     start.process.argv = make_command_line(options, accelerator).argv;
     start.process.log_file = options.run_directory + "/self-test.log";
+    start.serial_log = options.run_directory + "/serial.log";
     start.process.inherited_fds = {(*ram)->fd(), state->fd(), snapshot->fd()};
     start.process.core_dumps = false;
     start.channels_at = 1;

@@ -238,7 +238,13 @@ TEST(Options, TheDeviceListDependsOnWhatTheGuestSeesOnly)
     EXPECT_EQ(make_command_line(options, "tcg").device_list, line.device_list);
     options.nics[0].mac[5] = 9;
     EXPECT_NE(make_command_line(options, "tcg").device_list, line.device_list);
-    EXPECT_NE(std::find(line.argv.begin(), line.argv.end(), "tap,id=net0,fd=9"), line.argv.end());
+    EXPECT_NE(std::find(line.argv.begin(), line.argv.end(), "tap,id=net0,fd=10"), line.argv.end());
+}
+
+TEST(Options, TheGuestWritesIntoNoFileOfQemus)
+{
+    for (const std::string& word : make_command_line(good_options(), "tcg").argv)
+        EXPECT_EQ(word.find("file:"), std::string::npos) << word;
 }
 
 TEST(Options, TheBootDigestCoversFilesAndCommandLine)
