@@ -148,7 +148,7 @@ public:
     virtual Result<void> resume(Deadline deadline) = 0;
     virtual CutTimes last_cut_times() const = 0;
 
-    // Stops without saving (secondary before apply; freeze). Idempotent.
+    // Stops without saving (secondary before apply; freeze). Ends a cut whose guest stays stopped. Idempotent.
     virtual Result<void> stop(Deadline deadline) = 0;
 
     // Stopped, RAM complete. Checks what can be checked of the blob before touching the device model.
