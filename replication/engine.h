@@ -64,7 +64,8 @@ public:
     // The owner stops the log when it drops the engine. An aborted first epoch is followed by another one with base 0.
     // Otherwise base is the last STAGED epoch, or the one that is in flight (flushed, neither staged nor aborted): then
     // precapture() fetches but emits nothing until staged(base), because deltas need a base that S has.
-    // Errc::invalid: number not above every earlier one (R7), wrong base, or an epoch is still open.
+    // Errc::invalid: number not above every earlier one (R7), wrong base, or an epoch is still open. Errc::unsupported,
+    // here and wherever the log is fetched: frames outside of the described regions were written; for good.
     virtual Result<void> begin_epoch(Epoch epoch, Epoch base) = 0;
 
     // Fetch-and-clear, then copy and emit, at most max_pages (0 = all fetched). Frames not emitted stay owned by this
