@@ -309,8 +309,10 @@ void NodeImpl::abdicate(const std::string& cause, Time now)
     // S may have to finish the epoch that it is verifying before it closes.
     enter(Step::abdicating, now + config_.staged_deadline);
     finish_operator(make_error(Errc::refused, cause));
-    // Not written is as good: in_session is on disk since END of the first epoch, and with it this side does not start.
-    persist([this, cause](const Result<void>&, Time) { send(replication::Abdicate{cause}); });
+    // Said before it is written, which may take as long as the disk likes: in_session is there since END of the first
+    // epoch, and with it this side does not start either.
+    send(replication::Abdicate{cause});
+    persist();
 }
 
 void NodeImpl::finish_abdication(Time)
