@@ -209,6 +209,8 @@ public:
     virtual void guest_booted(Result<void> result, Time now) = 0;
     virtual void standby_ready(Result<void> result, Time now) = 0;
     virtual void persisted(std::uint64_t token, Result<void> result, Time now) = 0;
+    // Its answer is overdue: said in the status until it comes. Nothing else changes, since not knowing means waiting.
+    virtual void persist_slow(std::uint64_t token, const std::string& why, Time now) = 0;
 
     // As measured now; before the channels of a new session are announced.
     virtual void copy_memory(const CopyMemory& memory) = 0;

@@ -29,6 +29,7 @@ public:
     void guest_booted(Result<void> result, Time now) override;
     void standby_ready(Result<void> result, Time now) override;
     void persisted(std::uint64_t token, Result<void> result, Time now) override;
+    void persist_slow(std::uint64_t token, const std::string& why, Time now) override;
 
     void copy_memory(const CopyMemory& memory) override { memory_ = memory; }
     void open_primary_session(SessionId session, const replication::GuestDescription& guest, Time now) override;
@@ -179,6 +180,9 @@ private:
     std::uint8_t output_ = 2;           // as last set
     std::uint64_t token_ = 0;
     AfterPersist after_persist_;
+    bool unwritten_ = false;     // the answer to token_ has not come yet
+    std::string slow_reason_;    // what the status says of a Persist that is overdue
+    std::string prompt_reason_;  // what it said before
 
     SessionId session_ = 0;             // open or being decided about; 0: none
     replication::GuestDescription guest_;

@@ -98,6 +98,53 @@ TEST(NodeHealth, SecondaryThatHangsIsThePrimarysToJudge)
     EXPECT_EQ(desk.b.status().protection, Protection::in_sync);
 }
 
+TEST(NodeStorage, AbdicationNeedsNoDiskThatAnswers)
+{
+    Desk desk;
+    desk.protect();
+    desk.a.hold("persist");
+    ASSERT_TRUE(desk.a.node->hand_over(desk.now));
+    desk.run();
+    EXPECT_TRUE(desk.a.did("send abdicate"));
+    EXPECT_EQ(desk.b.status().protection, Protection::unprotected);
+    EXPECT_TRUE(desk.b.guest_runs);
+    // What is on the disk keeps this side from starting all the same.
+    ASSERT_FALSE(desk.a.stored.outdated);
+    desk.a.restart(small_config());
+    desk.a.node->start(desk.a.stored, StartIntent::primary, desk.now);
+    desk.run();
+    EXPECT_EQ(desk.a.status().protection, Protection::outdated);
+    EXPECT_FALSE(desk.a.guest_runs);
+}
+
+TEST(NodeStorage, AStateFileThatIsNotWrittenIsSaidUntilItIs)
+{
+    constexpr const char* kSlow = "the state file could not be written for 2 s";
+    Desk desk;
+    desk.protect();
+    desk.b.crashed = true;
+    desk.a.hold("persist");
+    desk.cut_link();
+    desk.run();
+    ASSERT_EQ(desk.a.status().step, "granted");
+    const std::string before = desk.a.status().reason;
+    ASSERT_FALSE(before.empty());
+    const std::uint64_t token = desk.a.persist_token;
+    desk.a.node->persist_slow(token - 1, kSlow, desk.now);  // of an older one
+    EXPECT_EQ(desk.a.status().reason, before);
+    desk.a.node->persist_slow(token, kSlow, desk.now);
+    EXPECT_EQ(desk.a.status().reason, before + "; " + kSlow);
+    desk.a.node->persist_slow(token, kSlow, desk.now);
+    EXPECT_EQ(desk.a.status().reason, before + "; " + kSlow);
+    EXPECT_EQ(desk.a.status().protection, Protection::deciding) << "not knowing means waiting";
+    EXPECT_NE(desk.a.output, 0);
+    desk.a.release("persist");
+    EXPECT_EQ(desk.a.status().protection, Protection::unprotected);
+    EXPECT_EQ(desk.a.status().reason, before);
+    desk.a.node->persist_slow(token, kSlow, desk.now);  // late
+    EXPECT_EQ(desk.a.status().reason, before);
+}
+
 constexpr const char* kPort = "NIC net0: the wire is unusable";
 
 TEST(NodePorts, PrimaryWithoutAWireHandsOverToTheCopy)
