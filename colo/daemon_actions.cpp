@@ -311,7 +311,10 @@ void Daemon::on(const action::GoLive& a)
         if (result && power == replication::PowerState::running && !guest_->running()) result = guest_->resume(now() + kGuestCall);
         if (result) (void)failpoint::pass("s-after-live", guest_->device_model_pid());
         post([this, result, generation] {
-            if (result) note_failover(generation);
+            if (result) {
+                note_failover(generation);
+                secondary_->release_memory();
+            }
             feed([&](Node& node) { node.went_live(result, now()); });
         });
     });

@@ -41,12 +41,14 @@ public:
     void apply(const action::Apply& apply, Duration bound);
     void roll_forward(const action::RollForward& roll, Duration bound);
     void close();
+    void release_memory();  // this side serves now: shadow and staging have done their work
 
     // A page-channel thread. Waits (bounded) for the Begin of the chunk's epoch, which travels on the control channel.
     Result<void> chunk(std::size_t channel, ByteView bytes);
 
 private:
     void stage(std::function<void()> job);   // on the stage thread, unless the session is over by then
+    void forget();
     void check_complete(std::unique_lock<std::mutex>& lock);
     void do_apply(Epoch epoch, replication::Mode mode, bool resume, bool roll, Duration bound);
 

@@ -112,5 +112,32 @@ TEST_F(SecondaryWorkerTest, StagingThatIsNearlyFullIsToldOnceAnEpoch)
     EXPECT_EQ(count("full 4"), 1);
 }
 
+TEST_F(SecondaryWorkerTest, TheCopyGoesWithItsGuestAndWhenThisSideServes)
+{
+    const Duration brief{50'000};
+    for (const bool serves : {false, true}) {
+        worker->open({}, 1);
+        dirty(1);
+        engine = replication::make_capture_engine(primary, {});
+        send(1, 0);
+        worker->apply({1, replication::Mode::buffered, false}, Duration{20'000'000});
+        ASSERT_TRUE(wait_for("applied 1"));
+        if (serves)
+            worker->release_memory();
+        else
+            worker->prepare_standby(true, Duration{20'000'000});
+        if (!serves) {
+            ASSERT_TRUE(wait_for("standby"));
+        }
+        for (int i = 0; i < 400 && count("failed 1") == 0; ++i) {
+            worker->apply({1, replication::Mode::buffered, false}, brief);
+            std::this_thread::sleep_for(std::chrono::milliseconds(60));
+        }
+        EXPECT_GT(count("failed 1"), 0) << "the copy is still there";
+        const std::lock_guard lock(mutex);
+        told.clear();
+    }
+}
+
 }  // namespace
 }  // namespace colo::test
