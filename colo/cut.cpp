@@ -76,6 +76,10 @@ Result<CutOutput> run_cut(replication::Guest& guest, replication::CaptureEngine&
     if (power == replication::PowerState::running)
         if (auto r = guest.resume(clock.now() + bounds.answer); !r)
             return make_error(Errc::guest_died, "cont: " + r.error().text);
+    // Off, and stays so: for the device model the cut has an end all the same.
+    if (power != replication::PowerState::running)
+        if (auto r = guest.stop(clock.now() + bounds.answer); !r)
+            return make_error(Errc::guest_died, "stop: " + r.error().text);
     out.resume = watch.lap();
     out.pause = watch.total();
     if (auto r = failpoint::pass("p-after-cont", guest.device_model_pid()); !r) return r.error();

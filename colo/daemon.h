@@ -161,6 +161,8 @@ private:
     PrimaryWorker::Callbacks primary_callbacks();
     SecondaryWorker::Callbacks secondary_callbacks();
     replication::CaptureOptions capture_options() const;
+    replication::StagerLimits stager_limits() const;
+    CopyMemory memory_for_copy() const;
     void beat_progress();
 
     // ---- proxy::RuntimeEvents (proxy thread)
@@ -168,6 +170,8 @@ private:
     void channel_lost(SessionId session, const Error& why) override;
     void own_mac_seen(std::uint8_t nic) override;
     void port_failed(std::uint8_t nic, bool wire, const Error& why) override;
+    void judge_frame_port(std::uint64_t attached, int pid, const std::string& fault);
+    void tell_ports();
 
     // ---- answers to the operator
     void answer_operator(const Result<void>& result);
@@ -218,6 +222,9 @@ private:
     bool incoming_failed_ = false;          // since listening began: migrate-incoming may be given again
     int exit_status_ = 0;
     bool carrier_ = true;
+    std::string wire_fault_, frame_fault_;    // until the daemon, or the device model, is a new one
+    std::atomic<std::uint64_t> attached_{0};  // device models whose ports were connected
+    std::uint64_t died_attached_ = 0;         // attached_ when one last died
     std::uint64_t last_proxy_progress_ = 0;
     Time last_guest_progress_{};
     OwnHealth own_health_;

@@ -16,6 +16,7 @@ constexpr Duration kBoot{60'000'000};
 constexpr Duration kGuestCall{2'000'000};
 constexpr Duration kOnlyCopyCall{20'000'000};  // no other copy could go on: patience
 constexpr Duration kCloseFlush{20'000};
+constexpr Duration kStoreSlow{2'000'000};  // the operator should know
 
 Duration milliseconds(std::uint32_t value) { return Duration{static_cast<std::int64_t>(value) * 1000}; }
 
@@ -107,9 +108,20 @@ void Daemon::on(const action::Send& a)
 void Daemon::on(const action::Persist& a)
 {
     stored_ = a.state;
-    storage_worker_->post([this, state = a.state, token = a.token] {
+    auto slow = std::make_shared<boost::asio::steady_timer>(io_, std::chrono::microseconds(kStoreSlow.count()));
+    slow->async_wait([this, slow, token = a.token](const boost::system::error_code& error) {
+        if (error) return;
+        const std::string why = "the state file in " + config_.state.directory + " could not be written for " +
+                                std::to_string(kStoreSlow.count() / 1'000'000) + " s; is its disk all right?";
+        spdlog::error("{}", why);
+        feed([&](Node& node) { node.persist_slow(token, why, now()); });
+    });
+    storage_worker_->post([this, state = a.state, token = a.token, slow] {
         const auto result = state_directory_->store(state);
-        post([this, token, result] { feed([&](Node& node) { node.persisted(token, result, now()); }); });
+        post([this, token, result, slow] {
+            slow->cancel();
+            feed([&](Node& node) { node.persisted(token, result, now()); });
+        });
     });
 }
 
@@ -299,7 +311,10 @@ void Daemon::on(const action::GoLive& a)
         if (result && power == replication::PowerState::running && !guest_->running()) result = guest_->resume(now() + kGuestCall);
         if (result) (void)failpoint::pass("s-after-live", guest_->device_model_pid());
         post([this, result, generation] {
-            if (result) note_failover(generation);
+            if (result) {
+                note_failover(generation);
+                secondary_->release_memory();
+            }
             feed([&](Node& node) { node.went_live(result, now()); });
         });
     });

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // Sessions: dialling, arriving, the channels' life, and what arrives on them.
 #include "colo/control_interface.h"
+#include "colo/copy_memory.h"
 #include "colo/daemon.h"
 #include "core/clock.h"
 #include "core/log.h"
+#include "replication/host_memory.h"
 #include "replication/wire.h"
 
 #include <algorithm>
@@ -15,6 +17,7 @@ namespace {
 constexpr Duration kDial{5'000'000};
 constexpr Duration kRuntimeCall{300'000};
 constexpr Duration kPageStall{5'000'000};
+constexpr Duration kPortOrModel{500'000};  // after it, a device model that died has been noticed
 constexpr std::uint64_t kPageQueueBytes = 8u << 20;
 
 SessionId random_session()
@@ -78,7 +81,10 @@ void Daemon::dialled(Result<SessionChannels> channels, SessionId session)
     channels_ = std::move(*channels);
     // The control channel speaks before the session is open: Hello goes over it.
     open_link(session);
-    feed([&](Node& node) { node.open_primary_session(session, guest_->description(), now()); });
+    feed([&](Node& node) {
+        node.copy_memory(memory_for_copy());
+        node.open_primary_session(session, guest_->description(), now());
+    });
 }
 
 // What an old session's link still had to say, when it was posted already, is not about the next one.
@@ -119,7 +125,10 @@ void Daemon::arrived(SessionChannels channels)
     peer_ = channels.peer;
     session_begun_ = now();
     channels_ = std::move(channels);
-    feed([&](Node& node) { node.open_secondary_session(guest_->description(), now()); });
+    feed([&](Node& node) {
+        node.copy_memory(memory_for_copy());
+        node.open_secondary_session(guest_->description(), now());
+    });
     open_link(session_);
 }
 
@@ -151,9 +160,7 @@ void Daemon::adopt_channels(SessionChannels channels)
         if (auto r = runtime_->begin_session(session, std::move(proxy), now() + kRuntimeCall); !r) fail(with_context("proxy", r.error()));
         return;
     }
-    replication::StagerLimits limits;
-    limits.staging_bytes = config_.replication.staging_limit_mib << 20;
-    secondary_->open(limits, pages.size());
+    secondary_->open(stager_limits(), pages.size());
     if (auto r = runtime_->become_secondary(session, std::move(proxy), now() + kRuntimeCall); !r) fail(with_context("proxy", r.error()));
     page_session_ = session;
     page_receiver_ = std::make_unique<PageReceiver>(
@@ -200,6 +207,19 @@ replication::CaptureOptions Daemon::capture_options() const
     return options;
 }
 
+replication::StagerLimits Daemon::stager_limits() const
+{
+    replication::StagerLimits limits;
+    limits.staging_bytes = config_.replication.staging_limit_mib << 20;
+    return limits;
+}
+
+CopyMemory Daemon::memory_for_copy() const
+{
+    return copy_memory(guest_->description(), stager_limits(), replication::available_memory_bytes(),
+                       guest_->memory().resident_bytes());
+}
+
 PrimaryWorker::Callbacks Daemon::primary_callbacks()
 {
     PrimaryWorker::Callbacks callbacks;
@@ -239,6 +259,12 @@ SecondaryWorker::Callbacks Daemon::secondary_callbacks()
     SecondaryWorker::Callbacks callbacks;
     callbacks.standby_ready = [this](Result<void> result) {
         post([this, result] { feed([&](Node& node) { node.standby_ready(result, now()); }); });
+    };
+    callbacks.staging_full = [this](Epoch epoch) {
+        post([this, epoch] {
+            spdlog::debug("staging of epoch {} is nearly full", epoch);
+            feed([&](Node& node) { node.staging_full(epoch, now()); });
+        });
     };
     callbacks.stage_complete = [this](Epoch epoch, Result<void> result) {
         post([this, epoch, result] {
@@ -329,11 +355,35 @@ void Daemon::own_mac_seen(std::uint8_t nic)
 
 void Daemon::port_failed(std::uint8_t nic, bool wire, const Error& why)
 {
-    post([this, nic, wire, why] {
-        spdlog::error("NIC {}: {} is unusable: {}", nic, wire ? "wire" : "guest port", why.text);
-        warnings_.push_back("NIC " + std::to_string(nic) + ": " + why.text);
+    post([this, nic, wire, why, attached = attached_.load()] {
+        const std::string fault = "NIC " + config_.nics.at(nic).id + ": " + (wire ? "the wire" : "the guest port") +
+                                  " is unusable: " + why.text;
+        spdlog::error("{}", fault);
+        warnings_.push_back(fault);
         if (warnings_.size() > 8) warnings_.erase(warnings_.begin());
+        if (!wire) return judge_frame_port(attached, guest_->device_model_pid(), fault);
+        wire_fault_ = fault;
+        tell_ports();
     });
+}
+
+// A frame port also ends with its device model, which is somebody else's news and brings a new port. It is the port's
+// own failure if the same device model is still there when the news would have come.
+void Daemon::judge_frame_port(std::uint64_t attached, int pid, const std::string& fault)
+{
+    auto timer = std::make_shared<boost::asio::steady_timer>(io_, std::chrono::microseconds(kPortOrModel.count()));
+    timer->async_wait([this, timer, attached, pid, fault](const boost::system::error_code& error) {
+        const bool same =
+            attached == attached_ && attached != died_attached_ && pid != 0 && pid == guest_->device_model_pid();
+        if (error || !same) return;
+        frame_fault_ = fault;
+        tell_ports();
+    });
+}
+
+void Daemon::tell_ports()
+{
+    feed([&](Node& node) { node.ports(wire_fault_.empty() ? frame_fault_ : wire_fault_, now()); });
 }
 
 }  // namespace colo

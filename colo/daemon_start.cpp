@@ -185,12 +185,17 @@ Result<void> Daemon::make_guest()
     auto guest = qemu::make_embedded_guest(options);
     if (!guest) return with_context("guest", guest.error());
     ObservedGuest::Hooks hooks;
-    hooks.started = [this, made = guest->get()](Deadline deadline) {
+    hooks.started = [this, made = guest->get()](Deadline deadline) -> Result<void> {
         const qemu::EmbeddedGuestChoices& c = made->choices();
         const auto why = [](const std::string& text) { return text.empty() ? "" : " (" + text + ")"; };
         spdlog::info("device model started: accelerator {}{}, dirty_log {}{}, device_load {}{}", c.accelerator, why(c.accelerator_why),
                      c.dirty_log, why(c.dirty_log_why), c.device_load, why(c.device_load_why));
-        return runtime_->attach_guest(deadline);
+        if (auto r = runtime_->attach_guest(deadline); !r) return r;
+        ++attached_;
+        post([this] {
+            if (!std::exchange(frame_fault_, "").empty()) tell_ports();
+        });
+        return {};
     };
     hooks.execution = [this](bool running) {
         post([this, running] {
@@ -215,6 +220,7 @@ void Daemon::guest_event(const replication::GuestEvent& event)
 {
     using Kind = replication::GuestEventKind;
     spdlog::info("guest: {}", event.detail);
+    if (event.kind == Kind::device_model_died) died_attached_ = attached_;
     if (event.kind == Kind::device_model_died && guest_running_) {
         guest_running_ = false;
         if (control_) control_->observer().guest_stopped();

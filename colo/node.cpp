@@ -115,15 +115,27 @@ void NodeImpl::set_output(std::uint8_t output)
 void NodeImpl::persist(AfterPersist then)
 {
     ++token_;
+    unwritten_ = true;
     after_persist_ = std::move(then);
     act(action::Persist{state_, token_});
 }
 
 void NodeImpl::persisted(std::uint64_t token, Result<void> result, Time now)
 {
-    if (token != token_ || !after_persist_) return;
+    if (token != token_) return;
+    unwritten_ = false;
+    if (!slow_reason_.empty() && std::exchange(slow_reason_, {}) == reason_) change(protection_, prompt_reason_);
+    if (!after_persist_) return;
     const AfterPersist then = std::exchange(after_persist_, {});
     then(result, now);
+}
+
+void NodeImpl::persist_slow(std::uint64_t token, const std::string& why, Time)
+{
+    if (token != token_ || !unwritten_) return;
+    if (slow_reason_.empty() || slow_reason_ != reason_) prompt_reason_ = reason_;
+    slow_reason_ = prompt_reason_.empty() ? why : prompt_reason_ + "; " + why;
+    change(protection_, slow_reason_);
 }
 
 // ---- start ------------------------------------------------------------------------------------------------------------
@@ -213,8 +225,10 @@ void NodeImpl::standby_ready(Result<void> result, Time)
     if (!result) return dead(Protection::failed, "the standby guest cannot be prepared: " + result.error().text);
     guest_present_ = true;
     enter(Step::standby);
-    change(Protection::standby, state_.outdated ? "outdated (" + state_.reason + "), waits for a primary to resynchronise it"
-                                                : "waits for a primary");
+    change(Protection::standby, !port_fault_.empty() ? port_fault_
+                                : state_.outdated
+                                    ? "outdated (" + state_.reason + "), waits for a primary to resynchronise it"
+                                    : "waits for a primary");
 }
 
 void NodeImpl::dead(Protection protection, const std::string& why)

@@ -75,8 +75,6 @@ struct NodeConfig {
     ArbiterKind arbiter = ArbiterKind::manual;
     std::string arbiter_digest;
     std::uint8_t page_channels = 1;
-    std::uint64_t memory_free = 0;               // of this host, for hello
-    std::uint64_t memory_needed = 0;
     Duration checkpoint_interval{500'000};       // x-checkpoint-delay; change with set_checkpoint_interval
     Duration checkpoint_interval_min{20'000};    // storm limiter in lock-step (Inv15)
     Duration buffered_interval_min{2'000};
@@ -100,6 +98,12 @@ struct NodeConfig {
     bool allow_buffered = true;
     bool always_buffered = false;                // from the first cut on
     std::uint32_t abort_limit = 16;              // cuts aborted in a row; then the session is ended in an orderly way
+};
+
+// What a copy of the guest takes on this host, and what the host can give it. 0: not known.
+struct CopyMemory {
+    std::uint64_t needed = 0;  // RAM, shadow and staging
+    std::uint64_t free = 0;    // available, and what the guest's RAM takes already
 };
 
 enum class StartIntent : std::uint8_t {
@@ -205,7 +209,11 @@ public:
     virtual void guest_booted(Result<void> result, Time now) = 0;
     virtual void standby_ready(Result<void> result, Time now) = 0;
     virtual void persisted(std::uint64_t token, Result<void> result, Time now) = 0;
+    // Its answer is overdue: said in the status until it comes. Nothing else changes, since not knowing means waiting.
+    virtual void persist_slow(std::uint64_t token, const std::string& why, Time now) = 0;
 
+    // As measured now; before the channels of a new session are announced.
+    virtual void copy_memory(const CopyMemory& memory) = 0;
     // Channels of a new session are up. P: `session` is fresh and random. S: only says that somebody connected; Hello
     // follows. A second connection while a session is open is the driver's to refuse.
     virtual void open_primary_session(SessionId session, const replication::GuestDescription& guest, Time now) = 0;
@@ -226,6 +234,8 @@ public:
     virtual void set_pause_bound(Duration bound) = 0;
 
     // Secondary work
+    // Staging of the open epoch is nearly full (replication::kStagingTrigger); telling it twice has no second effect.
+    virtual void staging_full(Epoch epoch, Time now) = 0;
     virtual void stage_complete(Epoch epoch, Result<void> verified, Time now) = 0;
     virtual void apply_done(Epoch epoch, Result<void> result, Duration took, std::uint32_t own_dirty, Time now) = 0;
     virtual void went_live(Result<void> result, Time now) = 0;
@@ -239,6 +249,8 @@ public:
     virtual void generation_conflict(Generation generation, Time now) = 0;
     // Our own device model or proxy stands still (judged by the driver, sooner than the peer judges it), or moves again.
     virtual void own_health(bool ok, const std::string& why, Time now) = 0;
+    // A wire or frame port of this side is unusable until somebody repairs it; empty: all are usable again.
+    virtual void ports(const std::string& unusable, Time now) = 0;
     virtual void carrier(bool up, Time now) = 0;
     virtual void grant_result(Generation generation, GrantOutcome outcome, const std::string& detail, Time now) = 0;
 

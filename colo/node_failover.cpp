@@ -135,7 +135,7 @@ void NodeImpl::ask(Time now)
         return enter(Step::asking, now + config_.grant_retry);
     }
     if (std::exchange(d_.request_out, true)) return;
-    act(action::RequestGrant{state_.generation + 1, link_down_, d_.peer_abdicated});
+    act(action::RequestGrant{state_.generation + 1, link_down_ || !port_fault_.empty(), d_.peer_abdicated});
 }
 
 void NodeImpl::grant_result(Generation generation, GrantOutcome outcome, const std::string& detail, Time now)
@@ -220,7 +220,9 @@ void NodeImpl::serve_on(Time)
     enter(Step::alone);
     set_output(static_cast<std::uint8_t>(Output::flow));
     beat();
-    change(Protection::unprotected, reason_.empty() ? "no secondary" : reason_);
+    std::string why = reason_.empty() ? "no secondary" : reason_;
+    if (!port_fault_.empty()) why += "; " + port_fault_;
+    change(Protection::unprotected, why);
     if (!unwell_.empty()) {
         well_reason_ = reason_;
         say_unwell();
@@ -307,8 +309,10 @@ void NodeImpl::abdicate(const std::string& cause, Time now)
     // S may have to finish the epoch that it is verifying before it closes.
     enter(Step::abdicating, now + config_.staged_deadline);
     finish_operator(make_error(Errc::refused, cause));
-    // Not written is as good: in_session is on disk since END of the first epoch, and with it this side does not start.
-    persist([this, cause](const Result<void>&, Time) { send(replication::Abdicate{cause}); });
+    // Said before it is written, which may take as long as the disk likes: in_session is there since END of the first
+    // epoch, and with it this side does not start either.
+    send(replication::Abdicate{cause});
+    persist();
 }
 
 void NodeImpl::finish_abdication(Time)

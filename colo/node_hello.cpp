@@ -71,6 +71,21 @@ std::string first_setting_difference(const NodeConfig& config, const Hello& hell
     return {};
 }
 
+std::string mib(std::uint64_t bytes)
+{
+    return std::to_string((bytes + (1u << 20) - 1) >> 20) + " MiB";
+}
+
+// Staging is this host's own setting, so its own figure counts; the primary's is all there is where that is not known.
+std::string memory_lack(const CopyMemory& memory, const Hello& hello)
+{
+    const std::uint64_t needed = memory.needed != 0 ? memory.needed : hello.memory_needed;
+    if (memory.free == 0 || needed <= memory.free) return {};
+    return "not enough memory: a copy needs " + mib(needed) + " (RAM, shadow and staging), this host has " +
+           std::to_string(memory.free >> 20) + " MiB for it, " + mib(needed - memory.free) +
+           " too little; free some, raise the limit of the control group or lower replication.staging_limit_mib";
+}
+
 }  // namespace
 
 std::string first_difference(const GuestDescription& primary, const GuestDescription& own)
@@ -109,7 +124,8 @@ std::string first_difference(const GuestDescription& primary, const GuestDescrip
     return {};
 }
 
-Hello make_hello(const NodeConfig& config, const PersistentState& state, SessionId session, const GuestDescription& guest)
+Hello make_hello(const NodeConfig& config, const PersistentState& state, SessionId session,
+                 const GuestDescription& guest, const CopyMemory& memory)
 {
     Hello hello;
     hello.version_min = replication::kProtocolMin;
@@ -124,11 +140,12 @@ Hello make_hello(const NodeConfig& config, const PersistentState& state, Session
     hello.lease_us = static_cast<std::uint32_t>(config.lease.count());
     hello.arbiter = config.arbiter_digest;
     hello.page_channels = config.page_channels;
-    hello.memory_needed = config.memory_needed;
+    hello.memory_needed = memory.needed;
     return hello;
 }
 
-Result<std::uint16_t> check_hello(const NodeConfig& config, const GuestDescription& own, const Hello& hello)
+Result<std::uint16_t> check_hello(const NodeConfig& config, const GuestDescription& own, const CopyMemory& memory,
+                                  const Hello& hello)
 {
     if (hello.version_min > replication::kProtocolMax || hello.version_max < replication::kProtocolMin)
         return make_error(Errc::refused, "the primary speaks protocol versions " + std::to_string(hello.version_min) + " to " +
@@ -139,12 +156,7 @@ Result<std::uint16_t> check_hello(const NodeConfig& config, const GuestDescripti
     if (hello.page_channels == 0) return make_error(Errc::refused, "the primary offers no page channel");
     if (auto t = first_setting_difference(config, hello); !t.empty()) return make_error(Errc::refused, std::move(t));
     if (auto t = first_difference(hello.guest, own); !t.empty()) return make_error(Errc::refused, std::move(t));
-    const std::uint64_t needed = std::max(hello.memory_needed, config.memory_needed);
-    if (config.memory_free != 0 && needed > config.memory_free)
-        return make_error(Errc::refused, "not enough memory: a copy needs " + std::to_string(needed >> 20) +
-                                             " MiB (RAM, shadow and staging), this host has " +
-                                             std::to_string(config.memory_free >> 20) +
-                                             " MiB free; free some or lower replication.staging_limit_mib");
+    if (auto t = memory_lack(memory, hello); !t.empty()) return make_error(Errc::refused, std::move(t));
     return std::min(hello.version_max, replication::kProtocolMax);
 }
 

@@ -10,11 +10,11 @@
 namespace colo {
 
 replication::Hello make_hello(const NodeConfig& config, const PersistentState& state, SessionId session,
-                              const replication::GuestDescription& guest);
+                              const replication::GuestDescription& guest, const CopyMemory& memory);
 
 // The version to speak, or Errc::refused with the first difference: both values in words, and what to do.
 Result<std::uint16_t> check_hello(const NodeConfig& config, const replication::GuestDescription& own,
-                                  const replication::Hello& hello);
+                                  const CopyMemory& memory, const replication::Hello& hello);
 Result<void> check_hello_ack(SessionId session, const replication::HelloAck& ack);
 
 // The first difference between two guests, empty if they are alike.

@@ -29,7 +29,9 @@ public:
     void guest_booted(Result<void> result, Time now) override;
     void standby_ready(Result<void> result, Time now) override;
     void persisted(std::uint64_t token, Result<void> result, Time now) override;
+    void persist_slow(std::uint64_t token, const std::string& why, Time now) override;
 
+    void copy_memory(const CopyMemory& memory) override { memory_ = memory; }
     void open_primary_session(SessionId session, const replication::GuestDescription& guest, Time now) override;
     void open_secondary_session(const replication::GuestDescription& guest, Time now) override;
     void message(const replication::Message& message, Time now) override;
@@ -45,6 +47,7 @@ public:
     void set_checkpoint_interval(Duration interval, Time now) override;
     void set_pause_bound(Duration bound) override;
 
+    void staging_full(Epoch epoch, Time now) override;
     void stage_complete(Epoch epoch, Result<void> verified, Time now) override;
     void apply_done(Epoch epoch, Result<void> result, Duration took, std::uint32_t own_dirty, Time now) override;
     void went_live(Result<void> result, Time now) override;
@@ -55,6 +58,7 @@ public:
     void higher_generation(Generation generation, Time now) override;
     void generation_conflict(Generation generation, Time now) override;
     void own_health(bool ok, const std::string& why, Time now) override;
+    void ports(const std::string& unusable, Time now) override;
     void carrier(bool up, Time now) override;
     void grant_result(Generation generation, GrantOutcome outcome, const std::string& detail, Time now) override;
 
@@ -114,6 +118,7 @@ private:
     void guest_does_not_answer(const std::string& why, Time now);
     void primary_guest_lost(const std::string& why, Time now);
     void say_unwell();
+    bool hand_over_for_ports(Time now);
     void primary_power_event(replication::PowerState power, Time now);
     void resume_guest();
 
@@ -177,13 +182,18 @@ private:
     std::uint8_t output_ = 2;           // as last set
     std::uint64_t token_ = 0;
     AfterPersist after_persist_;
+    bool unwritten_ = false;     // the answer to token_ has not come yet
+    std::string slow_reason_;    // what the status says of a Persist that is overdue
+    std::string prompt_reason_;  // what it said before
 
     SessionId session_ = 0;             // open or being decided about; 0: none
     replication::GuestDescription guest_;
+    CopyMemory memory_;
     bool colo_entered_ = false, colo_exited_ = false;
     bool link_down_ = false;            // carrier of the client NIC
     std::string unwell_;                // own device model or proxy stands still
     std::string well_reason_;           // what the status said before
+    std::string port_fault_;            // a wire or frame port is unusable
     bool guest_present_ = false;        // a guest that runs or could run exists here
     bool guest_stopped_ = false;        // frozen, kept
     replication::PowerState power_ = replication::PowerState::running;
@@ -225,6 +235,7 @@ private:
         bool rolled = false;            // this staged state was already rolled forward
         replication::PowerState own_power = replication::PowerState::running;   // held (R9)
         bool asked_to_resign = false;
+        Epoch told_full = 0;  // a cut was asked for because staging was nearly full with this epoch
     } s_;
 
     struct Decision {

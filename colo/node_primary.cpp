@@ -33,7 +33,7 @@ void NodeImpl::open_primary_session(SessionId session, const replication::GuestD
     colo_entered_ = colo_exited_ = false;
     enter(Step::hello, now + config_.hello_deadline);
     change(Protection::connecting, "");
-    send(make_hello(config_, state_, session, guest_));
+    send(make_hello(config_, state_, session, guest_, memory_));
 }
 
 void NodeImpl::on_hello_ack(const replication::HelloAck& ack, Time now)
@@ -102,6 +102,8 @@ void NodeImpl::trigger(TriggerReason reason, Time now)
     if (!primary_session()) return;
     // The comparer of the next epoch is not open yet: this difference is what the cut under way settles.
     if (step_ == Step::cutting && reason == TriggerReason::mismatch) return;
+    // So does a cut that is under way for the staging that was nearly full; an abort empties it.
+    if (reason == TriggerReason::staging_full && step_ != Step::steady && step_ != Step::wait_applied) return;
     pacer_.trigger(reason);
     maybe_cut(now);
 }
@@ -227,6 +229,7 @@ void NodeImpl::on_applied(const replication::Applied& message, Time now)
     if (!std::exchange(colo_entered_, true)) act(action::ColoEntered{Role::primary});
     change(Protection::in_sync, "");
     enter(Step::steady);
+    if (hand_over_for_ports(now)) return;
     maybe_cut(now);
 }
 
@@ -336,6 +339,32 @@ void NodeImpl::own_health(bool ok, const std::string& why, Time now)
 void NodeImpl::say_unwell()
 {
     change(protection_, unwell_);
+}
+
+// Clients do not reach this copy any more, or not on every network: one that they do reach is better. The other side
+// takes no session with a port that failed, so this does not go back and forth.
+void NodeImpl::ports(const std::string& unusable, Time now)
+{
+    port_fault_ = unusable;
+    if (unusable.empty()) return;
+    if (role_ == Role::primary) {
+        if (hand_over_for_ports(now)) return;
+        if (step_ == Step::alone || primary_session()) change(protection_, unusable);
+    } else if (step_ == Step::following) {
+        resign(unusable, now);
+    } else if (step_ == Step::wait_hello || step_ == Step::greeting) {
+        refuse(unusable, now);
+    } else if (step_ == Step::standby) {
+        change(protection_, unusable);
+    }
+}
+
+// Under a resignation that was asked for, the secondary may already be the one that never runs.
+bool NodeImpl::hand_over_for_ports(Time now)
+{
+    if (port_fault_.empty() || !primary_session() || !p_.peer_eligible || o_.ask != Ask::none) return false;
+    abdicate(port_fault_, now);
+    return true;
 }
 
 void NodeImpl::primary_guest_lost(const std::string& why, Time now)

@@ -34,7 +34,8 @@ void NodeImpl::refuse(const std::string& reason, Time now)
 void NodeImpl::on_hello(const replication::Hello& hello, Time now)
 {
     if (step_ != Step::wait_hello) return violation("hello twice", now);
-    const auto version = check_hello(config_, guest_, hello);
+    if (!port_fault_.empty()) return refuse(port_fault_, now);
+    const auto version = check_hello(config_, guest_, memory_, hello);
     if (!version) return refuse(version.error().text, now);
     session_ = hello.session;
     step_ = Step::greeting;
@@ -49,7 +50,7 @@ void NodeImpl::on_hello(const replication::Hello& hello, Time now)
 void NodeImpl::accept_hello(std::uint16_t version, Time now)
 {
     act(action::OpenSession{session_, state_.generation});
-    send(replication::HelloAck{version, session_, state_.generation, config_.memory_free});
+    send(replication::HelloAck{version, session_, state_.generation, memory_.free});
     enter(Step::following, now + config_.first_copy_deadline);
     change(Protection::syncing, "first copy");
 }
@@ -85,6 +86,14 @@ void NodeImpl::on_end(const replication::End& message, Time now)
     s_.arriving_mode = message.manifest.mode;
     s_.arriving_power = message.manifest.power;
     act(action::StageFinish{message.epoch, message.manifest});
+}
+
+// Asked for once: the cut settles it, and an epoch that is cut already cannot be made smaller.
+void NodeImpl::staging_full(Epoch epoch, Time)
+{
+    if (step_ != Step::following || s_.stage != Stage::open || epoch != s_.open || s_.staged == 0) return;
+    if (std::exchange(s_.told_full, epoch) == epoch) return;
+    send(replication::TriggerRequest{replication::TriggerReason::staging_full});
 }
 
 void NodeImpl::on_abort(const replication::Abort& message, Time now)

@@ -2,9 +2,11 @@
 #include "colo/page_receiver.h"
 
 #include "colo/channel.h"
+#include "replication/chunk.h"
 #include "replication/wire.h"
 
 #include <pthread.h>
+#include <string>
 
 namespace colo {
 
@@ -48,6 +50,11 @@ Result<void> PageReceiver::receive(std::size_t channel)
             const replication::Frame& f = **frame;
             if (f.header.session != session_ || f.header.type != replication::FrameType::page_chunk)
                 return make_error(Errc::corrupt, "a frame that does not belong here");
+            const auto chunk = replication::decode_chunk_header(f.payload);
+            if (!chunk) return chunk.error();
+            if (chunk->epoch != f.header.epoch)
+                return make_error(Errc::corrupt, "a frame of epoch " + std::to_string(f.header.epoch) +
+                                                     " with a chunk of epoch " + std::to_string(chunk->epoch));
             if (auto r = chunk_(channel, f.payload); !r) return r.error();
         }
     }

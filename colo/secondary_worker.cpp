@@ -25,6 +25,7 @@ void SecondaryWorker::prepare_standby(bool created, Duration bound)
 {
     worker_.post([this, created, bound] {
         guest_.kill();
+        forget();  // with its guest; the next primary asks how much memory there is
         const Deadline deadline = now() + bound;
         auto r = created ? guest_.recreate(deadline) : guest_.create(replication::StartMode::loadable, deadline);
         log_started_ = false;
@@ -36,13 +37,27 @@ void SecondaryWorker::open(const replication::StagerLimits& limits, std::size_t 
 {
     ++incarnation_;
     stage([this, limits, channels] {
+        forget();
         auto stager = replication::make_stager(guest_.description(), limits);
         if (!stager) return callbacks_.failed(with_context("reserve memory for the copy", stager.error()));
         const std::lock_guard lock(mutex_);
         stager_ = std::move(*stager);
         channels_ = channels;
-        open_epoch_ = highest_begun_ = finishing_ = 0;
     });
+}
+
+// The memory goes before a new copy takes any, and without the lock: gigabytes take their time.
+void SecondaryWorker::forget()
+{
+    std::unique_ptr<replication::Stager> old;  // outlives the lock
+    const std::lock_guard lock(mutex_);
+    old.swap(stager_);
+    open_epoch_ = highest_begun_ = finishing_ = told_full_ = 0;
+}
+
+void SecondaryWorker::release_memory()
+{
+    stage_worker_.post([this] { forget(); });
 }
 
 void SecondaryWorker::stage(std::function<void()> job)
@@ -105,7 +120,12 @@ Result<void> SecondaryWorker::chunk(std::size_t channel, ByteView bytes)
     if (auto r = stager_->add_chunk(channel, bytes); !r) return r.error();
     // The first copy also goes where it will be needed, so that the first apply has little left to write.
     if (auto r = stager_->prefill(guest_.memory()); !r) return r.error();
+    const Epoch full = stager_->fill() >= replication::kStagingTrigger ? stager_->open_epoch() : 0;
+    const bool tell = full > told_full_;
+    if (tell) told_full_ = full;
     check_complete(lock);
+    if (lock.owns_lock()) lock.unlock();
+    if (tell) callbacks_.staging_full(full);
     return {};
 }
 
@@ -182,7 +202,7 @@ void SecondaryWorker::do_apply(Epoch epoch, replication::Mode mode, bool resume,
     callbacks_.apply_done(epoch, out ? Result<void>{} : Result<void>{out.error()}, out ? *out : ApplyOutput{});
 }
 
-// The shadow stays: a take-over in buffered mode still needs it. open() replaces it.
+// The shadow stays: a take-over in buffered mode still needs it.
 void SecondaryWorker::close()
 {
     ++incarnation_;

@@ -23,6 +23,7 @@ class SecondaryWorker {
 public:
     struct Callbacks {   // from page-channel threads or the guest thread
         std::function<void(Result<void>)> standby_ready;
+        std::function<void(Epoch)> staging_full;  // kStagingTrigger was passed; once an epoch
         std::function<void(Epoch, Result<void>)> stage_complete;
         std::function<void(Epoch, Result<void>, ApplyOutput)> apply_done;
         std::function<void(const Error&)> failed;   // staging broken: the session must end
@@ -40,12 +41,14 @@ public:
     void apply(const action::Apply& apply, Duration bound);
     void roll_forward(const action::RollForward& roll, Duration bound);
     void close();
+    void release_memory();  // this side serves now: shadow and staging have done their work
 
     // A page-channel thread. Waits (bounded) for the Begin of the chunk's epoch, which travels on the control channel.
     Result<void> chunk(std::size_t channel, ByteView bytes);
 
 private:
     void stage(std::function<void()> job);   // on the stage thread, unless the session is over by then
+    void forget();
     void check_complete(std::unique_lock<std::mutex>& lock);
     void do_apply(Epoch epoch, replication::Mode mode, bool resume, bool roll, Duration bound);
 
@@ -62,6 +65,7 @@ private:
     Epoch open_epoch_ = 0;                // Begin seen, chunks accepted
     Epoch highest_begun_ = 0;
     Epoch finishing_ = 0;                 // manifest seen, waiting for chunks
+    Epoch told_full_ = 0;                 // the last epoch of which staging_full was told
     replication::Manifest manifest_;      // of finishing_ or of the committed epoch
     replication::Manifest committed_manifest_;
     // Guest thread only:

@@ -47,21 +47,25 @@ std::string last_words(const std::string& log_file)
 
 Result<std::unique_ptr<DeviceModel>> DeviceModel::start(DeviceModelOptions options, Deadline deadline)
 {
-    auto control = channel(), state = channel(), watched = channel();
-    for (const auto* made : {&control, &state, &watched})
+    auto control = channel(), state = channel(), watched = channel(), serial = channel();
+    for (const auto* made : {&control, &state, &watched, &serial})
         if (!*made) return made->error();
     std::unique_ptr<DeviceModel> model(new DeviceModel);
     auto& fds = options.process.inherited_fds;
-    const int theirs[] = {control->second.get(), state->second.get(), watched->second.get()};
+    const int theirs[] = {control->second.get(), state->second.get(), watched->second.get(), serial->second.get()};
     fds.insert(fds.begin() + static_cast<std::ptrdiff_t>(options.channels_at), std::begin(theirs), std::end(theirs));
     model->options_ = std::move(options);
     model->wake_ = Fd(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
     if (!model->wake_) return errno_error("eventfd", errno);
 
+    auto log = SerialLog::start(std::move(serial->first), model->options_.serial_log);
+    if (!log) return with_context("serial console", log.error());
+    model->serial_ = std::move(*log);
     auto process = Process::start(model->options_.process, deadline);
     if (!process) return process.error();
     model->process_ = std::move(*process);
-    for (auto* made : {&control, &state, &watched}) (*made)->second.reset();   // so that we see the end of file when QEMU dies
+    for (auto* made : {&control, &state, &watched, &serial})
+        (*made)->second.reset();  // so that we see the end of file when QEMU dies
     DeviceModel* const self = model.get();
     model->control_ = std::make_unique<QmpLink>(
         control->first.release(), "QEMU control channel",

@@ -1,14 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-// One running QEMU process and three control channels to it. Two belong to the guest thread: *control* for everything but
-// save and continue, *state* for those two. QEMU reads a channel byte by byte, one turn of its main loop each (about 5 us),
-// so all but the last byte of the command that comes next on *state* is written ahead of time. The third channel has a
-// thread of its own, which watches the process, receives events and answers probes, so that it never delays a cut.
+// One running QEMU process and three control channels to it. Two belong to the guest thread: *control* for everything
+// but save and continue, *state* for those two. QEMU reads a channel byte by byte, one turn of its main loop each
+// (about 5 us), so all but the last byte of the command that comes next on *state* is written ahead of time. The third
+// channel has a thread of its own, which watches the process, receives events and answers probes, so that it never
+// delays a cut. The serial console is a fourth socket behind them.
 
 #include "core/error.h"
 #include "qemu/process.h"
 #include "qemu/qmp_link.h"
+#include "qemu/serial_log.h"
 #include "replication/guest.h"
 
 #include <atomic>
@@ -22,6 +24,7 @@ namespace colo::qemu {
 struct DeviceModelOptions {
     ProcessOptions process;          // inherited_fds without the channels, which are inserted at `channels_at`
     std::size_t channels_at = 0;
+    std::string serial_log = {};  // see serial_log.h
     std::function<void(replication::GuestEvent)> on_event;
     std::atomic<std::int64_t>* progress_us = nullptr;   // set to now() whenever QEMU says anything; outlives the model
 };
@@ -63,6 +66,7 @@ private:
 
     DeviceModelOptions options_;
     std::unique_ptr<Process> process_;
+    std::unique_ptr<SerialLog> serial_;
     std::unique_ptr<QmpLink> control_, state_, watched_;
     std::string prepared_;
     std::string version_;

@@ -15,9 +15,7 @@
 #include <fmt/format.h>
 
 #include <atomic>
-#include <cerrno>
 #include <filesystem>
-#include <fstream>
 #include <mutex>
 #include <utility>
 
@@ -177,7 +175,8 @@ Result<void> QemuGuest::start_model(Deadline deadline, std::uint64_t kills)
     DeviceModelOptions start;
     start.process.argv = make_command_line(options_, choices_.accelerator).argv;
     start.process.log_file = options_.run_directory + "/qemu.log";
-    start.process.working_directory = "/proc/self/fd";   // so that "6" names inherited descriptor 6
+    start.serial_log = options_.run_directory + "/serial.log";
+    start.process.working_directory = "/proc/self/fd";  // so that "8" names inherited descriptor 8
     start.process.inherited_fds = {ram_->fd(), state_file_->fd(), snapshot_file_->fd()};
     for (const EmbeddedNic& nic : options_.nics)
         if (nic.fd >= 0) start.process.inherited_fds.push_back(nic.fd);
@@ -360,9 +359,14 @@ Result<void> QemuGuest::resume(Deadline deadline)
     return model_->prepared({}) ? model_->prepare(save_command(), deadline) : Result<void>{};
 }
 
+// Also the end of a cut whose guest does not run on.
 Result<void> QemuGuest::stop(Deadline deadline)
 {
-    if (auto r = run("stop", kStop, deadline); !r) return r.error();
+    auto control = link();
+    if (control && saving_on_ != nullptr) (void)finish_save(deadline);  // its answer would be taken for ours
+    auto stopped = run("stop", kStop, deadline);
+    if (control) hurry(false);
+    if (!stopped) return stopped.error();
     running_ = false;
     return forget_events();
 }
@@ -471,6 +475,11 @@ void QemuGuest::on_event(GuestEvent event)
 Result<void> QemuGuest::save_device_state(const std::string& file, bool live, Deadline deadline)
 {
     const std::string path = std::filesystem::absolute(file).string();
+    // QEMU would wait for a reader of a pipe, with everything that it does.
+    std::error_code ec;
+    if (const auto found = std::filesystem::status(path, ec);
+        std::filesystem::exists(found) && !std::filesystem::is_regular_file(found))
+        return make_error(Errc::invalid, path + " is not a regular file");
     auto done = run("xen-save-devices-state",
                     fmt::format(R"({{"execute":"xen-save-devices-state","arguments":{{"filename":{},"live":{}}}}})", json_quote(path),
                                 live ? "true" : "false"),
@@ -481,12 +490,9 @@ Result<void> QemuGuest::save_device_state(const std::string& file, bool live, De
 
 Result<void> QemuGuest::load_device_state(const std::string& file, Deadline deadline)
 {
-    std::ifstream in(file, std::ios::binary);
-    if (!in) return errno_error("open " + file, errno);
-    Bytes bytes(kMaxDeviceState + 1);
-    in.read(reinterpret_cast<char*>(bytes.data()), static_cast<std::streamsize>(bytes.size()));
-    bytes.resize(static_cast<std::size_t>(in.gcount()));
-    return load({std::move(bytes), {}}, deadline);
+    auto bytes = read_state_from(file);
+    if (!bytes) return bytes.error();
+    return load({std::move(*bytes), {}}, deadline);
 }
 
 Result<void> QemuGuest::set_global_dirty_log(bool enable, Deadline deadline)

@@ -18,10 +18,13 @@ using replication::FrameStatus;
 Result<std::unique_ptr<GuestRam>> GuestRam::create(const std::string& name, std::uint64_t pages)
 {
     std::unique_ptr<GuestRam> ram(new GuestRam);
-    ram->fd_ = Fd(::memfd_create(name.c_str(), MFD_CLOEXEC));
+    ram->fd_ = Fd(::memfd_create(name.c_str(), MFD_CLOEXEC | MFD_ALLOW_SEALING));
     if (!ram->fd_) return errno_error("memfd_create", errno);
     const std::size_t bytes = pages * kPageSize;
     if (::ftruncate(ram->fd(), static_cast<off_t>(bytes)) != 0) return errno_error("size of guest RAM", errno);
+    // QEMU has the descriptor too: were it to cut the file short, our next access would be our last.
+    if (::fcntl(ram->fd(), F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) != 0)
+        return errno_error("seal the size of guest RAM", errno);
     struct stat info {};
     if (::fstat(ram->fd(), &info) != 0) return errno_error("fstat", errno);
     ram->inode_ = info.st_ino;
@@ -73,7 +76,11 @@ Result<void> GuestRam::write(std::span<const replication::PageWrite> pages)
     return {};
 }
 
-Result<void> GuestRam::release(std::span<const Gfn>) { return {}; }
+std::uint64_t GuestRam::resident_bytes() const
+{
+    struct stat info {};
+    return ::fstat(fd(), &info) == 0 ? static_cast<std::uint64_t>(info.st_blocks) * 512 : 0;
+}
 
 const std::uint8_t* GuestRam::view(Gfn gfn) const
 {

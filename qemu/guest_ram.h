@@ -34,7 +34,7 @@ public:
 
     Result<void> read(std::span<const Gfn> gfns, std::uint8_t* out, std::span<replication::FrameStatus> status) override;
     Result<void> write(std::span<const replication::PageWrite> pages) override;
-    Result<void> release(std::span<const Gfn> gfns) override;   // no-op: there is no balloon device
+    std::uint64_t resident_bytes() const override;
     const std::uint8_t* view(Gfn gfn) const override;
 
 private:

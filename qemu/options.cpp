@@ -15,14 +15,6 @@
 namespace colo::qemu {
 namespace {
 
-// A comma would begin another option of QEMU's, so it is doubled.
-std::string escape(const std::string& text)
-{
-    std::string out;
-    for (const char c : text) out += c == ',' ? ",," : std::string(1, c);
-    return out;
-}
-
 bool plain_word(const std::string& text)
 {
     return !text.empty() && std::all_of(text.begin(), text.end(), [](unsigned char c) {
@@ -57,7 +49,7 @@ std::string hex(XXH128_hash_t hash) { return fmt::format("{:016x}{:016x}", hash.
 InheritedFds inherited_fd_numbers()
 {
     constexpr int f = kFirstInheritedFd;
-    return {f, f + 1, f + 2, f + 3, f + 4, f + 5, f + 6};
+    return {f, f + 1, f + 2, f + 3, f + 4, f + 5, f + 6, f + 7};
 }
 
 Result<void> check_options(const EmbeddedGuestOptions& o)
@@ -105,7 +97,8 @@ CommandLine make_command_line(const EmbeddedGuestOptions& o, const std::string& 
     if (!o.initrd.empty()) add({"-initrd", o.initrd});
     if (!o.append.empty()) add({"-append", o.append});
     add({"-object", fmt::format("memory-backend-file,id=ram,mem-path=/proc/self/fd/{},size={}M,share=on", fds.ram, o.memory_mib)});
-    add({"-serial", "file:" + escape(o.run_directory) + "/serial.log"});
+    // Not a file of QEMU's: that would grow for as long as the guest writes.
+    add({"-chardev", fmt::format("socket,id=serial,fd={}", fds.serial), "-serial", "chardev:serial"});
     add({"-chardev", fmt::format("socket,id=control,fd={}", fds.control), "-mon", "chardev=control,mode=control"});
     add({"-chardev", fmt::format("socket,id=state,fd={}", fds.state), "-mon", "chardev=state,mode=control"});
     add({"-chardev", fmt::format("socket,id=probe,fd={}", fds.probe), "-mon", "chardev=probe,mode=control"});

@@ -43,7 +43,7 @@ struct EmbeddedGuestOptions {
 
 // Numbers of inherited descriptors, in this order behind kFirstInheritedFd; NIC descriptors follow.
 struct InheritedFds {
-    int ram, control, state, probe, saved_state, snapshot, first_nic;
+    int ram, control, state, probe, serial, saved_state, snapshot, first_nic;
 };
 InheritedFds inherited_fd_numbers();
 

@@ -79,9 +79,11 @@ Result<std::string> QmpLink::negotiate(Deadline deadline)
     std::string line;
     while (!greeted_) {
         if (!take_line(line)) {
+            if (buffer_.size() > kMaxLine) return die(Errc::corrupt, "a greeting of more than 1 MiB");
             if (auto r = fill("greeting", deadline, true); !r) return r.error();
             continue;
         }
+        if (line.size() > kMaxLine) return die(Errc::corrupt, "a greeting of more than 1 MiB");
         json::error_code ec;
         json::monotonic_resource memory;
         const json::value value = json::parse(line, ec, &memory, limits());

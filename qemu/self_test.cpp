@@ -4,6 +4,7 @@
 #include "core/clock.h"
 #include "qemu/device_model.h"
 #include "qemu/guest_ram.h"
+#include "qemu/process.h"
 #include "qemu/state_file.h"
 
 #include <fmt/format.h>
@@ -17,6 +18,8 @@
 
 namespace colo::qemu {
 namespace {
+
+constexpr Duration kVersionTime{2'000'000};
 
 constexpr std::string_view kSave = R"({{"execute":"xen-save-devices-state","arguments":{{"filename":"/proc/self/fd/{}","live":false}}}})";
 constexpr std::string_view kLoad = R"({{"execute":"xen-load-devices-state","arguments":{{"filename":"/proc/self/fd/{}"}}}})";
@@ -42,6 +45,35 @@ std::string binary_identity(const std::string& binary)
 
 std::string cache_file(const EmbeddedGuestOptions& options) { return options.run_directory + "/self-test.cache"; }
 
+// The first line that it prints about itself; a program that prints none is only known by its file.
+std::string version_of(const EmbeddedGuestOptions& options, Deadline deadline)
+{
+    const std::string file = options.run_directory + "/self-test.version";
+    ProcessOptions start;
+    start.argv = {options.qemu_binary, "--version"};
+    start.log_file = file;
+    std::string line;
+    if (const auto process = Process::start(start, deadline); process && (*process)->wait_ended(deadline)) {
+        std::ifstream in(file);
+        std::getline(in, line);
+    }
+    std::error_code ignored;
+    std::filesystem::remove(file, ignored);
+    return line;
+}
+
+std::string boot_id()
+{
+    std::string id;
+    std::ifstream("/proc/sys/kernel/random/boot_id") >> id;
+    return id;
+}
+
+Verdict failed(const Error& error)
+{
+    return {false, error.text, error.code == Errc::timed_out};
+}
+
 struct ThrowAway {
     std::unique_ptr<GuestRam> ram;
     StateFile state;
@@ -62,6 +94,7 @@ Result<ThrowAway> start_throw_away(EmbeddedGuestOptions options, const std::stri
     DeviceModelOptions start;
     start.process.argv = make_command_line(options, accelerator).argv;
     start.process.log_file = options.run_directory + "/self-test.log";
+    start.serial_log = options.run_directory + "/serial.log";
     start.process.inherited_fds = {(*ram)->fd(), state->fd(), snapshot->fd()};
     start.process.core_dumps = false;
     start.channels_at = 1;
@@ -89,29 +122,34 @@ Verdict boot_under_kvm(const EmbeddedGuestOptions& scratch)
 {
     const Deadline deadline = now() + scratch.kvm_test_time;
     auto machine = start_throw_away(scratch, "kvm", deadline);
-    if (!machine) return {false, machine.error().text};
-    if (auto r = machine->model->control().execute("cont", R"({"execute":"cont"})", deadline); !r) return {false, r.error().text};
+    if (!machine) return failed(machine.error());
+    if (auto r = machine->model->control().execute("cont", R"({"execute":"cont"})", deadline); !r)
+        return failed(r.error());
     while (now() < deadline) {
         if (shows_life(scratch.run_directory + "/serial.log", scratch.life_sign)) return {true, {}};
         if (machine->model->gone()) return {false, machine->model->obituary()};
         auto status = machine->model->control().execute("query-status", R"({"execute":"query-status"})", deadline);
-        if (!status) return {false, status.error().text};
+        if (!status) return failed(status.error());
         if (status->find("\"internal-error\"") != std::string::npos) return {false, "the guest ended in a KVM internal error"};
         ::usleep(20000);
     }
-    return {false, fmt::format("no sign of life on the serial console within {} ms", scratch.kvm_test_time.count() / 1000)};
+    return {false,
+            fmt::format("no sign of life on the serial console within {} ms", scratch.kvm_test_time.count() / 1000),
+            true};
 }
 
 Verdict load_twice(const EmbeddedGuestOptions& scratch, Deadline deadline)
 {
     auto machine = start_throw_away(scratch, "tcg", deadline);
-    if (!machine) return {false, machine.error().text};
+    if (!machine) return failed(machine.error());
     const int fd = inherited_fd_numbers().saved_state;
     QmpLink& link = machine->model->control();
     Result<std::string> done = link.execute("xen-save-devices-state", fmt::format(fmt::runtime(kSave), fd), deadline);
     for (int i = 0; i < 2 && done; ++i)
         done = link.execute("xen-load-devices-state", fmt::format(fmt::runtime(kLoad), fd), deadline);
-    if (!done) return {false, fmt::format("{}; {}", done.error().text, machine->model->obituary())};
+    if (!done)
+        return {false, fmt::format("{}; {}", done.error().text, machine->model->obituary()),
+                done.error().code == Errc::timed_out};
     return {true, {}};
 }
 
@@ -139,9 +177,9 @@ Result<Verdict> test_kvm(const EmbeddedGuestOptions& options)
     if (::access("/dev/kvm", R_OK | W_OK) != 0) return Verdict{false, errno_error("/dev/kvm", errno).text};
     auto digest = boot_digest(options);
     if (!digest) return digest.error();
-    const std::string key = text_digest(fmt::format("kvm|{}|{}|{}|{}", binary_identity(options.qemu_binary), *digest,
-                                                    options.cpu_model, options.life_sign));
-    return cached(options, key, boot_under_kvm);
+    const detail::KvmKey key{binary_identity(options.qemu_binary), version_of(options, now() + kVersionTime),
+                             boot_id()};
+    return cached(options, detail::kvm_cache_key(options, key, *digest), boot_under_kvm);
 }
 
 Result<Verdict> test_xen_load(const EmbeddedGuestOptions& options, Deadline deadline)
@@ -181,6 +219,12 @@ Result<Choice> choose_device_load(const EmbeddedGuestOptions& options, Deadline 
 
 namespace detail {
 
+std::string kvm_cache_key(const EmbeddedGuestOptions& options, const KvmKey& key, const std::string& boot_digest)
+{
+    return text_digest(fmt::format("kvm|{}|{}|{}|{}|{}|{}|{}|{}", key.binary, key.version, key.boot_id, boot_digest,
+                                   options.machine, options.cpu_model, options.vcpus, options.life_sign));
+}
+
 bool VerdictCache::find(const std::string& key, Verdict& verdict) const
 {
     std::ifstream in(file_);
@@ -199,6 +243,7 @@ bool VerdictCache::find(const std::string& key, Verdict& verdict) const
 
 void VerdictCache::store(const std::string& key, const Verdict& verdict) const
 {
+    if (verdict.timed_out) return;
     std::string why = verdict.why_not;
     for (char& c : why)
         if (c == '\n' || c == '\t') c = ' ';

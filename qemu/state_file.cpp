@@ -5,10 +5,11 @@
 
 #include <fmt/format.h>
 
-#include <cerrno>
+#include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#include <cerrno>
 
 namespace colo::qemu {
 namespace {
@@ -93,6 +94,21 @@ Result<void> write_all(int fd, ByteView data, std::size_t offset)
     return {};
 }
 
+Result<Bytes> read_whole(int fd)
+{
+    struct stat info {};
+    if (::fstat(fd, &info) != 0) return errno_error("device state", errno);
+    if (info.st_size < 0 || static_cast<std::uint64_t>(info.st_size) > kMaxDeviceState)
+        return make_error(Errc::limit, fmt::format("device state of {} bytes", info.st_size));
+    Bytes state(static_cast<std::size_t>(info.st_size));
+    for (std::size_t done = 0; done < state.size();) {
+        const ssize_t n = ::pread(fd, state.data() + done, state.size() - done, static_cast<off_t>(done));
+        if (n <= 0) return errno_error("read device state", n == 0 ? EIO : errno);
+        done += static_cast<std::size_t>(n);
+    }
+    return state;
+}
+
 }  // namespace
 
 Result<StateFile> StateFile::create()
@@ -106,17 +122,17 @@ Result<StateFile> StateFile::create()
 
 Result<Bytes> StateFile::read() const
 {
+    return read_whole(fd());
+}
+
+Result<Bytes> read_state_from(const std::string& path)
+{
+    const Fd fd(::open(path.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC | O_NOCTTY));
+    if (!fd) return errno_error("open " + path, errno);
     struct stat info {};
-    if (::fstat(fd(), &info) != 0) return errno_error("device state", errno);
-    if (info.st_size < 0 || static_cast<std::uint64_t>(info.st_size) > kMaxDeviceState)
-        return make_error(Errc::limit, fmt::format("device state of {} bytes", info.st_size));
-    Bytes state(static_cast<std::size_t>(info.st_size));
-    for (std::size_t done = 0; done < state.size();) {
-        const ssize_t n = ::pread(fd(), state.data() + done, state.size() - done, static_cast<off_t>(done));
-        if (n <= 0) return errno_error("read device state", n == 0 ? EIO : errno);
-        done += static_cast<std::size_t>(n);
-    }
-    return state;
+    if (::fstat(fd.get(), &info) != 0) return errno_error(path, errno);
+    if (!S_ISREG(info.st_mode)) return make_error(Errc::invalid, path + " is not a regular file");
+    return read_whole(fd.get());
 }
 
 Result<void> StateFile::write(ByteView state)

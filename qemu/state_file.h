@@ -7,6 +7,8 @@
 #include "core/error.h"
 #include "qemu/process.h"
 
+#include <string>
+
 namespace colo::qemu {
 
 // Target of xen-save-devices-state, source of xen-load-devices-state.
@@ -20,6 +22,9 @@ public:
 private:
     Fd fd_;
 };
+
+// A state that somebody stored. Regular files only: anything else may keep us waiting for ever.
+Result<Bytes> read_state_from(const std::string& path);
 
 // A qcow2 image which holds nothing but one internal snapshot, "c", whose VM state is what write() put there. Loading that
 // snapshot with `snapshot-load` is how a stock QEMU is fed an xen-save-devices-state stream any number of times. The

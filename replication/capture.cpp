@@ -97,6 +97,7 @@ private:
     CaptureOptions wanted_;
     bool reconfigure_ = true;
     PageSet ram_;                       // frames that are copied at all: RAM without special frames
+    PageSet known_;                     // ... and the special ones, of which the log may tell
     Gfn gfn_limit_;
     std::uint64_t ram_pages_;
     DirtyLedger ledger_;
@@ -108,6 +109,9 @@ private:
     Epoch in_flight_ = 0;               // flushed, neither staged nor aborted; 0: none
     Epoch staged_ = 0;
     bool log_started_ = false;
+    // The guest has memory that S does not know. Its bits are read and gone, so no epoch of this session is complete
+    // again.
+    std::optional<Error> grown_;
     PageSet fetched_;                   // scratch of fetch()
     PageSet last_copied_;               // Breakage::copy_before_clear only
     PageSet released_;                  // frames that P gave up, newest status of this epoch
@@ -125,9 +129,30 @@ PageSet copied_frames(const GuestDescription& guest)
     return ram;
 }
 
+PageSet known_frames(const GuestDescription& guest)
+{
+    PageSet known = copied_frames(guest);
+    for (const Gfn gfn : guest.special_frames) known.add(gfn);
+    return known;
+}
+
+Error growth(Gfn gfn)
+{
+    return make_error(Errc::unsupported, "frame " + std::to_string(gfn) +
+                                             " was written, but it lies outside of the memory that was "
+                                             "described when the session began: the guest's memory has grown");
+}
+
 Capture::Capture(Guest& guest, const CaptureOptions& options)
-    : guest_(guest), wanted_(options), ram_(copied_frames(guest.description())), gfn_limit_(guest.description().gfn_limit()),
-      ram_pages_(ram_.count()), encoder_(gfn_limit_), fetched_(gfn_limit_), released_(gfn_limit_)
+    : guest_(guest),
+      wanted_(options),
+      ram_(copied_frames(guest.description())),
+      known_(known_frames(guest.description())),
+      gfn_limit_(guest.description().gfn_limit()),
+      ram_pages_(ram_.count()),
+      encoder_(gfn_limit_),
+      fetched_(gfn_limit_),
+      released_(gfn_limit_)
 {
     read_gfns_.reserve(kReadBatch);
     read_status_.resize(kReadBatch);
@@ -188,6 +213,7 @@ Result<void> Capture::start_session()
 Result<void> Capture::begin_epoch(Epoch epoch, Epoch base)
 {
     if (auto r = check_begin(epoch, base); !r) return r;
+    if (grown_) return *grown_;
     // The cache of an epoch in flight is still needed; new options wait for the next epoch then.
     if (reconfigure_ && in_flight_ == 0)
         if (auto r = configure(); !r) return r;
@@ -217,12 +243,15 @@ Result<void> Capture::fetch(bool final)
         fetched_.subtract(last_copied_);
         last_copied_.clear();
     }
+    const auto strange = result ? fetched_.first_outside(known_) : std::nullopt;
+    if (strange) grown_ = growth(*strange);
     if (result)
         fetched_.intersect(ram_);
     else
         fetched_ = ram_;   // bits may have been cleared without being reported
     encoder_.stats().fetched += fetched_.count();
     ledger_.fetched(fetched_);
+    if (grown_) return fail(*grown_);
     if (!result && result.error().code != Errc::limit) return fail(with_context("fetch dirty frames", result.error()));
     return {};
 }

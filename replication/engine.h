@@ -64,7 +64,8 @@ public:
     // The owner stops the log when it drops the engine. An aborted first epoch is followed by another one with base 0.
     // Otherwise base is the last STAGED epoch, or the one that is in flight (flushed, neither staged nor aborted): then
     // precapture() fetches but emits nothing until staged(base), because deltas need a base that S has.
-    // Errc::invalid: number not above every earlier one (R7), wrong base, or an epoch is still open.
+    // Errc::invalid: number not above every earlier one (R7), wrong base, or an epoch is still open. Errc::unsupported,
+    // here and wherever the log is fetched: frames outside of the described regions were written; for good.
     virtual Result<void> begin_epoch(Epoch epoch, Epoch base) = 0;
 
     // Fetch-and-clear, then copy and emit, at most max_pages (0 = all fetched). Frames not emitted stay owned by this
@@ -96,6 +97,9 @@ public:
     virtual PageSet owned() const = 0;        // for tests: frames whose newest content S does not have STAGED
 };
 std::unique_ptr<CaptureEngine> make_capture_engine(Guest& guest, const CaptureOptions& options);
+
+// From this fill on the secondary asks for a cut: what the epoch still dirties until then needs room as well.
+inline constexpr double kStagingTrigger = 0.8;
 
 struct StagerLimits {
     std::uint64_t staging_bytes = 0;   // 0: as much as RAM
@@ -138,6 +142,8 @@ public:
     virtual double fill() const = 0;                          // staging use, 0..1; 0 in the first epoch
     virtual std::uint64_t staged_pages() const = 0;           // of the open epoch
 };
+// What shadow and staging take at most.
+std::uint64_t stager_bytes(const GuestDescription& guest, const StagerLimits& limits);
 // Reserves shadow and staging at once; Errc::limit says how much was missing. Physical memory is taken as content
 // arrives (a zero frame needs none), always before STAGED: commit() only exchanges references.
 Result<std::unique_ptr<Stager>> make_stager(const GuestDescription& guest, const StagerLimits& limits);

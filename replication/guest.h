@@ -88,8 +88,9 @@ public:
     virtual Result<void> read(std::span<const Gfn> gfns, std::uint8_t* out, std::span<FrameStatus> status) = 0;
     // Writes frames; populates absent ones. Our own writes do not appear in the dirty log.
     virtual Result<void> write(std::span<const PageWrite> pages) = 0;
-    // Gives frames back that the primary released (balloon). No-op where the guest cannot.
-    virtual Result<void> release(std::span<const Gfn> gfns) = 0;
+    // Any thread, after create(): memory of the host that the frames take by now. They take what they need when they
+    // are first written.
+    virtual std::uint64_t resident_bytes() const = 0;
     // A stable read-only view of a frame, or nullptr if only read() works (Xen). The guest may write it meanwhile.
     virtual const std::uint8_t* view(Gfn gfn) const = 0;
 };
@@ -147,7 +148,7 @@ public:
     virtual Result<void> resume(Deadline deadline) = 0;
     virtual CutTimes last_cut_times() const = 0;
 
-    // Stops without saving (secondary before apply; freeze). Idempotent.
+    // Stops without saving (secondary before apply; freeze). Ends a cut whose guest stays stopped. Idempotent.
     virtual Result<void> stop(Deadline deadline) = 0;
 
     // Stopped, RAM complete. Checks what can be checked of the blob before touching the device model.

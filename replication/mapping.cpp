@@ -3,10 +3,9 @@
 
 #include "core/types.h"
 
-#include <cerrno>
-#include <fstream>
-#include <string>
 #include <sys/mman.h>
+#include <cerrno>
+#include <string>
 
 namespace colo::replication {
 
@@ -39,18 +38,6 @@ void Mapping::populate()
 Mapping::~Mapping()
 {
     if (data_ != nullptr) ::munmap(data_, size_);
-}
-
-std::uint64_t available_memory_bytes()
-{
-    std::ifstream in("/proc/meminfo");
-    std::string name, unit;
-    std::uint64_t kib = 0;
-    while (in >> name >> kib) {
-        if (name == "MemAvailable:") return kib << 10;
-        std::getline(in, unit);
-    }
-    return 0;
 }
 
 }  // namespace colo::replication

@@ -37,7 +37,4 @@ private:
     std::size_t size_ = 0;
 };
 
-// MemAvailable of /proc/meminfo in bytes; 0 if it cannot be read.
-std::uint64_t available_memory_bytes();
-
 }  // namespace colo::replication

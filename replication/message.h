@@ -50,13 +50,13 @@ struct Hello {
     std::uint32_t beat_interval_us = 0, beat_loss_us = 0, lease_us = 0;  // must be equal on both sides
     std::string arbiter;            // kind and digest of its settings; must be equal
     std::uint8_t page_channels = 1;
-    std::uint64_t memory_needed = 0;   // RAM + shadow + staging that S must have free
+    std::uint64_t memory_needed = 0;  // RAM + shadow + staging of a copy, by P's settings; 0: not known
 };
 struct HelloAck {
     std::uint16_t version = 1;
     SessionId session = 0;
     Generation generation = 0;      // S's; the session runs with the higher one, both persist it
-    std::uint64_t memory_free = 0;
+    std::uint64_t memory_free = 0;  // that S can give to its copy, what that has already included; 0: not known
 };
 struct Refuse { std::string reason; };
 struct Begin { Epoch epoch = 0, base = 0; Mode mode = Mode::lock_step; };

@@ -86,6 +86,14 @@ public:
         }
         return std::nullopt;
     }
+    // The smallest member that `other` does not have.
+    std::optional<Gfn> first_outside(const PageSet& other) const
+    {
+        for (std::size_t i = 0; i < words_.size(); ++i)
+            if (const std::uint64_t w = words_[i] & ~(i < other.words_.size() ? other.words_[i] : 0); w != 0)
+                return static_cast<Gfn>(i * 64 + static_cast<std::size_t>(std::countr_zero(w)));
+        return std::nullopt;
+    }
     std::vector<Gfn> to_vector() const
     {
         std::vector<Gfn> v;

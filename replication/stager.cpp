@@ -4,6 +4,7 @@
 #include "replication/chunk.h"
 #include "replication/codec.h"
 #include "replication/delta.h"
+#include "replication/host_memory.h"
 #include "replication/mapping.h"
 #include "replication/wire.h"
 
@@ -401,19 +402,30 @@ double StagerImpl::fill() const
     return static_cast<double>(staged_slots_) / static_cast<double>(staging_pages_);
 }
 
+std::uint64_t staging_pages_of(const GuestDescription& guest, const StagerLimits& limits)
+{
+    return limits.staging_bytes == 0 ? guest.ram_pages() : limits.staging_bytes / kPageSize;
+}
+
 }  // namespace
+
+std::uint64_t stager_bytes(const GuestDescription& guest, const StagerLimits& limits)
+{
+    return (guest.ram_pages() + staging_pages_of(guest, limits)) * kPageSize;
+}
 
 Result<std::unique_ptr<Stager>> make_stager(const GuestDescription& guest, const StagerLimits& limits)
 {
     constexpr Gfn kGfnLimit = 0xf0000000;   // slots and frames are 32-bit numbers here: 15 TiB
     const std::uint64_t ram_pages = guest.ram_pages();
-    const std::uint64_t staging_pages = limits.staging_bytes == 0 ? ram_pages : limits.staging_bytes / kPageSize;
+    const std::uint64_t staging_pages = staging_pages_of(guest, limits);
     if (guest.gfn_limit() > kGfnLimit || ram_pages > kGfnLimit || staging_pages > kGfnLimit - ram_pages)
         return make_error(Errc::unsupported, "guest memory is larger than the memory engine can number");
-    const std::uint64_t bytes = (ram_pages + staging_pages) * kPageSize;
-    if (const std::uint64_t available = available_memory_bytes(); available != 0 && available < bytes)
+    const std::uint64_t bytes = stager_bytes(guest, limits);
+    if (const auto available = available_memory_bytes(); available && *available < bytes)
         return make_error(Errc::limit, "shadow and staging need " + std::to_string(bytes >> 20) + " MiB, " +
-                                           std::to_string((bytes - available + (1u << 20) - 1) >> 20) + " MiB more than is available");
+                                           std::to_string((bytes - *available + (1u << 20) - 1) >> 20) +
+                                           " MiB more than is available");
     auto memory = Mapping::reserve(bytes);
     if (!memory) return with_context("shadow and staging", memory.error());
     return std::unique_ptr<Stager>(

@@ -55,7 +55,7 @@ public:
         }
         return {};
     }
-    Result<void> release(std::span<const Gfn>) override { return {}; }
+    std::uint64_t resident_bytes() const override { return 0; }
     const std::uint8_t* view(Gfn) const override { return nullptr; }   // read() only, so that reads can race (on_read)
 
     // ---- DirtyLog

@@ -113,6 +113,8 @@ void Host::add_waiting_chunks()
                 note("chunk: " + r.error().text);
                 return feed([&](Node& n, Time t) { n.protocol_error(r.error(), t); });
             }
+            if (l.stager->fill() >= replication::kStagingTrigger)
+                feed([&](Node& n, Time t) { n.staging_full(l.stager->open_epoch(), t); });
             if (random_.chance(0.5)) (void)l.stager->prefill(l.guest->memory());
         }
     }

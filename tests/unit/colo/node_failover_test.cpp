@@ -188,7 +188,10 @@ TEST(NodeFailover, PrimaryWithoutDeviceModelAbdicatesAndTheSecondaryDoesNotWait)
     desk.a.node->guest_event({replication::GuestEventKind::device_model_died, "gone"}, desk.now);
     desk.run();   // no time passes: no lease wait
     EXPECT_LT(desk.a.index("output frozen"), desk.a.index("send abdicate"));
-    EXPECT_LT(desk.a.index("persist in-session outdated"), desk.a.index("send abdicate"));
+    // in_session is what keeps it from starting again; outdated follows.
+    EXPECT_LT(desk.a.index("persist in-session"), desk.a.index("send abdicate"));
+    EXPECT_TRUE(desk.a.did("persist in-session outdated"));
+    EXPECT_TRUE(desk.a.stored.outdated);
     EXPECT_EQ(desk.a.status().protection, Protection::abdicated);
     EXPECT_EQ(desk.b.status().protection, Protection::unprotected);
 }

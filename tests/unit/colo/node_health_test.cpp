@@ -98,6 +98,146 @@ TEST(NodeHealth, SecondaryThatHangsIsThePrimarysToJudge)
     EXPECT_EQ(desk.b.status().protection, Protection::in_sync);
 }
 
+TEST(NodeStorage, AbdicationNeedsNoDiskThatAnswers)
+{
+    Desk desk;
+    desk.protect();
+    desk.a.hold("persist");
+    ASSERT_TRUE(desk.a.node->hand_over(desk.now));
+    desk.run();
+    EXPECT_TRUE(desk.a.did("send abdicate"));
+    EXPECT_EQ(desk.b.status().protection, Protection::unprotected);
+    EXPECT_TRUE(desk.b.guest_runs);
+    // What is on the disk keeps this side from starting all the same.
+    ASSERT_FALSE(desk.a.stored.outdated);
+    desk.a.restart(small_config());
+    desk.a.node->start(desk.a.stored, StartIntent::primary, desk.now);
+    desk.run();
+    EXPECT_EQ(desk.a.status().protection, Protection::outdated);
+    EXPECT_FALSE(desk.a.guest_runs);
+}
+
+TEST(NodeStorage, AStateFileThatIsNotWrittenIsSaidUntilItIs)
+{
+    constexpr const char* kSlow = "the state file could not be written for 2 s";
+    Desk desk;
+    desk.protect();
+    desk.b.crashed = true;
+    desk.a.hold("persist");
+    desk.cut_link();
+    desk.run();
+    ASSERT_EQ(desk.a.status().step, "granted");
+    const std::string before = desk.a.status().reason;
+    ASSERT_FALSE(before.empty());
+    const std::uint64_t token = desk.a.persist_token;
+    desk.a.node->persist_slow(token - 1, kSlow, desk.now);  // of an older one
+    EXPECT_EQ(desk.a.status().reason, before);
+    desk.a.node->persist_slow(token, kSlow, desk.now);
+    EXPECT_EQ(desk.a.status().reason, before + "; " + kSlow);
+    desk.a.node->persist_slow(token, kSlow, desk.now);
+    EXPECT_EQ(desk.a.status().reason, before + "; " + kSlow);
+    EXPECT_EQ(desk.a.status().protection, Protection::deciding) << "not knowing means waiting";
+    EXPECT_NE(desk.a.output, 0);
+    desk.a.release("persist");
+    EXPECT_EQ(desk.a.status().protection, Protection::unprotected);
+    EXPECT_EQ(desk.a.status().reason, before);
+    desk.a.node->persist_slow(token, kSlow, desk.now);  // late
+    EXPECT_EQ(desk.a.status().reason, before);
+}
+
+constexpr const char* kPort = "NIC net0: the wire is unusable";
+
+TEST(NodePorts, PrimaryWithoutAWireHandsOverToTheCopy)
+{
+    Desk desk;
+    desk.protect();
+    desk.a.node->ports(kPort, desk.now);
+    desk.run();
+    EXPECT_TRUE(desk.a.did("stop-guest"));
+    EXPECT_FALSE(desk.a.did("kill-guest"));
+    EXPECT_EQ(desk.a.status().protection, Protection::abdicated);
+    EXPECT_THAT(desk.a.status().reason, HasSubstr(kPort));
+    EXPECT_EQ(desk.b.status().protection, Protection::unprotected);
+    EXPECT_TRUE(desk.b.guest_runs);
+    // As a secondary it would be of no use either, and says so before anything is touched.
+    desk.a.node->start(desk.a.stored, StartIntent::secondary, desk.now);
+    desk.run();
+    EXPECT_EQ(desk.a.status().reason, kPort);
+    desk.a.connected = desk.b.connected = true;
+    desk.a.node->open_secondary_session(small_guest(), desk.now);
+    desk.b.node->open_primary_session(88, small_guest(), desk.now);
+    desk.run();
+    EXPECT_THAT(desk.b.failed_session, HasSubstr(kPort));
+    EXPECT_EQ(desk.b.status().protection, Protection::unprotected);
+    EXPECT_TRUE(desk.b.guest_runs);
+}
+
+TEST(NodePorts, PrimaryAloneServesOnAndSaysSo)
+{
+    Desk desk;
+    desk.start();
+    desk.a.node->ports(kPort, desk.now);
+    desk.run();
+    EXPECT_EQ(desk.a.status().protection, Protection::unprotected);
+    EXPECT_EQ(desk.a.status().reason, kPort);
+    EXPECT_TRUE(desk.a.guest_runs);
+    // Protecting it is the way out: the copy goes on as soon as there is one.
+    desk.connect(5);
+    EXPECT_EQ(desk.a.status().protection, Protection::abdicated);
+    EXPECT_EQ(desk.b.status().protection, Protection::unprotected);
+    EXPECT_TRUE(desk.b.guest_runs);
+}
+
+TEST(NodePorts, PrimaryWhoseCopyIsGoneServesOnAndSaysSo)
+{
+    Desk desk;
+    desk.protect();
+    desk.b.crashed = true;
+    desk.a.hold("closed");
+    desk.cut_link();
+    desk.a.node->ports(kPort, desk.now);
+    desk.a.release("closed");
+    EXPECT_EQ(desk.a.status().protection, Protection::unprotected);
+    EXPECT_THAT(desk.a.status().reason, HasSubstr(kPort));
+    EXPECT_TRUE(desk.a.guest_runs);
+}
+
+TEST(NodePorts, SecondaryResigns)
+{
+    for (const char* held : {"", "copy"}) {
+        Desk desk;
+        if (*held != 0) desk.a.hold(held);
+        desk.protect();
+        desk.b.node->ports(kPort, desk.now);
+        desk.run();
+        EXPECT_TRUE(desk.b.did("send resign")) << held;
+        EXPECT_FALSE(desk.b.stored.eligible) << held;
+        EXPECT_EQ(desk.b.status().reason, kPort) << held;
+        EXPECT_EQ(desk.a.status().protection, Protection::unprotected) << held;
+        EXPECT_THAT(desk.a.status().reason, HasSubstr(kPort)) << held;
+        EXPECT_TRUE(desk.a.guest_runs) << held;
+        EXPECT_FALSE(desk.a.did("ask 2")) << held;
+        // Repaired (a new device model): it is a copy again.
+        if (*held != 0) desk.a.release(held);
+        desk.b.node->ports("", desk.now);
+        desk.connect(78);
+        EXPECT_EQ(desk.a.status().protection, Protection::in_sync) << held;
+    }
+}
+
+TEST(NodePorts, SecondaryThatMustTakeOverDoesSo)
+{
+    Desk desk;
+    desk.protect();
+    desk.a.crashed = true;
+    desk.cut_link();
+    desk.b.node->ports(kPort, desk.now);
+    desk.advance(1000 * kMs);
+    EXPECT_EQ(desk.b.status().protection, Protection::unprotected);
+    EXPECT_THAT(desk.b.status().reason, HasSubstr(kPort));
+    EXPECT_TRUE(desk.b.guest_runs);
+}
+
 TEST(NodeHealth, APeerThatAbdicatedIsNotShot)
 {
     Desk desk(with(ArbiterKind::command));

@@ -11,18 +11,18 @@ using testing::HasSubstr;
 
 replication::Hello good_hello()
 {
-    return make_hello(small_config(), PersistentState{}, 5, small_guest());
+    return make_hello(small_config(), PersistentState{}, 5, small_guest(), {});
 }
 
 std::string refusal(const replication::Hello& hello)
 {
-    const auto r = check_hello(small_config(), small_guest(), hello);
+    const auto r = check_hello(small_config(), small_guest(), {}, hello);
     return r ? "" : r.error().text;
 }
 
 TEST(NodeHello, Inv32_EqualSidesAgreeOnAVersion)
 {
-    const auto version = check_hello(small_config(), small_guest(), good_hello());
+    const auto version = check_hello(small_config(), small_guest(), {}, good_hello());
     ASSERT_TRUE(version);
     EXPECT_EQ(*version, 1);
 }
@@ -64,16 +64,48 @@ TEST(NodeHello, Inv32_EveryDifferenceIsToldWithBothValues)
     }
 }
 
-TEST(NodeHello, Inv32_MemoryIsCheckedBeforeTheGuestIsTouched)
+TEST(NodeHello, Inv32_TooLittleMemoryIsRefusedWithBothFigures)
 {
-    NodeConfig config = small_config();
-    config.memory_free = 100u << 20;
     replication::Hello hello = good_hello();
     hello.memory_needed = 300u << 20;
-    const auto r = check_hello(config, small_guest(), hello);
+    const auto r = check_hello(small_config(), small_guest(), {0, 100u << 20}, hello);
     ASSERT_FALSE(r);
     EXPECT_THAT(r.error().text, HasSubstr("needs 300 MiB"));
     EXPECT_THAT(r.error().text, HasSubstr("has 100 MiB"));
+    EXPECT_TRUE(check_hello(small_config(), small_guest(), {0, 300u << 20}, hello));
+    EXPECT_TRUE(check_hello(small_config(), small_guest(), {300u << 20, 0}, hello)) << "not known is not too little";
+    // How much is staged is the secondary's own setting.
+    EXPECT_TRUE(check_hello(small_config(), small_guest(), {90u << 20, 100u << 20}, hello));
+    EXPECT_FALSE(check_hello(small_config(), small_guest(), {400u << 20, 350u << 20}, hello));
+}
+
+TEST(NodeHello, Inv32_MemoryIsCheckedBeforeTheGuestIsTouched)
+{
+    Desk desk;
+    desk.start();
+    desk.a.node->copy_memory({3u << 20, 1u << 20});  // of its own host: how little the primary has does not matter
+    desk.b.node->copy_memory({3u << 20, 2u << 20});
+    desk.connect(5);
+    EXPECT_EQ(desk.a.status().protection, Protection::unprotected);
+    EXPECT_THAT(desk.a.failed_session, HasSubstr("needs 3 MiB"));
+    EXPECT_THAT(desk.a.failed_session, HasSubstr("has 2 MiB"));
+    EXPECT_FALSE(desk.b.did("open"));
+    EXPECT_EQ(desk.b.count("standby"), 1) << "the guest of the standby is kept as it is";
+    EXPECT_EQ(desk.b.status().protection, Protection::standby);
+    // Measured anew for each session.
+    desk.b.node->copy_memory({3u << 20, 3u << 20});
+    desk.connect(6);
+    EXPECT_EQ(desk.a.status().protection, Protection::in_sync);
+}
+
+TEST(NodeHello, Inv32_BothSidesSayWhatACopyTakesAndWhatThereIs)
+{
+    EXPECT_EQ(make_hello(small_config(), PersistentState{}, 5, small_guest(), {77, 88}).memory_needed, 77u);
+    Desk desk;
+    desk.start();
+    desk.b.node->copy_memory({77, 88});
+    desk.connect(5);
+    EXPECT_EQ(desk.b.memory_told, 88u);
 }
 
 TEST(NodeHello, Inv32_RefusedPrimaryServesOnAndSaysWhy)

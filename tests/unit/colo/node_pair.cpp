@@ -114,6 +114,7 @@ void Host::perform(const Action& action)
             },
             [&](const action::Send& s) {
                 note(std::string("send ") + replication::name_of(s.message));
+                if (const auto* ack = std::get_if<replication::HelloAck>(&s.message)) memory_told = ack->memory_free;
                 if (!connected || peer == nullptr) return;
                 d.queue.push_back([p = peer, m = s.message, &d, inc = peer->incarnation_] {
                     if (!p->connected || p->crashed || inc != p->incarnation_) return;
@@ -122,6 +123,7 @@ void Host::perform(const Action& action)
                 });
             },
             [&](const action::Persist& p) {
+                persist_token = p.token;
                 note(std::string("persist") + (p.state.in_session ? " in-session" : "") + (p.state.eligible ? " eligible" : "") +
                      (p.state.outdated ? " outdated" : ""));
                 answer("persist", [this, p, &d](Node& n, auto e) {
@@ -197,9 +199,18 @@ void Host::perform(const Action& action)
                     n.grant_result(r.generation, ours ? GrantOutcome::granted : GrantOutcome::refused, it->second->name, d.now);
                 });
             },
-            [&](const action::StopGuest&) { note("stop-guest"); guest_runs = false; },
-            [&](const action::ResumeGuest&) { note("resume-guest"); guest_runs = true; },
-            [&](const action::KillGuest&) { note("kill-guest"); guest_runs = false; },
+            [&](const action::StopGuest&) {
+                note("stop-guest");
+                guest_runs = false;
+            },
+            [&](const action::ResumeGuest&) {
+                note("resume-guest");
+                guest_runs = true;
+            },
+            [&](const action::KillGuest&) {
+                note("kill-guest");
+                guest_runs = false;
+            },
             [&](const action::GoLive& g) {
                 note("live " + std::to_string(g.generation));
                 answer("live", [this, &d](Node& n, auto e) {
@@ -211,8 +222,14 @@ void Host::perform(const Action& action)
             [&](const action::Changed& c) { note(std::string("now ") + to_string(c.protection)); },
             [&](const action::ColoExit& x) { note(x.reason == ColoExitReason::error ? "exit error" : "exit request"); },
             [&](const action::ColoEntered&) { note("entered"); },
-            [&](const action::SessionFailed& f) { note("failed"); failed_session = f.reason; },
-            [&](const action::OperatorDone& o) { note("operator-done"); operator_result = o.result; },
+            [&](const action::SessionFailed& f) {
+                note("failed");
+                failed_session = f.reason;
+            },
+            [&](const action::OperatorDone& o) {
+                note("operator-done");
+                operator_result = o.result;
+            },
             [&](const action::ModeChanged& m) { note(std::string("mode ") + replication::to_string(m.mode)); },
         },
         action);

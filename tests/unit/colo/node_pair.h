@@ -48,6 +48,8 @@ public:
     std::optional<Result<void>> operator_result;
     std::string failed_session;
     std::string last_close;
+    std::uint64_t memory_told = 0;  // with the last HelloAck
+    std::uint64_t persist_token = 0;  // of the last Persist
     Time last_answer{};
     bool connected = false;
     bool guest_runs = false, wire_on = false;   // what the driver would have done

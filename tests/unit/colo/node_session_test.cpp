@@ -402,6 +402,43 @@ TEST(NodeSession, R9_PowerEventOfTheSecondaryOnlyAsksForACheckpoint)
     EXPECT_EQ(desk.a.status().power, replication::PowerState::running);
 }
 
+TEST(NodeSession, StagingThatIsNearlyFullAsksForACutOnceAnEpoch)
+{
+    Desk desk;
+    desk.a.hold("copy");
+    desk.start();
+    desk.connect(77);
+    desk.b.node->staging_full(1, desk.now);  // the first copy has the shadow's room as well
+    desk.run();
+    EXPECT_FALSE(desk.b.did("send trigger-request"));
+    desk.a.release("copy");
+    desk.advance(100 * kMs);
+    desk.b.node->staging_full(1, desk.now);  // late: that epoch is committed
+    desk.run();
+    EXPECT_FALSE(desk.b.did("send trigger-request"));
+    desk.b.node->staging_full(2, desk.now);
+    desk.b.node->staging_full(2, desk.now);
+    desk.run();
+    EXPECT_EQ(desk.b.count("send trigger-request"), 1);
+    EXPECT_EQ(desk.b.status().applied, 2u) << "long before the period";
+    EXPECT_EQ(desk.a.status().triggers[static_cast<std::size_t>(TriggerReason::staging_full)], 1u);
+}
+
+TEST(NodeSession, ACutUnderWaySettlesAStagingThatIsNearlyFull)
+{
+    Desk desk;
+    desk.protect();
+    desk.a.hold("cut");
+    desk.checkpoint();
+    ASSERT_EQ(desk.a.status().step, "cutting");
+    desk.b.node->staging_full(2, desk.now);
+    desk.run();
+    EXPECT_TRUE(desk.b.did("send trigger-request"));
+    desk.a.release("cut");
+    desk.advance(100 * kMs);
+    EXPECT_EQ(desk.b.status().applied, 2u) << "one cut, not two";
+}
+
 TEST(NodeSession, ModeChangesTravelWithTheCheckpoint)
 {
     NodeConfig config = small_config();

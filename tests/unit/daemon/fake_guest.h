@@ -133,7 +133,7 @@ private:
                 std::fill_n(ram_.begin() + static_cast<std::ptrdiff_t>(page.gfn * kPageSize), kPageSize, std::uint8_t{0});
         return {};
     }
-    Result<void> release(std::span<const Gfn>) override { return {}; }
+    std::uint64_t resident_bytes() const override { return 0; }
     const std::uint8_t* view(Gfn gfn) const override { return ram_.data() + gfn * kPageSize; }
 
     Trace& trace_;

@@ -163,6 +163,10 @@ TEST_F(CutTest, R9_AGuestThatIsOffStaysOff)
     const auto out = cut(Duration{1'000'000}, false, replication::PowerState::powered_off);
     ASSERT_TRUE(out) << out.error().text;
     EXPECT_EQ(std::count(trace.begin(), trace.end(), "resume"), 0);
+    EXPECT_EQ(trace.back(), "stop") << "the device model is told that the cut is over";
+    seal.fail = true;
+    ASSERT_FALSE(cut(Duration{1'000'000}, false, replication::PowerState::powered_off));
+    EXPECT_EQ(trace.back(), "stop");
 }
 
 TEST_F(CutTest, InjectedFaultsLeaveARunningGuest)

@@ -5,9 +5,11 @@
 #include "colo/page_sender.h"
 #include "colo/session_setup.h"
 #include "core/clock.h"
+#include "replication/chunk.h"
 
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <condition_variable>
 #include <mutex>
 
@@ -42,6 +44,21 @@ private:
     std::condition_variable changed_;
     std::deque<T> items_;
 };
+
+// A chunk as far as its header is concerned.
+Bytes chunk_of(Epoch epoch, std::uint8_t filler)
+{
+    Bytes bytes(1000, filler);
+    replication::ChunkHeader header;
+    header.epoch = epoch;
+    header.base = epoch - 1;
+    header.order = 1;
+    header.pages = 1;
+    header.raw_bytes = 1000 - replication::kChunkHeaderSize;
+    header.compression = replication::Compression::none;
+    replication::store_chunk_header(bytes.data(), header);
+    return bytes;
+}
 
 class SessionTest : public ::testing::Test {
 protected:
@@ -150,15 +167,34 @@ TEST_F(SessionTest, PagesArriveOnEveryChannelAndAreCounted)
                           [&](const Error& e) { ends.put(e.text); });
     {
         PageSender sender({ours.pages[0].release(), ours.pages[1].release()}, 77, 1 << 20, kLong);
-        for (std::uint8_t i = 0; i < 9; ++i) ASSERT_TRUE(sender.send(5, Bytes(1000, i)));
+        for (std::uint8_t i = 0; i < 9; ++i) ASSERT_TRUE(sender.send(5, chunk_of(5, i)));
         EXPECT_EQ(sender.chunks(5), (std::vector<std::uint64_t>{5, 4}));
         EXPECT_EQ(sender.chunks(6), (std::vector<std::uint64_t>{0, 0}));
         std::size_t sum = 0;
-        for (int i = 0; i < 9; ++i) sum += chunks.take().second.at(0);
+        for (int i = 0; i < 9; ++i) sum += chunks.take().second.at(999);
         EXPECT_EQ(sum, 36u);
     }
     ends.take();   // the sender is gone
     ends.take();
+}
+
+TEST_F(SessionTest, Inv31_AChunkOfAnotherEpochThanItsFrameIsCorrupt)
+{
+    connect(1);
+    Inbox<std::string> ends;
+    std::atomic<int> chunks = 0;
+    PageReceiver receiver(
+        {theirs.pages[0].release()}, 77,
+        [&](std::size_t, ByteView) -> Result<void> {
+            ++chunks;
+            return {};
+        },
+        [&](const Error& e) { ends.put(e.text); });
+    PageSender sender({ours.pages[0].release()}, 77, 1 << 20, kLong);
+    ASSERT_TRUE(sender.send(5, chunk_of(5, 0)));
+    ASSERT_TRUE(sender.send(6, chunk_of(5, 0)));
+    EXPECT_NE(ends.take().find("a frame of epoch 6 with a chunk of epoch 5"), std::string::npos);
+    EXPECT_EQ(chunks, 1);
 }
 
 TEST_F(SessionTest, PeerClosingInMidFrameIsAnError)

@@ -12,19 +12,18 @@
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
-#include <vector>
 #include <array>
 #include <atomic>
 #include <cerrno>
 #include <csignal>
 #include <cstdlib>
 #include <cstring>
-#include <fcntl.h>
 #include <filesystem>
 #include <fstream>
 #include <functional>
+#include <set>
 #include <thread>
-#include <unistd.h>
+#include <vector>
 
 namespace colo::qemu {
 namespace {
@@ -196,6 +195,16 @@ TEST(VerdictCacheTest, RemembersAndSurvivesDamage)
     std::filesystem::remove_all(directory);
 }
 
+TEST(VerdictCacheTest, TimeThatRanOutIsNoAnswer)
+{
+    const std::string directory = temporary_directory();
+    const detail::VerdictCache cache(directory + "/cache");
+    cache.store("a", {false, "no sign of life", true});
+    Verdict verdict;
+    EXPECT_FALSE(cache.find("a", verdict));
+    std::filesystem::remove_all(directory);
+}
+
 EmbeddedGuestOptions good_options()
 {
     EmbeddedGuestOptions options;
@@ -228,6 +237,30 @@ TEST(Options, BadOnesAreRefusedByName)
     EXPECT_EQ(refused([](auto& o) { o.nics[0].netdev_argument = nullptr; }).substr(0, 4), "nics");
 }
 
+TEST(VerdictCacheTest, TheKeyOfTheKvmAnswerNamesAllItDependsOn)
+{
+    const EmbeddedGuestOptions options = good_options();
+    const detail::KvmKey key{"qemu:1:2", "QEMU 9.1", "boot"};
+    std::set<std::string> keys = {detail::kvm_cache_key(options, key, "digest")};
+    EXPECT_EQ(detail::kvm_cache_key(options, key, "digest"), *keys.begin());
+    keys.insert(detail::kvm_cache_key(options, key, "other"));
+    for (std::string detail::KvmKey::*member :
+         {&detail::KvmKey::binary, &detail::KvmKey::version, &detail::KvmKey::boot_id}) {
+        detail::KvmKey changed = key;
+        changed.*member = "other";
+        keys.insert(detail::kvm_cache_key(options, changed, "digest"));
+    }
+    const std::function<void(EmbeddedGuestOptions&)> changes[] = {
+        [](auto& o) { o.machine = "pc-i440fx-8.0"; }, [](auto& o) { o.vcpus = 2; },
+        [](auto& o) { o.cpu_model = "Nehalem"; }, [](auto& o) { o.life_sign = "login:"; }};
+    for (const auto& change : changes) {
+        EmbeddedGuestOptions changed = options;
+        change(changed);
+        keys.insert(detail::kvm_cache_key(changed, key, "digest"));
+    }
+    EXPECT_EQ(keys.size(), 9u);
+}
+
 TEST(Options, TheDeviceListDependsOnWhatTheGuestSeesOnly)
 {
     auto options = good_options();
@@ -238,7 +271,13 @@ TEST(Options, TheDeviceListDependsOnWhatTheGuestSeesOnly)
     EXPECT_EQ(make_command_line(options, "tcg").device_list, line.device_list);
     options.nics[0].mac[5] = 9;
     EXPECT_NE(make_command_line(options, "tcg").device_list, line.device_list);
-    EXPECT_NE(std::find(line.argv.begin(), line.argv.end(), "tap,id=net0,fd=9"), line.argv.end());
+    EXPECT_NE(std::find(line.argv.begin(), line.argv.end(), "tap,id=net0,fd=10"), line.argv.end());
+}
+
+TEST(Options, TheGuestWritesIntoNoFileOfQemus)
+{
+    for (const std::string& word : make_command_line(good_options(), "tcg").argv)
+        EXPECT_EQ(word.find("file:"), std::string::npos) << word;
 }
 
 TEST(Options, TheBootDigestCoversFilesAndCommandLine)

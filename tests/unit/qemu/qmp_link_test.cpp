@@ -45,6 +45,14 @@ protected:
         const ssize_t n = ::recv(peer_, buffer, sizeof buffer, MSG_DONTWAIT);
         return n > 0 ? std::string(buffer, static_cast<std::size_t>(n)) : std::string();
     }
+    // 4 MiB without an end of line.
+    void flood()
+    {
+        const std::string chunk(65536, 'x');
+        for (int i = 0; i < 64; ++i)
+            if (::send(peer_, chunk.data(), chunk.size(), MSG_NOSIGNAL) < 0) return;
+        ::shutdown(peer_, SHUT_WR);
+    }
     void expect_dead(const Error& error, Errc code)
     {
         EXPECT_EQ(error.code, code) << error.text;
@@ -172,16 +180,21 @@ TEST_F(QmpLinkTest, AnAnswerWithoutAQuestionIsCorrupt)
 
 TEST_F(QmpLinkTest, AnEndlessLineIsCorruptAndBounded)
 {
-    std::thread peer([this] {
-        const std::string chunk(65536, 'x');
-        for (int i = 0; i < 64; ++i)
-            if (::send(peer_, chunk.data(), chunk.size(), MSG_NOSIGNAL) < 0) return;
-        ::shutdown(peer_, SHUT_WR);
-    });
+    std::thread peer([this] { flood(); });
     const auto answer = link_->execute("stop", R"({"execute":"stop"})", soon(20000));
     ASSERT_FALSE(answer);
     expect_dead(answer.error(), Errc::corrupt);
     link_.reset();   // lets the peer's send fail
+    peer.join();
+}
+
+TEST_F(QmpLinkTest, AnEndlessGreetingIsCorruptAndBounded)
+{
+    std::thread peer([this] { flood(); });
+    const auto version = link_->negotiate(soon(20000));
+    ASSERT_FALSE(version);
+    expect_dead(version.error(), Errc::corrupt);
+    link_.reset();
     peer.join();
 }
 

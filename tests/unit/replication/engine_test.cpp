@@ -43,6 +43,16 @@ struct Fixture : testing::Test {
         manifest.chunks_per_channel = {chunks.size()};
         return manifest;
     }
+    // A first epoch that nobody needs to receive.
+    void checkpoint_on(CaptureEngine& e)
+    {
+        ASSERT_TRUE(e.begin_epoch(1, 0));
+        ASSERT_TRUE(e.precapture(sink, 0));
+        ASSERT_TRUE(e.capture_residue(false));
+        ASSERT_TRUE(e.capture_residue(true));
+        ASSERT_TRUE(e.flush_residue(sink));
+        e.staged(1);
+    }
     void stage_all(Epoch epoch, Epoch base)
     {
         ASSERT_TRUE(stager->begin(epoch, base, 1));
@@ -64,6 +74,42 @@ struct Fixture : testing::Test {
 };
 using CaptureTest = Fixture;
 using StagerTest = Fixture;
+
+// ---- memory that grows
+// ------------------------------------------------------------------------------------------------
+
+TEST_F(CaptureTest, R6_AFrameOutsideOfTheDescribedMemoryEndsTheSession)
+{
+    for (const Gfn strange : {Gfn{60}, Gfn{136}, Gfn{100'000}}) {  // in the hole, just behind the end, far behind it
+        for (const bool in_pause : {false, true}) {
+            engine = make_capture_engine(guest, options);
+            guest.dirty_log().dirty.clear();
+            checkpoint_on(*engine);
+            ASSERT_TRUE(engine->begin_epoch(2, 1));
+            guest.dirty_log().dirty.add(strange);
+            const auto failed = [&]() -> Error {
+                if (in_pause) return engine->capture_residue(false).error();
+                return engine->precapture(sink, 0).error();
+            }();
+            EXPECT_EQ(failed.code, Errc::unsupported);
+            EXPECT_NE(failed.text.find("frame " + std::to_string(strange) + " "), std::string::npos) << failed.text;
+            // An abort does not heal it: the bit is gone.
+            engine->aborted(2);
+            const auto again = engine->begin_epoch(3, 1);
+            ASSERT_FALSE(again);
+            EXPECT_EQ(again.error().code, Errc::unsupported);
+        }
+    }
+}
+
+TEST_F(CaptureTest, SpecialFramesInTheLogAreNoGrowth)
+{
+    checkpoint_on(*engine);
+    ASSERT_TRUE(engine->begin_epoch(2, 1));
+    guest.dirty_log().dirty.add(5);
+    EXPECT_TRUE(engine->precapture(sink, 0));
+    EXPECT_EQ(engine->stats().fetched, 0u);
+}
 
 // ---- first copy ahead -------------------------------------------------------------------------------------------------
 

@@ -40,7 +40,7 @@ public:
         }
         return {};
     }
-    Result<void> release(std::span<const Gfn>) override { return {}; }
+    std::uint64_t resident_bytes() const override { return 0; }
     const std::uint8_t* view(Gfn gfn) const override { return has_view_ ? page(gfn) : nullptr; }
 
     std::set<Gfn> absent, unreadable, written;

@@ -64,5 +64,17 @@ TEST(PageSet, EqualityIgnoresCapacity)
     EXPECT_TRUE(large == PageSet());
 }
 
+TEST(PageSet, FindsTheFirstMemberThatAnotherSetLacks)
+{
+    PageSet set(100), other(64);
+    set.add(3);
+    other.add_range(0, 10);
+    EXPECT_EQ(set.first_outside(other), std::nullopt);
+    set.add(99);
+    EXPECT_EQ(set.first_outside(other), 99u);
+    set.add(12);
+    EXPECT_EQ(set.first_outside(other), 12u);
+}
+
 }  // namespace
 }  // namespace colo::replication
