@@ -191,7 +191,7 @@ public:
             if (w.data != nullptr) std::memcpy(bytes_.data() + w.gfn * kPageSize, w.data, kPageSize);
         return {};
     }
-    Result<void> release(std::span<const Gfn>) override { return {}; }
+    std::uint64_t resident_bytes() const override { return bytes_.size(); }
     const std::uint8_t* view(Gfn) const override { return nullptr; }
 
 private:
