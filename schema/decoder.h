@@ -99,6 +99,15 @@ public:
     }
 
     template <class T>
+    bool optional(std::string_view name, OptionalBox<T>& out)
+    {
+        const Value* value = object_->find(name);
+        known_.push_back(name);
+        out.reset();
+        return value == nullptr || member(name, *value, out.emplace());
+    }
+
+    template <class T>
     bool optional(std::string_view name, std::optional<T>& out)
     {
         const Value* value = object_->find(name);

@@ -57,6 +57,12 @@ void write_member(Object& out, const char* name, const std::optional<T>& value)
 }
 
 template <class T>
+void write_member(Object& out, const char* name, const OptionalBox<T>& value)
+{
+    if (value) out.append(name, encode(*value));
+}
+
+template <class T>
 Value encode_object(const T& value)
 {
     Object out;

@@ -69,6 +69,7 @@ class Member:
         self.power_of_two = data.get("power-of-two", False)
         self.unit = data.get("unit", "")
         self.features = data.get("features", [])
+        self.recursive = False  # of the type that it is a member of; check() finds out
 
     @property
     def cpp_name(self):
@@ -141,6 +142,8 @@ class Schema:
 
     def member_type(self, member):
         plain = self.cpp_type(member.type)
+        if member.recursive:
+            return f"OptionalBox<{plain}>"
         return f"std::optional<{plain}>" if member.optional else plain
 
     def arguments(self, command):
@@ -197,6 +200,7 @@ def check(schema):
                 definition.fail(f"no struct {definition.like!r} to be like")
             definition.members = [retyped(member, definition.retype) for member in original.members]
         check_types(schema, definition)
+        check_recursion(definition)
         for feature in definition.features + [f for m in definition.members for f in m.features]:
             if feature not in FEATURES:
                 definition.fail(f"unknown feature {feature!r}")
@@ -223,6 +227,14 @@ def check_types(schema, definition):
     names = [m.name for m in definition.members] + [v.name for v in definition.values]
     if len(names) != len(set(names)):
         definition.fail("a name is there twice")
+
+
+def check_recursion(definition):
+    """A type may contain itself only directly and optionally."""
+    for member in definition.members:
+        member.recursive = member.type == definition.name
+        if member.recursive and not member.optional:
+            definition.fail(f"contains itself without end in {member.name!r}")
 
 
 def check_union(schema, definition):
