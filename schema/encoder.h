@@ -26,6 +26,10 @@ requires std::is_arithmetic_v<T> Value encode(T value)
     else
         return static_cast<std::uint64_t>(value);
 }
+inline Value encode(std::nullptr_t)
+{
+    return nullptr;
+}
 inline Value encode(const std::string& value)
 {
     return value;
