@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
 """Generates C++ from the schema files: types, codec, command and event tables, introspection; and from the same source the
-cases of the argument test.
+cases of the argument test, the reference for operators and the words of shell completion.
 
 usage: generate.py [--off CONDITION]... OUTPUT_DIRECTORY SCHEMA.json...
 
@@ -16,7 +16,7 @@ import sys
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 sys.dont_write_bytecode = True
 
-from generator import cases, codec, introspection, model, tables, types  # noqa: E402
+from generator import cases, codec, introspection, model, reference, tables, types  # noqa: E402
 
 
 def write_if_changed(path, text):
@@ -43,6 +43,9 @@ def main(arguments=None):
     write_if_changed(output / "tables.h", tables.header())
     write_if_changed(output / "tables.cpp", tables.source(schema, introspection.text(schema)))
     write_if_changed(output / "argument_cases.json", cases.document(schema))
+    write_if_changed(output / "qmp.md", reference.markdown(schema))
+    write_if_changed(output / "colod-qmp.7", reference.man(schema))
+    write_if_changed(output / "qmp-words", reference.words(schema))
     return 0
 
 

@@ -8,6 +8,8 @@ import contextlib
 import io
 import json
 import pathlib
+import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -198,15 +200,41 @@ class ProductSchemaTest(unittest.TestCase):
     def test_all_files_are_known(self):
         self.assertEqual(sorted(path.stem for path in SCHEMA.glob("*.json")), sorted(FILES))
 
+    def test_reference_is_current(self):
+        stored = (SCHEMA.parent / "docs" / "qmp.md").read_text(encoding="utf-8")
+        self.assertTrue(stored == self.files()["qmp.md"], "docs/qmp.md is stale: run scripts/update-reference")
+
+    def test_reference_names_everything(self):
+        files = self.files()
+        for row in json.loads(files["argument_cases.json"]):
+            self.assertIn(f"### {row['command']}\n", files["qmp.md"])
+        targets = set(re.findall(r"\]\(#([^)]+)\)", files["qmp.md"]))
+        headings = {re.sub("[ ]", "-", title.lower()) for title in re.findall(r"^###? (.*)$", files["qmp.md"], re.MULTILINE)}
+        self.assertEqual(targets - headings, set())
+        for line in files["qmp.md"].splitlines():
+            self.assertEqual(line, line.rstrip())
+
+    def test_manual_page_is_clean(self):
+        if shutil.which("man") is None:
+            self.skipTest("there is no man")
+        with tempfile.TemporaryDirectory() as directory:
+            page = pathlib.Path(directory, "colod-qmp.7")
+            page.write_text(self.files()["colod-qmp.7"], encoding="utf-8")
+            done = subprocess.run(["man", "--warnings", "-E", "UTF-8", "-l", str(page)], capture_output=True, text=True, check=False)
+            self.assertEqual((done.returncode, done.stderr), (0, ""))
+            self.assertIn("migrate-set-capabilities", done.stdout.replace("\u2010", "-"))
+
     def test_what_is_off_is_nowhere(self):
         on = self.files()
         off = self.files(*[f"--off={condition}" for condition in CONDITIONS])
         gone = ("xen-set-replication", "query-xen-replication-status", "xen-colo-do-checkpoint", "zstd")
-        for name in ("tables.cpp", "argument_cases.json"):
+        for name in ("tables.cpp", "argument_cases.json", "qmp.md", "colod-qmp.7", "qmp-words"):
             for word in gone:
-                self.assertIn(word, on[name], name)
+                if name not in ("qmp.md", "colod-qmp.7", "qmp-words") or word != "zstd":
+                    self.assertIn(word, on[name].replace("\\-", "-"), name)
         for word in gone[:3]:
-            self.assertNotIn(word, off["tables.cpp"])
+            for name in ("tables.cpp", "qmp.md", "colod-qmp.7", "qmp-words"):
+                self.assertNotIn(word, off[name].replace("\\-", "-"), name)
             self.assertNotIn(f'"command": "{word}"', off["argument_cases.json"])
         self.assertNotIn('\\"zstd\\"', off["tables.cpp"])
         refused = [row for row in json.loads(off["argument_cases.json"]) if row["arguments"] == '{"multifd-compression": "zstd"}']
