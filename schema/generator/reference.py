@@ -257,7 +257,7 @@ class Man:
         self.add(".SH TYPES")
         for definition in reachable(self.schema):
             self.datatype(definition)
-        self.add(".SH SEE ALSO", "\\fBcoloctl\\fR(1), \\fBcolod\\fR(8)")
+        self.add(".SH SEE ALSO", "\\fBcoloctl \\-\\-help\\fR")
         return "\n".join(self.lines) + "\n"
 
 
