@@ -87,9 +87,11 @@ TEST_F(ColoctlTest, ADaemonThatHangsIsGivenUp)
 {
     auto web1 = daemon("web1");
     web1->live.run([&] { web1->service.hold = true; });
-    const Outcome outcome = ctl("--timeout 0.1 qmp web1 stop");
+    const Outcome outcome = ctl("--timeout 0.5 qmp web1 stop");
     EXPECT_EQ(outcome.status, 3);
-    EXPECT_EQ(outcome.out, "coloctl: stop: no answer in time\n");
+    // On a busy machine the time may be over before the command is sent.
+    EXPECT_THAT(outcome.out, StartsWith("coloctl: "));
+    EXPECT_THAT(outcome.out, ::testing::EndsWith(": no answer in time\n"));
 }
 
 TEST_F(ColoctlTest, WatchPrintsPlainLinesWithoutATerminal)
