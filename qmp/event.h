@@ -14,10 +14,11 @@ public:
     virtual ~EventSink() = default;
     virtual void emit_event(std::string_view name, std::optional<schema::Object> data) = 0;
 
-    // Event is one of schema::events.
+    // Event is one of schema::events. One whose condition is off in this build is not sent.
     template <class Event>
     void emit(const Event& event)
     {
+        if constexpr (!Event::kServed) return;
         std::optional<schema::Object> data;
         if constexpr (Event::kHasData) write_members(event, data.emplace());
         emit_event(Event::kName, std::move(data));

@@ -51,10 +51,12 @@ public:
     // The name must be new.
     void add_raw(std::string_view name, Handler handler, bool allow_oob = false);
 
-    // Command is a tag of schema::commands; handler(const Arguments&, TypedReply<Returns>).
+    // Command is a tag of schema::commands; handler(const Arguments&, TypedReply<Returns>). A command whose condition
+    // is off in this build is left out.
     template <class Command, class TypedHandler>
     void add(TypedHandler handler)
     {
+        if constexpr (!Command::kServed) return;
         add_raw(
             Command::kName,
             [handler = std::move(handler)](const schema::Object& object, Reply reply) {

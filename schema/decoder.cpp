@@ -12,10 +12,10 @@ std::string Decoder::path() const
 {
     std::string result;
     for (const Step& step : path_) {
-        if (step.member.empty()) {
-            result += '[' + std::to_string(step.index) + ']';
+        if (step.index) {
+            result += '[' + std::to_string(*step.index) + ']';
         } else {
-            if (!result.empty()) result += '.';
+            if (&step != &path_.front()) result += '.';
             result += step.member;
         }
     }
@@ -24,7 +24,7 @@ std::string Decoder::path() const
 
 std::string_view Decoder::name() const
 {
-    return path_.empty() || path_.back().member.empty() ? std::string_view("null") : path_.back().member;
+    return path_.empty() || path_.back().index ? std::string_view("null") : path_.back().member;
 }
 
 bool Decoder::fail(std::string text)
@@ -149,6 +149,11 @@ bool decode(Decoder& decoder, const Value& value, std::string& out)
     if (text == nullptr) return false;
     out = *text;
     return true;
+}
+
+bool decode(Decoder& decoder, const Value& value, std::nullptr_t&)
+{
+    return value.is_null() || decoder.fail_type("null");
 }
 
 bool decode(Decoder&, const Value& value, Value& out)

@@ -42,14 +42,14 @@ public:
     bool integer(const Value& value, std::int64_t& out);
     bool unsigned_integer(const Value& value, std::uint64_t& out);  // negative values wrap, as old clients expect
 
-    void enter(std::string_view member) { path_.push_back({member, 0}); }
+    void enter(std::string_view member) { path_.push_back({member, {}}); }
     void enter(std::size_t index) { path_.push_back({{}, index}); }
     void leave() { path_.pop_back(); }
 
 private:
     struct Step {
-        std::string_view member;  // empty: an array element
-        std::size_t index;
+        std::string_view member;           // any name, the empty one included
+        std::optional<std::size_t> index;  // of an array element
     };
     std::string path() const;
     std::string_view name() const;
@@ -67,6 +67,7 @@ bool decode(Decoder& decoder, const Value& value, std::uint16_t& out);
 bool decode(Decoder& decoder, const Value& value, std::uint8_t& out);
 bool decode(Decoder& decoder, const Value& value, double& out);
 bool decode(Decoder& decoder, const Value& value, std::string& out);
+bool decode(Decoder& decoder, const Value& value, std::nullptr_t& out);
 bool decode(Decoder& decoder, const Value& value, Value& out);
 
 template <class T>
@@ -96,6 +97,15 @@ public:
         const Value* value = object_->find(name);
         known_.push_back(name);
         return value != nullptr ? member(name, *value, out) : decoder_.fail_missing(name);
+    }
+
+    template <class T>
+    bool optional(std::string_view name, OptionalBox<T>& out)
+    {
+        const Value* value = object_->find(name);
+        known_.push_back(name);
+        out.reset();
+        return value == nullptr || member(name, *value, out.emplace());
     }
 
     template <class T>

@@ -26,6 +26,10 @@ requires std::is_arithmetic_v<T> Value encode(T value)
     else
         return static_cast<std::uint64_t>(value);
 }
+inline Value encode(std::nullptr_t)
+{
+    return nullptr;
+}
 inline Value encode(const std::string& value)
 {
     return value;
@@ -52,6 +56,12 @@ void write_member(Object& out, const char* name, const T& value)
 
 template <class T>
 void write_member(Object& out, const char* name, const std::optional<T>& value)
+{
+    if (value) out.append(name, encode(*value));
+}
+
+template <class T>
+void write_member(Object& out, const char* name, const OptionalBox<T>& value)
 {
     if (value) out.append(name, encode(*value));
 }

@@ -5,6 +5,7 @@
 // only larger ones are `uint64`, so equal integers compare equal. Strings are UTF-8 and may hold U+0000.
 
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -101,5 +102,37 @@ inline std::size_t Object::size() const
 {
     return members_.size();
 }
+
+// An optional member of the type that it belongs to. Copies are deep.
+template <class T>
+class OptionalBox {
+public:
+    OptionalBox() = default;
+    OptionalBox(T value) : value_(std::make_unique<T>(std::move(value))) {}
+    OptionalBox(const OptionalBox& other) : value_(other.value_ ? std::make_unique<T>(*other.value_) : nullptr) {}
+    OptionalBox(OptionalBox&&) noexcept = default;
+    OptionalBox& operator=(OptionalBox other) noexcept
+    {
+        value_ = std::move(other.value_);
+        return *this;
+    }
+    ~OptionalBox() = default;
+
+    bool has_value() const { return value_ != nullptr; }
+    explicit operator bool() const { return has_value(); }
+    T& operator*() { return *value_; }
+    const T& operator*() const { return *value_; }
+    T* operator->() { return value_.get(); }
+    const T* operator->() const { return value_.get(); }
+    T& emplace() { return *(value_ = std::make_unique<T>()); }
+    void reset() { value_.reset(); }
+    bool operator==(const OptionalBox& other) const
+    {
+        return has_value() == other.has_value() && (!has_value() || *value_ == *other.value_);
+    }
+
+private:
+    std::unique_ptr<T> value_;
+};
 
 }  // namespace colo::schema

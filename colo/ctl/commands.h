@@ -11,6 +11,10 @@ int run_watch(const Options& options);
 int run_protect(const Options& options);
 int run_failover(const Options& options);
 int run_unprotect(const Options& options);
+int run_migrate(const Options& options);
+int run_capabilities(const Options& options);
+int run_parameters(const Options& options);
+int run_jobs(const Options& options);
 int run_qmp(const Options& options);
 int run_events(const Options& options);
 

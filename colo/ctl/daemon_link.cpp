@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "colo/ctl/daemon_link.h"
 
+#include "colo/ctl/advice.h"
+#include "colo/ctl/failure.h"
 #include "core/run_directory.h"
 
 #include <algorithm>
+#include <cstdio>
 #include <filesystem>
 
 namespace colo::ctl {
@@ -41,6 +44,31 @@ Result<qmp::Client> open_link(const Target& target, double timeout_s)
     if (!client) return client.error();
     if (auto ready = client->negotiate(deadline); !ready) return with_context(target.socket, ready.error());
     return client;
+}
+
+std::string name_of(const Options& options)
+{
+    return options.domain.empty() ? "daemon" : options.domain;
+}
+
+std::optional<qmp::Client> connect_or_report(const Options& options)
+{
+    const auto targets = find_targets(options);
+    if (!targets) return report_unreachable(name_of(options), targets.error()), std::nullopt;
+    auto client = open_link(targets->front(), options.timeout_s);
+    if (!client) {
+        Error error = client.error();
+        error.text += advice_unreachable(error.text);
+        report_unreachable(name_of(options), error);
+        return std::nullopt;
+    }
+    return std::move(*client);
+}
+
+void print_json(const char* name, schema::Value value)
+{
+    const schema::Object document{{"schema-version", 1}, {name, std::move(value)}};
+    std::puts(qmp::to_json(document, qmp::Style::indented).c_str());
 }
 
 Result<schema::ProtectionReport> query_report(qmp::Client& client, double timeout_s)

@@ -16,6 +16,10 @@ int main(int argc, char** argv)
         case Command::protect: return run_protect(options);
         case Command::failover: return run_failover(options);
         case Command::unprotect: return run_unprotect(options);
+        case Command::migrate: return run_migrate(options);
+        case Command::capabilities: return run_capabilities(options);
+        case Command::parameters: return run_parameters(options);
+        case Command::jobs: return run_jobs(options);
         case Command::qmp: return run_qmp(options);
         case Command::events: return run_events(options);
         }

@@ -2,6 +2,7 @@
 #include "colo/ctl/commands.h"
 #include "colo/ctl/daemon_link.h"
 #include "colo/ctl/failure.h"
+#include "colo/ctl/progress.h"
 #include "colo/ctl/report_text.h"
 
 #include <cstdio>
@@ -18,35 +19,31 @@ constexpr auto kPollInterval = std::chrono::milliseconds(100);
 
 // What has become of it: finished, failed with a reason, or neither yet.
 enum class Progress { going_on, done };
-using Judge = std::function<Result<Progress>(qmp::Client&, const ProtectionReport&)>;
-
-std::string name_of(const Options& options)
-{
-    return options.domain.empty() ? "daemon" : options.domain;
-}
+using Judge = std::function<Result<Progress>(qmp::Client&, const ProtectionReport&, ProgressView&)>;
 
 void print_result(const Options& options, const ProtectionReport& report)
 {
     if (options.json)
-        std::puts(qmp::to_json(schema::Object{{"schema-version", 1}, {"report", encode(report)}}, qmp::Style::indented)
-                      .c_str());
+        print_json("report", encode(report));
     else
         std::puts(summary(report).c_str());
 }
 
-int wait_for_outcome(const Options& options, qmp::Client& client, const Judge& judge)
+int wait_for_outcome(const Options& options, qmp::Client& client, const Judge& judge, ProgressView& view)
 {
     const Deadline deadline = deadline_of(options.wait_s);
     for (;;) {
         const auto report = query_report(client, options.timeout_s);
-        if (!report) return report_failure(name_of(options), report.error());
-        const auto progress = judge(client, *report);
+        const auto progress = report ? judge(client, *report, view) : Result<Progress>(report.error());
+        const bool late = now() >= deadline;
+        if (options.wait_s <= 0 && report) return print_result(options, *report), kOk;  // as it is now
+        if (!progress || *progress == Progress::done || late) view.clear();
         if (!progress) return report_failure(name_of(options), progress.error());
         if (*progress == Progress::done) {
             print_result(options, *report);
             return kOk;
         }
-        if (now() >= deadline)
+        if (late)
             return report_failure(
                 name_of(options),
                 make_error(Errc::failed, "still " + std::string(to_string(report->state)) +
@@ -59,24 +56,25 @@ int wait_for_outcome(const Options& options, qmp::Client& client, const Judge& j
 
 int operate(const Options& options, const std::string& command, schema::Object arguments, const Judge& judge)
 {
-    const auto targets = find_targets(options);
-    if (!targets) return report_unreachable(name_of(options), targets.error());
-    auto client = open_link(targets->front(), options.timeout_s);
-    if (!client) return report_unreachable(name_of(options), client.error());
+    auto client = connect_or_report(options);
+    if (!client) return kUnreachable;
     const auto answer = client->execute(command, std::move(arguments), deadline_of(options.timeout_s));
     if (!answer) return report_failure(name_of(options), answer.error());
-    if (options.wait_s <= 0) return kOk;
-    return wait_for_outcome(options, *client, judge);
+    if (options.wait_s <= 0 && !options.json) return kOk;
+    ProgressView view(options.json);
+    return wait_for_outcome(options, *client, judge, view);
 }
 
 // The migration behind a protection says why it failed; the report says when it is done.
-Result<Progress> judge_protect(qmp::Client& client, double timeout_s, const ProtectionReport& report)
+Result<Progress> judge_protect(qmp::Client& client, double timeout_s, const ProtectionReport& report,
+                               ProgressView& view)
 {
     if (report.state == ProtectionState::protected_) return Progress::done;
     const auto answer = client.execute("query-migrate", {}, deadline_of(timeout_s));
     if (!answer) return answer.error();
     const auto info = schema::decode_value<schema::MigrationInfo>(*answer, schema::Decoder::Unexpected::ignore);
     if (!info || !info->status) return Progress::going_on;
+    view.show(*info, false);
     if (*info->status != schema::MigrationStatus::failed && *info->status != schema::MigrationStatus::cancelled)
         return Progress::going_on;
     const std::string why = info->error_desc.value_or(report.reason.empty() ? "the session ended" : report.reason);
@@ -105,8 +103,8 @@ int run_protect(const Options& options)
     schema::Object arguments;
     if (!options.to.empty()) arguments.append("uri", options.to);
     return operate(options, "x-colo-protect", std::move(arguments),
-                   [&](qmp::Client& client, const ProtectionReport& report) {
-                       return judge_protect(client, options.timeout_s, report);
+                   [&](qmp::Client& client, const ProtectionReport& report, ProgressView& view) {
+                       return judge_protect(client, options.timeout_s, report, view);
                    });
 }
 
@@ -115,13 +113,13 @@ int run_failover(const Options& options)
     schema::Object arguments;
     if (options.accept_data_loss) arguments.append("accept-data-loss", true);
     return operate(options, "x-colo-failover", std::move(arguments),
-                   [](qmp::Client&, const ProtectionReport& report) { return judge_alone(report); });
+                   [](qmp::Client&, const ProtectionReport& report, ProgressView&) { return judge_alone(report); });
 }
 
 int run_unprotect(const Options& options)
 {
     return operate(options, "x-colo-unprotect", {},
-                   [](qmp::Client&, const ProtectionReport& report) { return judge_alone(report); });
+                   [](qmp::Client&, const ProtectionReport& report, ProgressView&) { return judge_alone(report); });
 }
 
 int run_qmp(const Options& options)
@@ -134,10 +132,8 @@ int run_qmp(const Options& options)
             return report_failure("arguments", make_error(Errc::invalid, "must be a JSON object")), kUsage;
         arguments = *parsed->as_object();
     }
-    const auto targets = find_targets(options);
-    if (!targets) return report_unreachable(name_of(options), targets.error());
-    auto client = open_link(targets->front(), options.timeout_s);
-    if (!client) return report_unreachable(name_of(options), client.error());
+    auto client = connect_or_report(options);
+    if (!client) return kUnreachable;
     const auto answer = client->execute(options.qmp_command, std::move(arguments), deadline_of(options.timeout_s));
     if (!answer) return report_failure(options.qmp_command, answer.error());
     std::puts(qmp::to_json(*answer, qmp::Style::indented).c_str());
@@ -146,10 +142,8 @@ int run_qmp(const Options& options)
 
 int run_events(const Options& options)
 {
-    const auto targets = find_targets(options);
-    if (!targets) return report_unreachable(name_of(options), targets.error());
-    auto client = open_link(targets->front(), options.timeout_s);
-    if (!client) return report_unreachable(name_of(options), client.error());
+    auto client = connect_or_report(options);
+    if (!client) return kUnreachable;
     for (long count = 0; options.count == 0 || count < options.count;) {
         auto event = client->next_event(deadline_of(3600));
         if (!event && event.error().code == Errc::timed_out) continue;

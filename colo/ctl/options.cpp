@@ -3,13 +3,15 @@
 
 #include <CLI/CLI.hpp>
 
+#include <algorithm>
 #include <iostream>
 
 namespace colo::ctl {
 namespace {
 
 constexpr const char* kFooter =
-    "Exit status: 0 all is well, 1 the command failed, 2 wrong usage, 3 daemon unreachable, 4 degraded (status).\n"
+    "Exit status: 0 all is well, 1 the command failed, 2 wrong usage, 3 daemon unreachable, 4 degraded (status),\n"
+    "130 interrupted (migrate).\n"
     "A DOMAIN is reached at RUN_DIRECTORY/DOMAIN/qmp.sock unless --socket is given. NO_COLOR switches colours off.";
 
 CLI::App* subcommand(CLI::App& app, Options& options, Command command, const char* name, const char* text)
@@ -31,6 +33,38 @@ void add_wait(CLI::App* sub, Options& options)
     sub->add_option("--wait", options.wait_s, "seconds to wait for the outcome, 0: do not wait")
         ->check(CLI::Range(0.0, 1e6))
         ->capture_default_str();
+}
+
+void add_migration_commands(CLI::App& app, Options& options)
+{
+    CLI::App* migrate = subcommand(app, options, Command::migrate, "migrate",
+                                   "migrate the guest and follow it; without a URI, follow what is under way");
+    add_domain(migrate, options, true);
+    migrate->add_option("uri", options.uri, "tcp:HOST:PORT or unix:PATH of the waiting destination");
+    migrate->add_option("--wait", options.follow_s, "seconds to follow it (default: until it ends), 0: do not")
+        ->check(CLI::Range(0.0, 1e9));
+    migrate->add_flag("--resume", options.resume, "go on with a postcopy migration whose link broke");
+    CLI::Option* cancel = migrate->add_flag("--cancel", options.cancel, "cancel the one under way");
+    cancel->excludes("--resume")->excludes("uri");
+    migrate->add_flag("--cancel-on-interrupt", options.cancel_on_interrupt,
+                      "Ctrl-C cancels the migration (otherwise it goes on unwatched)");
+
+    CLI::App* capabilities = subcommand(app, options, Command::capabilities, "capabilities",
+                                        "capabilities of migrations: list, or set them");
+    add_domain(capabilities, options, true);
+    capabilities->add_option("settings", options.settings, "NAME=on or NAME=off; all of them or none");
+
+    CLI::App* parameters = subcommand(app, options, Command::parameters, "parameters",
+                                      "parameters of migrations: list with defaults and ranges, or set them");
+    add_domain(parameters, options, true);
+    parameters->add_option("settings", options.settings,
+                           "NAME=VALUE, such as max-bandwidth=100MiB/s; all of them or none");
+
+    CLI::App* jobs = subcommand(app, options, Command::jobs, "jobs", "jobs of the daemon: list, or act on one");
+    add_domain(jobs, options, true);
+    jobs->add_option("verb", options.job_verb,
+                     "what to do to one of them: pause, resume, cancel, complete, finalize, dismiss");
+    jobs->add_option("job", options.job_id, "which");
 }
 
 void add_commands(CLI::App& app, Options& options)
@@ -62,6 +96,8 @@ void add_commands(CLI::App& app, Options& options)
     add_domain(unprotect, options, true);
     add_wait(unprotect, options);
 
+    add_migration_commands(app, options);
+
     CLI::App* qmp = subcommand(app, options, Command::qmp, "qmp", "one QMP command; prints its result");
     add_domain(qmp, options, true);
     qmp->add_option("command", options.qmp_command, "name of the command")->required();
@@ -79,16 +115,57 @@ int usage(const std::string& text)
     return kUsage;
 }
 
-// `qmp -s SOCKET COMMAND [JSON]` has no domain: what stands there moves by one.
+bool is_job_verb(const std::string& text)
+{
+    const auto verbs = {"pause", "resume", "cancel", "complete", "finalize", "dismiss"};
+    return std::ranges::find(verbs, text) != verbs.end();
+}
+
+// With --socket there is no domain: what stands there belongs one further.
 void shift_positionals(Options& options)
 {
-    if (options.command != Command::qmp || options.socket.empty() || options.domain.empty()) return;
-    const bool arguments_in_place = !options.qmp_arguments.empty();
-    const bool json_in_command = !options.qmp_command.empty() && options.qmp_command.front() == '{';
-    if (arguments_in_place || (!options.qmp_command.empty() && !json_in_command)) return;
-    options.qmp_arguments = options.qmp_command;
-    options.qmp_command = options.domain;
+    if (options.socket.empty() || options.domain.empty()) return;
+    switch (options.command) {
+    case Command::qmp: {
+        const bool arguments_in_place = !options.qmp_arguments.empty();
+        const bool json_in_command = !options.qmp_command.empty() && options.qmp_command.front() == '{';
+        if (arguments_in_place || (!options.qmp_command.empty() && !json_in_command)) return;
+        options.qmp_arguments = options.qmp_command;
+        options.qmp_command = options.domain;
+        break;
+    }
+    case Command::migrate:
+        if (!options.uri.empty() || options.domain.find(':') == std::string::npos) return;
+        options.uri = options.domain;
+        break;
+    case Command::capabilities:
+    case Command::parameters:
+        if (options.domain.find('=') == std::string::npos) return;
+        options.settings.insert(options.settings.begin(), options.domain);
+        break;
+    case Command::jobs:
+        if (!options.job_id.empty() || !is_job_verb(options.domain)) return;
+        options.job_id = options.job_verb;
+        options.job_verb = options.domain;
+        break;
+    default: return;
+    }
     options.domain.clear();
+}
+
+// What the parser cannot know; empty if all is well.
+std::string misuse(const Options& options)
+{
+    if (options.command == Command::qmp && options.qmp_command.empty()) return "qmp: which command?";
+    const bool all = options.command == Command::status || options.command == Command::watch;
+    if (options.domain.empty() && options.socket.empty() && !all) return "which domain? Name it, or give --socket";
+    if (options.domain.find('/') != std::string::npos) return "'" + options.domain + "' is no name of a domain";
+    if (options.command == Command::migrate && options.resume && options.uri.empty())
+        return "migrate: --resume needs a URI";
+    if (options.command != Command::jobs || options.job_verb.empty()) return {};
+    if (!is_job_verb(options.job_verb))
+        return "jobs: '" + options.job_verb + "'? Say pause, resume, cancel, complete, finalize or dismiss";
+    return options.job_id.empty() ? "jobs: " + options.job_verb + " which job?" : "";
 }
 
 }  // namespace
@@ -119,11 +196,7 @@ std::optional<int> parse_options(int argc, char** argv, Options& options)
     }
     options.json = output == "json";
     shift_positionals(options);
-    if (options.command == Command::qmp && options.qmp_command.empty()) return usage("qmp: which command?");
-    const bool all = options.command == Command::status || options.command == Command::watch;
-    if (options.domain.empty() && options.socket.empty() && !all)
-        return usage("which domain? Name it, or give --socket");
-    if (options.domain.find('/') != std::string::npos) return usage("'" + options.domain + "' is no name of a domain");
+    if (const std::string text = misuse(options); !text.empty()) return usage(text);
     return std::nullopt;
 }
 

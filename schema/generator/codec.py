@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """codec.h and codec.cpp: names of enum values, decoding, encoding, ranges, defaults, merging."""
+import json
+
 from . import model, types
 
 HEADER = """\
@@ -56,6 +58,8 @@ def header(schema):
     enums = [d for d in types.ordered(schema) if d.kind == "enum"]
     lines += [f"std::string_view to_string({d.name} value);" for d in enums]
     lines += [f"bool from_string(std::string_view text, {d.name}& out);" for d in enums]
+    lines += ["", "// Whether a value exists in this build; false: its condition is off."]
+    lines += [f"bool served({d.name} value);" for d in enums]
     lines += ["", "// Checked decoding; see schema/decoder.h for decode_value()."]
     for definition in types.ordered(schema):
         lines.append(f"bool decode(Decoder& decoder, const Value& value, {definition.name}& out);")
@@ -78,15 +82,24 @@ def header(schema):
     return HEADER + "\n".join(lines)
 
 
+def served_function(definition):
+    off = [value for value in definition.values if not value.served]
+    if not off:
+        return [f"bool served({definition.name}) {{ return true; }}"]
+    tests = " && ".join(f"value != {definition.name}::{value.cpp_name}" for value in off)
+    return [f"bool served({definition.name} value) {{ return {tests}; }}"]
+
+
 def enum_functions(definition):
     names = ", ".join(f'"{value.name}"' for value in definition.values)
     table = f"k{definition.name}Names"
     return [
+        *served_function(definition),
         f"constexpr std::array<std::string_view, {len(definition.values)}> {table}{{{names}}};",
         f"std::string_view to_string({definition.name} value) {{ return {table}[static_cast<std::size_t>(value)]; }}",
         f"bool from_string(std::string_view text, {definition.name}& out)", "{",
         f"    const int index = find_name({table}, text);",
-        "    if (index < 0) return false;",
+        f"    if (index < 0 || !served(static_cast<{definition.name}>(index))) return false;",
         f"    out = static_cast<{definition.name}>(index);",
         "    return true;", "}",
         f"bool decode(Decoder& decoder, const Value& value, {definition.name}& out)", "{",
@@ -97,10 +110,10 @@ def enum_functions(definition):
 
 def record_functions(name, members):
     lines = [f"bool read_members([[maybe_unused]] ObjectReader& reader, [[maybe_unused]] {name}& out)", "{"]
-    calls = [f'reader.{"optional" if m.optional else "required"}("{m.name}", out.{m.cpp_name})' for m in members]
+    calls = [f'reader.{"optional" if m.optional else "required"}("{m.name}", out.{m.cpp_name})' for m in model.served(members)]
     lines += ["    return " + " &&\n           ".join(calls) + ";" if calls else "    return true;", "}"]
     lines += [f"void write_members([[maybe_unused]] const {name}& value, [[maybe_unused]] Object& out)", "{"]
-    lines += [f'    write_member(out, "{m.name}", value.{m.cpp_name});' for m in members]
+    lines += [f'    write_member(out, "{m.name}", value.{m.cpp_name});' for m in model.served(members)]
     return lines + ["}", ""]
 
 
@@ -113,11 +126,11 @@ def struct_functions(definition):
 def union_functions(schema, definition):
     name, tag = definition.name, definition.tag
     tag_member = next(m for m in definition.members if m.name == tag)
-    others = [m for m in definition.members if m.name != tag]
+    others = [m for m in model.served(definition.members) if m.name != tag]
     lines = [f"bool decode(Decoder& decoder, const Value& value, {name}& out)", "{",
              "    ObjectReader reader(decoder, value);", f"    {tag_member.type} tag{{}};",
              "    if (!reader.begin()) return false;"]
-    for member in definition.members:
+    for member in model.served(definition.members):
         target = "tag" if member.name == tag else f"out.{member.cpp_name}"
         call = "optional" if member.optional else "required"
         lines.append(f'    if (!reader.{call}("{member.name}", {target})) return false;')
@@ -157,16 +170,15 @@ def literal(schema, member):
     base = schema.types.get(member.type)
     if base is not None and base.kind == "enum":
         return f"{member.type}::{model.identifier(member.default)}"
+    text = json.dumps(member.default)
     if base is not None and base.kind == "alternate":
-        return f'{member.type}{{std::string("{member.default}")}}'
-    if isinstance(member.default, bool):
-        return "true" if member.default else "false"
-    return f'"{member.default}"' if isinstance(member.default, str) else f"{member.default}u"
+        return f"{member.type}{{{'std::string(' + text + ')' if isinstance(member.default, str) else text}}}"
+    return text + "u" if member.type in model.UNSIGNED else text
 
 
 def range_function(definition):
     lines = [f"std::string range_error(const {definition.name}& value)", "{"]
-    for member in definition.members:
+    for member in model.served(definition.members):
         if member.min is None:
             continue
         check = "outside_power_of_two" if member.power_of_two else "outside"
@@ -194,7 +206,8 @@ def source(schema):
             lines += range_function(definition)
         if has_defaults(definition):
             lines += [f"void set_defaults({definition.name}& value)", "{"]
-            lines += [f"    value.{m.cpp_name} = {literal(schema, m)};" for m in definition.members if m.default is not None]
+            lines += [f"    value.{m.cpp_name} = {literal(schema, m)};" for m in model.served(definition.members)
+                      if m.default is not None]
             lines += ["}", ""]
         if definition.like:
             lines += [f"void merge(const {definition.like}& from, {definition.name}& into)", "{"]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reads and checks the schema files."""
+"""The schema files as objects; generator/check.py finds the mistakes in them."""
 import json
 
 BUILTINS = {  # wire type: (C++ type, JSON type in the introspection, name there)
@@ -17,6 +17,9 @@ BUILTINS = {  # wire type: (C++ type, JSON type in the introspection, name there
     "size": ("std::uint64_t", "int", "int"),
 }
 
+SIGNED = ("int", "int64")
+UNSIGNED = {"uint8": 2**8 - 1, "uint16": 2**16 - 1, "uint32": 2**32 - 1, "uint64": 2**64 - 1, "size": 2**64 - 1}
+
 # Words that cannot be a C++ identifier, and macros of old compilers.
 RESERVED = {"int", "enum", "default", "delete", "new", "class", "struct", "union", "switch", "case", "auto", "bool",
             "char", "double", "float", "long", "short", "signed", "unsigned", "void", "static", "const", "operator",
@@ -24,17 +27,6 @@ RESERVED = {"int", "enum", "default", "delete", "new", "class", "struct", "union
             "for", "if", "else", "do", "goto", "break", "continue", "explicit", "export", "extern", "friend", "inline",
             "mutable", "namespace", "private", "protected", "public", "sizeof", "typedef", "typeid", "typename",
             "true", "false", "nullptr", "unix", "linux", "and", "or", "not", "xor"}
-
-KEYS = {
-    "enum": {"values"},
-    "struct": {"members", "like", "retype"},
-    "union": {"tag", "members", "branches"},
-    "alternate": {"of"},
-    "command": {"arguments", "returns", "oob", "features"},
-    "event": {"data", "features"},
-}
-MEMBER_KEYS = {"name", "type", "optional", "doc", "default", "min", "max", "expects", "power-of-two", "unit", "features"}
-FEATURES = {"unstable", "deprecated"}
 
 
 class SchemaError(Exception):
@@ -56,23 +48,34 @@ def element(type_name):
     return type_name[1:-1] if type_name.startswith("[") and type_name.endswith("]") else None
 
 
-class Member:
+class Item:
+    """What definitions, members and values have in common."""
+
     def __init__(self, data):
         self.name = data["name"]
+        self.doc = data.get("doc", "")
+        self.features = data.get("features", [])
+        self.since = data.get("since", "")
+        self.condition = data.get("if")
+        self.served = True  # load() finds out
+
+    @property
+    def cpp_name(self):
+        return identifier(self.name)
+
+
+class Member(Item):
+    def __init__(self, data):
+        super().__init__(data)
         self.type = data["type"]
         self.optional = data.get("optional", False)
-        self.doc = data.get("doc", "")
         self.default = data.get("default")
         self.min = data.get("min")
         self.max = data.get("max")
         self.expects = data.get("expects")
         self.power_of_two = data.get("power-of-two", False)
         self.unit = data.get("unit", "")
-        self.features = data.get("features", [])
-
-    @property
-    def cpp_name(self):
-        return identifier(self.name)
+        self.recursive = False  # of the type that it is a member of; check() finds out
 
     def comment(self):
         parts = [self.doc] if self.doc else []
@@ -81,25 +84,16 @@ class Member:
         return "  // " + " ".join(parts) if parts else ""
 
 
-class EnumValue:
+class EnumValue(Item):
     def __init__(self, data):
-        data = {"name": data} if isinstance(data, str) else data
-        self.name = data["name"]
-        self.doc = data.get("doc", "")
-        self.features = data.get("features", [])
-
-    @property
-    def cpp_name(self):
-        return identifier(self.name)
+        super().__init__({"name": data} if isinstance(data, str) else data)
 
 
-class Definition:
+class Definition(Item):
     def __init__(self, data, where):
+        super().__init__(data)
         self.where = where
         self.kind = data["kind"]
-        self.name = data["name"]
-        self.doc = data["doc"]
-        self.features = data.get("features", [])
         self.values = [EnumValue(value) for value in data.get("values", [])]
         self.members = [Member(member) for member in data.get("members", data.get("data", []))]
         self.like = data.get("like")
@@ -109,6 +103,7 @@ class Definition:
         self.of = data.get("of", [])
         self.returns = data.get("returns")
         self.oob = data.get("oob", False)
+        self.errors = data.get("errors", [])
         self.argument_type = None
         if self.kind == "command":
             arguments = data.get("arguments", [])
@@ -121,17 +116,26 @@ class Definition:
     def cpp_name(self):
         return camel(self.name) if self.kind in ("command", "event") else self.name
 
-    def fail(self, text):
-        raise SchemaError(f"{self.where}: {self.name}: {text}")
+    def all_members(self):
+        return self.members + [m for members in self.branches.values() for m in members]
+
+    def fail(self, text, item=None):
+        raise SchemaError(f"{self.where}: {self.name}{'.' + item.name if item else ''}: {text}")
 
 
 class Schema:
-    def __init__(self, definitions):
+    def __init__(self, documents, definitions, conditions):
+        self.documents = documents  # (path, what the file is about), in order
         self.definitions = definitions
+        self.conditions = conditions  # name: what it means
         self.types = {d.name: d for d in definitions if d.kind not in ("command", "event")}
 
     def kind(self, kind):
+        """Definitions of one kind, also those whose condition is off: their C++ types exist all the same."""
         return [d for d in self.definitions if d.kind == kind]
+
+    def served(self, kind):
+        return [d for d in self.kind(kind) if d.served]
 
     def cpp_type(self, type_name):
         inner = element(type_name)
@@ -141,94 +145,52 @@ class Schema:
 
     def member_type(self, member):
         plain = self.cpp_type(member.type)
+        if member.recursive:
+            return f"OptionalBox<{plain}>"
         return f"std::optional<{plain}>" if member.optional else plain
 
     def arguments(self, command):
         """Members of a command's arguments."""
         return self.types[command.argument_type].members if command.argument_type else command.members
 
-
-def check_keys(data, where):
-    kind = data.get("kind")
-    name = data.get("name", "?")
-    if kind not in KEYS:
-        raise SchemaError(f"{where}: {name}: unknown kind {kind!r}")
-    if not data.get("doc"):
-        raise SchemaError(f"{where}: {name}: has no doc")
-    unknown = set(data) - KEYS[kind] - {"kind", "name", "doc"}
-    if unknown:
-        raise SchemaError(f"{where}: {name}: unknown key {sorted(unknown)[0]!r}")
-    lists = [data.get("members", []), data.get("data", []), *data.get("branches", {}).values()]
-    if isinstance(data.get("arguments", []), list):
-        lists.append(data.get("arguments", []))
-    for member in (m for members in lists for m in members):
-        unknown = set(member) - MEMBER_KEYS
-        if unknown:
-            raise SchemaError(f"{where}: {name}.{member.get('name')}: unknown key {sorted(unknown)[0]!r}")
-        if "min" in member and not member.get("expects"):
-            raise SchemaError(f"{where}: {name}.{member.get('name')}: a range needs its text in 'expects'")
+    def items(self):
+        """Everything that may have a condition."""
+        for definition in self.definitions:
+            yield definition
+            yield from definition.all_members()
+            yield from definition.values
 
 
-def load(paths):
-    definitions = []
+def served(items):
+    return [item for item in items if item.served]
+
+
+def read(path):
+    try:
+        with open(path, encoding="utf-8") as file:
+            return json.load(file)
+    except (OSError, ValueError) as error:
+        raise SchemaError(f"{path}: {error}") from error
+
+
+def load(paths, off=()):
+    """The schema of all files; items whose condition is in `off` are there but not served."""
+    from . import check  # it needs the classes above
+    documents, definitions, conditions = [], [], {}
     for path in paths:
-        try:
-            with open(path, encoding="utf-8") as file:
-                document = json.load(file)
-        except (OSError, ValueError) as error:
-            raise SchemaError(f"{path}: {error}") from error
+        document = read(path)
+        check.document(document, path)
+        documents.append((path, document["doc"]))
+        for condition in document.get("conditions", []):
+            conditions[condition["name"]] = condition["doc"]
         for data in document["definitions"]:
-            check_keys(data, path)
+            check.definition_keys(data, path)
             definitions.append(Definition(data, path))
-    schema = Schema(definitions)
-    check(schema)
+    schema = Schema(documents, definitions, conditions)
+    check.schema(schema)
+    for name in off:
+        if name not in conditions:
+            raise SchemaError(f"--off: unknown condition {name!r}, there is {', '.join(sorted(conditions)) or 'none'}")
+    for item in schema.items():
+        item.served = item.condition not in off
     return schema
-
-
-def check(schema):
-    seen = set()
-    for definition in schema.definitions:
-        if definition.name in seen:
-            definition.fail("defined twice")
-        seen.add(definition.name)
-        if definition.like:
-            original = schema.types.get(definition.like)
-            if original is None or original.kind != "struct" or original.like:
-                definition.fail(f"no struct {definition.like!r} to be like")
-            definition.members = [retyped(member, definition.retype) for member in original.members]
-        check_types(schema, definition)
-        for feature in definition.features + [f for m in definition.members for f in m.features]:
-            if feature not in FEATURES:
-                definition.fail(f"unknown feature {feature!r}")
-        if definition.kind == "union":
-            check_union(schema, definition)
-
-
-def retyped(member, table):
-    copy = Member({"name": member.name, "type": member.type})
-    copy.__dict__.update(member.__dict__)
-    copy.type = table.get(member.type, member.type)
-    return copy
-
-
-def check_types(schema, definition):
-    used = [m.type for m in definition.members]
-    used += [m.type for members in definition.branches.values() for m in members]
-    used += definition.of + ([definition.returns] if definition.returns else [])
-    used += [definition.argument_type] if definition.argument_type else []
-    for type_name in used:
-        base = element(type_name) or type_name
-        if base not in BUILTINS and base not in schema.types:
-            definition.fail(f"unknown type {type_name!r}")
-    names = [m.name for m in definition.members] + [v.name for v in definition.values]
-    if len(names) != len(set(names)):
-        definition.fail("a name is there twice")
-
-
-def check_union(schema, definition):
-    tag = next((m for m in definition.members if m.name == definition.tag), None)
-    if tag is None or tag.optional or schema.types.get(tag.type) is None or schema.types[tag.type].kind != "enum":
-        definition.fail("the tag must be a mandatory enum among the members")
-    cases = {value.name for value in schema.types[tag.type].values}
-    if set(definition.branches) != cases:
-        definition.fail("branches must be exactly the values of the tag")

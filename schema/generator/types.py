@@ -96,7 +96,8 @@ def ordered(schema):
 def command(schema, definition):
     arguments = definition.argument_type
     lines = [f"// {definition.doc}", f"struct {definition.cpp_name} {{",
-             f'    static constexpr std::string_view kName = "{definition.name}";']
+             f'    static constexpr std::string_view kName = "{definition.name}";',
+             f"    static constexpr bool kServed = {str(definition.served).lower()};"]
     if arguments:
         lines.append(f"    using Arguments = schema::{arguments};")
     else:
@@ -109,6 +110,7 @@ def command(schema, definition):
 def event(schema, definition):
     has_data = "true" if definition.members else "false"
     extra = [f'    static constexpr std::string_view kName = "{definition.name}";',
+             f"    static constexpr bool kServed = {str(definition.served).lower()};",
              f"    static constexpr bool kHasData = {has_data};"]
     return struct(schema, definition.cpp_name, definition.doc, definition.members, extra)
 
@@ -127,7 +129,11 @@ def header(schema):
     lines += ["// One tag type for each command: its name, arguments and result.", "namespace commands {", ""]
     for definition in schema.kind("command"):
         lines += command(schema, definition)
-    lines += ["}  // namespace commands", "", "namespace events {", ""]
+    lines += ["}  // namespace commands", "",
+              "// visitor.template operator()<Command>() for every command that is served, in schema order.",
+              "template <class Visitor>", "void for_each_command(Visitor&& visitor)", "{"]
+    lines += [f"    visitor.template operator()<commands::{d.cpp_name}>();" for d in schema.served("command")]
+    lines += ["}", "", "namespace events {", ""]
     for definition in schema.kind("event"):
         lines += event(schema, definition)
     lines += ["}  // namespace events", "", "}  // namespace colo::schema", ""]

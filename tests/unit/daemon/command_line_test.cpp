@@ -2,12 +2,10 @@
 
 // The real colod where it refuses to start: exit status and one line.
 
+#include "tests/unit/shell.h"
+
 #include <gtest/gtest.h>
 
-#include <sys/wait.h>
-#include <unistd.h>
-
-#include <array>
 #include <cstdio>
 #include <filesystem>
 #include <fstream>
@@ -16,22 +14,9 @@
 namespace colo::test {
 namespace {
 
-struct Outcome {
-    int status = -1;
-    std::string out;  // standard output and error together
-};
-
 Outcome colod(const std::string& arguments)
 {
-    Outcome outcome;
-    std::FILE* pipe = ::popen(("'" COLOD "' " + arguments + " 2>&1").c_str(), "r");
-    if (pipe == nullptr) return outcome;
-    std::array<char, 4096> buffer;
-    while (const std::size_t size = std::fread(buffer.data(), 1, buffer.size(), pipe))
-        outcome.out.append(buffer.data(), size);
-    const int status = ::pclose(pipe);
-    outcome.status = WIFEXITED(status) ? WEXITSTATUS(status) : -2;
-    return outcome;
+    return shell("'" COLOD "' " + arguments);
 }
 
 constexpr const char* kConfig = R"([domain]

@@ -1,184 +1,91 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Every command and every member of its arguments, at every depth, from the schema files: missing, each wrong JSON
-// type, out of range on both sides, unknown enum value, unexpected member, null. Nothing of it may reach the daemon.
+// Every command and every member of its arguments, at every depth: the cases are made from the schema
+// (schema/generator/cases.py). Nothing of what is refused may reach the daemon. The last tests show that this one fails
+// when a decoder, an expectation or the table is broken.
 
+#include "argument_cases.h"
 #include "handlers_fixture.h"
 #include "schema/tables.h"
 
-#include <filesystem>
-#include <fstream>
 #include <map>
 #include <set>
-#include <sstream>
 
 namespace colo::test {
 namespace {
 
-using qmp::test::json;
+using qmp::test::ArgumentCase;
+using qmp::test::disagreements;
+using qmp::test::joined;
 using schema::Array;
-using schema::Object;
 using schema::Value;
 
-using Place = std::function<Object(Value)>;  // the arguments with a value at the place in question
+const std::vector<ArgumentCase>& all_cases()
+{
+    static const std::vector<ArgumentCase> cases = qmp::test::read_argument_cases(COLO_ARGUMENT_CASES);
+    return cases;
+}
 
-class ArgumentsTest : public HandlersTest {
-protected:
-    void SetUp() override
+template <class Condition>
+std::vector<ArgumentCase> cases_if(Condition condition)
+{
+    std::vector<ArgumentCase> result;
+    std::ranges::copy_if(all_cases(), std::back_inserter(result), condition);
+    return result;
+}
+
+bool negotiates(const ArgumentCase& entry)
+{
+    return entry.command == "qmp_capabilities";
+}
+
+// Every command, with a handler that is only reached by arguments that decode.
+class DecodingOnly {
+public:
+    DecodingOnly()
     {
-        for (const auto& entry : std::filesystem::directory_iterator(COLO_SCHEMA_DIR)) {
-            if (entry.path().extension() != ".json") continue;
-            std::ifstream file(entry.path());
-            std::stringstream text;
-            text << file.rdbuf();
-            const Value document = json(text.str());
-            for (const Value& definition : *document.find("definitions")->as_array())
-                definitions_[*definition.find("name")->as_string()] = definition;
-        }
-        ASSERT_GT(definitions_.size(), 60u);
+        schema::for_each_command([this]<class Command>() {
+            if constexpr (!std::is_same_v<Command, schema::commands::QmpCapabilities>)
+                registry_.add<Command>([](const auto&, auto reply) { reply.fail(qmp::test::kDecoded); });
+        });
+        monitor_.negotiate();
+    }
+    Value ask(const ArgumentCase& entry)
+    {
+        if (!negotiates(entry)) return monitor_.ask(entry.request());
+        qmp::test::Monitor fresh(registry_);
+        fresh.messages();
+        const Value answer = fresh.ask(entry.request());
+        return answer == qmp::test::empty_answer() ? qmp::test::error_answer(qmp::test::kDecoded) : answer;
     }
 
-    const Value& definition(const std::string& name) { return definitions_.at(name); }
-
-    Array members_of(const Value& definition, const char* where)
-    {
-        const Value* members = definition.find(where);
-        if (members == nullptr) return {};
-        if (const std::string* name = members->as_string()) return *this->definition(*name).find("members")->as_array();
-        return *members->as_array();
-    }
-
-    static bool optional(const Value& member) { return member.find("optional") != nullptr; }
-    static const std::string& text(const Value& object, const char* name) { return *object.find(name)->as_string(); }
-
-    Value valid(const std::string& type)
-    {
-        if (type.front() == '[') return Array{valid(type.substr(1, type.size() - 2))};
-        if (type == "str") return "x";
-        if (type == "bool") return true;
-        if (type == "any") return nullptr;
-        if (!definitions_.contains(type)) return 1;
-        const Value& target = definition(type);
-        if (text(target, "kind") == "enum") {
-            const Value& first = target.find("values")->as_array()->front();
-            return first.as_string() ? first : *first.find("name");
-        }
-        if (text(target, "kind") == "alternate") return nullptr;
-        return valid_object(members_of(target, "members"));
-    }
-    Object valid_object(const Array& members)
-    {
-        Object object;
-        for (const Value& member : members)
-            if (!optional(member)) object.append(text(member, "name"), valid(text(member, "type")));
-        return object;
-    }
-
-    void expect(const Object& arguments, const std::string& description)
-    {
-        ++checks_;
-        EXPECT_EQ(error(command_, qmp::to_json(arguments)), description) << command_ << " " << qmp::to_json(arguments);
-        EXPECT_TRUE(service_.calls.empty());
-    }
-
-    void check_types(const std::string& type, const std::string& path, const std::string& name, const Place& place);
-    void check_integer(const std::string& type, const std::string& path, const std::string& name, const Place& place);
-    void check_members(const Array& members, const std::string& path, const Place& place);
-
-    std::map<std::string, Value> definitions_;
-    std::string command_;
-    int checks_ = 0;
+private:
+    qmp::Registry registry_;
+    qmp::test::Monitor monitor_{registry_};
 };
 
-void ArgumentsTest::check_integer(const std::string& type, const std::string& path, const std::string& name,
-                                  const Place& place)
+class ArgumentsTest : public HandlersTest {};
+
+TEST_F(ArgumentsTest, EveryMemberOfEveryCommandIsDecodedOrRefused)
 {
-    if (type == "int" || type == "int64") {
-        expect(place(std::uint64_t{1} << 63), "Invalid parameter type for '" + path + "', expected: integer");
-        return;
-    }
-    expect(place(json("18446744073709551616")), "Parameter '" + path + "' expects uint64");
-    expect(place(json("-9223372036854775809")), "Parameter '" + path + "' expects uint64");
-    const std::map<std::string, std::uint64_t> narrow = {
-        {"uint8", 256}, {"uint16", 65536}, {"uint32", std::uint64_t{1} << 32}};
-    const auto width = narrow.find(type);
-    if (width == narrow.end()) return;
-    for (const Value& value : {Value(width->second), Value(-1), Value(~std::uint64_t{0})})
-        expect(place(value), "Parameter '" + name + "' expects " + type + "_t");
+    DecodingOnly decoding;
+    const auto cases = cases_if([](const auto& entry) { return entry.kind != "range"; });
+    ASSERT_GT(cases.size(), 2500u);
+    EXPECT_EQ(joined(disagreements(cases, [&](const auto& entry) { return decoding.ask(entry); })), "");
 }
 
-void ArgumentsTest::check_types(const std::string& type, const std::string& path, const std::string& name,
-                                const Place& place)
+// The same over the real handlers, with ranges: no refusal leaves a trace.
+TEST_F(ArgumentsTest, NothingThatIsRefusedHasAnEffect)
 {
-    static const std::set<std::string> kUnsigned = {"uint8", "uint16", "uint32", "uint64", "size"};
-    static const std::set<std::string> kSigned = {"int", "int64"};
-    const Value* target = definitions_.contains(type) ? &definition(type) : nullptr;
-    const std::string kind = target ? text(*target, "kind") : "";
-    std::string accepted = type == "str" || kind == "enum" ? "string"
-                           : type == "bool"                ? "boolean"
-                           : type.front() == '['           ? "array"
-                                                           : "object";
-    if (kUnsigned.contains(type) || kSigned.contains(type)) accepted = "integer";
-    if (kind == "alternate") accepted = type;
-
-    const std::pair<const char*, Value> samples[] = {{"null", nullptr},   {"boolean", false}, {"integer", 1},
-                                                     {"real", 1.5},       {"string", "1"},    {"array", Array()},
-                                                     {"object", Object()}};
-    for (const auto& [sample, value] : samples) {
-        if (sample == accepted || (kind == "alternate" && (value.is_null() || value.as_string()))) continue;
-        const std::string description = kUnsigned.contains(type)
-                                            ? "Parameter '" + path + "' expects uint64"
-                                            : "Invalid parameter type for '" + path + "', expected: " + accepted;
-        expect(place(value), description);
-    }
-    if (accepted == "integer") {
-        check_integer(type, path, name, place);
-        // 1.0 is no integer, whatever its value.
-        std::string request = qmp::to_json(place(424242));
-        request.replace(request.find("424242"), 6, "1.0");
-        EXPECT_NE(error(command_, request).find("'" + path + "'"), std::string::npos);
-    }
-    if (kind == "enum")
-        for (const char* unknown : {"", "bogus", "NONE"})
-            expect(place(unknown), "Parameter '" + name + "' does not accept value '" + unknown + "'");
-    if (kind == "struct") check_members(members_of(*target, "members"), path + ".", place);
-    if (type.front() == '[')
-        check_types(type.substr(1, type.size() - 2), path + "[0]", "null",
-                    [&](Value value) { return place(Array{std::move(value)}); });
-}
-
-void ArgumentsTest::check_members(const Array& members, const std::string& path, const Place& place)
-{
-    const Object base = valid_object(members);
-    Object extra = base;
-    extra.append("bogus", 1);
-    expect(place(extra), "Parameter '" + path + "bogus' is unexpected");
-    for (const Value& member : members) {
-        const std::string& name = text(member, "name");
-        if (!optional(member)) {
-            Object without = base;
-            without.erase(name);
-            expect(place(without), "Parameter '" + path + name + "' is missing");
-        }
-        check_types(text(member, "type"), path + name, name, [&](Value value) {
-            Object object = base;
-            object.set(name, std::move(value));
-            return place(std::move(object));
-        });
-    }
-}
-
-TEST_F(ArgumentsTest, EveryMemberOfEveryCommand)
-{
-    int commands = 0;
-    for (const auto& [name, definition] : definitions_) {
-        if (text(definition, "kind") != "command" || name == "qmp_capabilities") continue;
-        ++commands;
-        command_ = name;
-        check_members(members_of(definition, "arguments"), "", [](Value value) { return *value.as_object(); });
-    }
-    EXPECT_EQ(commands + 1, static_cast<int>(schema::command_table().size()));
-    EXPECT_GT(checks_, 400);
+    const auto refused = cases_if([](const auto& entry) { return entry.desc && !negotiates(entry); });
+    ASSERT_GT(refused.size(), 2400u);
+    const Value parameters = result("query-migrate-parameters");
+    const Value capabilities = result("query-migrate-capabilities");
+    EXPECT_EQ(joined(disagreements(refused, [&](const auto& entry) { return monitor_.ask(entry.request()); })), "");
+    EXPECT_TRUE(service_.calls.empty()) << service_.calls.front();
+    EXPECT_TRUE(events_.entries.empty());
+    EXPECT_EQ(result("query-migrate-parameters"), parameters);
+    EXPECT_EQ(result("query-migrate-capabilities"), capabilities);
 }
 
 TEST_F(ArgumentsTest, FirstErrorInSchemaOrderWinsUnexpectedComesLast)
@@ -187,6 +94,7 @@ TEST_F(ArgumentsTest, FirstErrorInSchemaOrderWinsUnexpectedComesLast)
     EXPECT_EQ(error("migrate", R"({"zzz": 1, "resume": 1, "blk": 1, "uri": "x"})"),
               "Invalid parameter type for 'blk', expected: boolean");
     EXPECT_EQ(error("migrate", R"({"zzz": 1, "uri": "x"})"), "Parameter 'zzz' is unexpected");
+    EXPECT_EQ(error("migrate", R"({"": 1, "uri": "x"})"), "Parameter '' is unexpected");
     EXPECT_EQ(error("migrate-set-capabilities",
                     R"({"capabilities": [{"capability": "events", "state": true}, {"state": true}]})"),
               "Parameter 'capabilities[1].capability' is missing");
@@ -197,6 +105,7 @@ TEST_F(ArgumentsTest, FirstErrorInSchemaOrderWinsUnexpectedComesLast)
 
 TEST_F(ArgumentsTest, CommandListAndSchemaAgree)
 {
+    const auto text = [](const Value& value, const char* name) { return *value.find(name)->as_string(); };
     std::set<std::string> listed;
     const Value answer = result("query-commands");
     for (const Value& entry : *answer.as_array()) EXPECT_TRUE(listed.insert(text(entry, "name")).second);
@@ -207,8 +116,179 @@ TEST_F(ArgumentsTest, CommandListAndSchemaAgree)
     EXPECT_EQ(listed, introspected);
     EXPECT_TRUE(listed.contains("x-query-colo"));
     for (const char* gone :
-         {"migrate_set_downtime", "migrate_set_speed", "migrate-set-cache-size", "query-migrate-cache-size"})
+         {"migrate_set_downtime", "migrate_set_speed", "migrate-set-cache-size", "query-migrate-cache-size"}) {
         EXPECT_FALSE(listed.contains(gone));
+        EXPECT_EQ(
+            run(gone, R"({"value": "no look at this"})"),
+            qmp::test::error_answer("The command " + std::string(gone) + " has not been found", "CommandNotFound"));
+    }
+}
+
+// Which kinds of cases a place needs, found from the introspected schema, which is made by other code than the table.
+class TableTest : public ::testing::Test {
+protected:
+    using Kinds = std::set<std::string>;
+
+    TableTest()
+    {
+        const auto parsed = qmp::parse_json(schema::introspection_json());
+        for (const Value& entity : *parsed->as_array()) entities_[text(entity, "name")] = entity;
+        for (const ArgumentCase& entry : all_cases()) present_[entry.command][entry.path].insert(entry.kind);
+    }
+    static std::string text(const Value& value, const char* name) { return *value.find(name)->as_string(); }
+    static const Array& list(const Value& value, const char* name) { return *value.find(name)->as_array(); }
+
+    static Kinds others(const std::string& accepted)
+    {
+        Kinds kinds{"null", "boolean", "integer", "real", "string", "array", "object"};
+        kinds.erase(accepted);
+        return kinds;
+    }
+    void need(const std::string& path, const Kinds& kinds)
+    {
+        for (const std::string& kind : kinds)
+            if (!present_[command_][path].contains(kind))
+                missing_.push_back(command_ + ": nothing of kind '" + kind + "' at '" + path + "'");
+        needed_ += kinds.size();
+    }
+    void value(const std::string& type, const std::string& path);
+    void object(const std::string& type, const std::string& prefix);
+
+    std::map<std::string, Value> entities_;
+    std::map<std::string, std::map<std::string, Kinds>> present_;
+    std::string command_;
+    std::vector<std::string> missing_;
+    std::size_t needed_ = 0;
+};
+
+void TableTest::value(const std::string& type, const std::string& path)
+{
+    const Value& entity = entities_.at(type);
+    const std::string meta = text(entity, "meta-type");
+    if (meta == "enum") {
+        need(path, others("string"));
+        need(path, {"enum", "accepted"});
+    } else if (meta == "array") {
+        need(path, others("array"));
+        need(path, {"accepted"});
+        value(text(entity, "element-type"), path + "[0]");
+        need(path + "[1]", {"object"});
+    } else if (meta == "object") {
+        need(path, others("object"));
+        object(type, path + ".");
+    } else if (meta == "alternate") {
+        need(path, {"boolean", "integer", "array", "object", "accepted"});
+    } else if (text(entity, "json-type") == "int") {
+        need(path, others("integer"));
+        need(path, {"above", "below", "accepted"});
+    } else {
+        need(path, others(text(entity, "json-type")));
+    }
+}
+
+void TableTest::object(const std::string& type, const std::string& prefix)
+{
+    need(prefix + "bogus", {"unexpected"});
+    need(prefix, {"accepted"});
+    for (const Value& member : list(entities_.at(type), "members")) {
+        const std::string path = prefix + text(member, "name");
+        need(path, {"duplicate"});
+        if (member.find("default") == nullptr) need(path, {"missing"});
+        value(text(member, "type"), path);
+    }
+}
+
+TEST_F(TableTest, HasEveryKindOfCaseAtEveryPlace)
+{
+    std::size_t commands = 0;
+    for (const auto& [name, entity] : entities_) {
+        if (text(entity, "meta-type") != "command") continue;
+        ++commands;
+        command_ = name;
+        need("", {"null", "boolean", "integer", "real", "string", "array"});
+        object(text(entity, "arg-type"), "");
+    }
+    EXPECT_EQ(commands, schema::command_table().size());
+    EXPECT_GT(needed_, 900u);
+    EXPECT_EQ(joined(missing_), "");
+}
+
+TEST_F(TableTest, HasBothSidesOfEveryRange)
+{
+    int ranges = 0;
+    for (const schema::CommandEntry& command : schema::command_table())
+        for (const schema::ArgumentEntry& argument : command.arguments) {
+            if (!argument.ranged) continue;
+            ++ranges;
+            const auto has = [&](const std::string& kind, const std::string& number) {
+                return std::ranges::any_of(all_cases(), [&](const ArgumentCase& entry) {
+                    return entry.kind == kind && entry.command == command.name && entry.path == argument.name &&
+                           entry.arguments.find(": " + number + "}") != std::string::npos;
+                });
+            };
+            const bool byte = argument.type == "uint8";
+            EXPECT_TRUE(has(argument.max == 255 && byte ? "above" : "range", std::to_string(argument.max + 1)))
+                << argument.name;
+            if (argument.min > 0)
+                EXPECT_TRUE(has("range", std::to_string(argument.min - 1))) << argument.name;
+            else
+                EXPECT_TRUE(has(byte ? "below" : "range", "-1")) << argument.name;
+        }
+    EXPECT_EQ(ranges, 16);
+}
+
+TEST_F(TableTest, ABrokenDecoderIsSeen)
+{
+    DecodingOnly decoding;
+    const auto refused = cases_if([](const auto& entry) { return entry.desc && entry.kind != "range"; });
+    const Value decoded = qmp::test::error_answer(qmp::test::kDecoded);
+    // Accepts everything; has no look at one kind; accepts every string in place of an integer.
+    EXPECT_EQ(disagreements(refused, [&](const auto&) { return decoded; }).size(), refused.size());
+    const auto all = cases_if([](const auto& entry) { return entry.kind != "range"; });
+    std::set<std::string> kinds;
+    for (const ArgumentCase& entry : refused) kinds.insert(entry.kind);
+    EXPECT_EQ(kinds.size(), 14u);
+    for (const std::string& kind : kinds) {
+        const auto lax = [&](const auto& entry) { return entry.kind == kind ? decoded : decoding.ask(entry); };
+        const auto of_kind = std::ranges::count_if(refused, [&](const auto& entry) { return entry.kind == kind; });
+        EXPECT_EQ(disagreements(all, lax).size(), static_cast<std::size_t>(of_kind)) << kind;
+    }
+    // Refuses everything.
+    const auto strict = [](const auto&) { return qmp::test::error_answer("no"); };
+    EXPECT_EQ(disagreements(all, strict).size(), all.size());
+}
+
+TEST_F(TableTest, AMutatedExpectationIsSeen)
+{
+    DecodingOnly decoding;
+    const auto ask = [&](const auto& entry) { return decoding.ask(entry); };
+    auto some = cases_if([](const auto& entry) { return entry.command == "migrate-set-capabilities"; });
+    ASSERT_EQ(disagreements(some, ask).size(), 0u);
+    std::size_t index = 0;
+    for (ArgumentCase& entry : some) {
+        switch (index++ % 3) {
+        case 0: entry.error_class = "DeviceNotFound"; break;
+        case 1: entry.desc = entry.desc.value_or("") + "."; break;
+        default: entry.desc = entry.desc ? std::optional<std::string>() : "Parameter 'x' is missing"; break;
+        }
+        if (!entry.desc) entry.error_class = "GenericError";
+    }
+    const auto unchanged = std::ranges::count_if(some, [](const ArgumentCase& entry) {
+        return !entry.desc && entry.kind == "accepted";  // whose class does not matter
+    });
+    EXPECT_EQ(disagreements(some, ask).size(), some.size() - static_cast<std::size_t>(unchanged));
+    EXPECT_LT(static_cast<std::size_t>(unchanged), some.size() / 4);
+}
+
+TEST_F(TableTest, AMissingCaseIsSeen)
+{
+    command_ = "migrate";
+    object(text(entities_.at("migrate"), "arg-type"), "");
+    ASSERT_EQ(joined(missing_), "");
+    present_["migrate"]["uri"].erase("null");
+    present_["migrate"]["bogus"].clear();
+    object(text(entities_.at("migrate"), "arg-type"), "");
+    EXPECT_EQ(missing_.size(), 2u) << joined(missing_);
 }
 
 }  // namespace

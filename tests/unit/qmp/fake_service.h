@@ -17,6 +17,7 @@ public:
     std::vector<schema::SocketAddress> addresses;
     std::vector<std::string> blockers;
     StatusReport report;
+    mutable int status_reports = 0;  // how often it was asked for
     Result<void> outcome;
     bool hold = false;
     std::vector<std::string> calls;
@@ -39,7 +40,11 @@ public:
     std::vector<schema::SocketAddress> listening() const override { return addresses; }
     TransferFacts transfer() const override { return facts; }
     std::vector<std::string> blocked_reasons() const override { return blockers; }
-    StatusReport status() const override { return report; }
+    StatusReport status() const override
+    {
+        ++status_reports;
+        return report;
+    }
     void lost_heartbeat(Done done) override { operation("lost-heartbeat", done); }
     void failover(bool accept, Done done) override
     {

@@ -141,6 +141,72 @@ TEST_F(SettingsTest, RangesComeFromTheSchema)
     EXPECT_EQ(checked, 16);
 }
 
+// The same once more, written down by hand: a slip in the schema must not move a default or a bound unnoticed.
+TEST_F(SettingsTest, EveryParameterHasItsKnownDefaultAndBounds)
+{
+    struct Known {
+        const char* name;
+        Value usual;
+        std::optional<std::uint64_t> lowest, highest;  // that are accepted; none: not a matter of range
+        const char* expects;
+    };
+    const char* ms_packets = "a value between 0 and 100000";
+    const char* level = "a value between 0 and 9";
+    const char* threads = "a value between 1 and 255";
+    const char* percent = "an integer in the range of 1 to 99";
+    const Known known[] = {
+        {"announce-initial", 50, 0, 100000, ms_packets},
+        {"announce-max", 550, 0, 100000, ms_packets},
+        {"announce-rounds", 5, 0, 1000, "a value between 0 and 1000"},
+        {"announce-step", 100, 1, 10000, "a value between 0 and 10000"},
+        {"compress-level", 1, 0, 9, level},
+        {"compress-threads", 8, 1, 255, threads},
+        {"compress-wait-thread", true, {}, {}, ""},
+        {"decompress-threads", 2, 1, 255, threads},
+        {"throttle-trigger-threshold", 50, 1, 100, "an integer in the range of 1 to 100"},
+        {"cpu-throttle-initial", 20, 1, 99, percent},
+        {"cpu-throttle-increment", 10, 1, 99, percent},
+        {"cpu-throttle-tailslow", false, {}, {}, ""},
+        {"tls-creds", "", {}, {}, ""},
+        {"tls-hostname", "", {}, {}, ""},
+        {"tls-authz", "", {}, {}, ""},
+        {"max-bandwidth", 134217728, 0, ~std::uint64_t{0}, ""},
+        {"downtime-limit", 300, 0, 2000000, "an integer in the range of 0 to (2000 * 1000) ms"},
+        {"x-checkpoint-delay", 20000, 0, 4294967295, ""},
+        {"block-incremental", false, {}, {}, ""},
+        {"multifd-channels", 2, 1, 255, threads},
+        {"xbzrle-cache-size", 67108864, 4096, std::uint64_t{1} << 63,
+         "a power of two no less than the target page size"},
+        {"max-postcopy-bandwidth", 0, 0, ~std::uint64_t{0}, ""},
+        {"max-cpu-throttle", 99, 20, 99, "an integer in the range of cpu_throttle_initial to 99"},
+        {"multifd-compression", "none", {}, {}, ""},
+        {"multifd-zlib-level", 1, 0, 9, level},
+        {"multifd-zstd-level", 1, 0, 20, "a value between 0 and 20"},
+    };
+    const Value current = result("query-migrate-parameters");
+    EXPECT_EQ(current.as_object()->size(), std::size(known));
+    for (const Known& one : known) {
+        ASSERT_TRUE(current.find(one.name)) << one.name;
+        EXPECT_EQ(*current.find(one.name), one.usual) << one.name;
+        if (!one.lowest) continue;
+        const auto with = [&](std::uint64_t value) { return qmp::to_json(Object{{one.name, value}}); };
+        std::string spelled = one.name;
+        std::ranges::replace(spelled, '-', '_');
+        const std::string refused = "Parameter '" + spelled + "' expects " + one.expects;
+        must("migrate-set-parameters", with(*one.lowest));
+        must("migrate-set-parameters", with(*one.highest));
+        must("migrate-set-parameters", qmp::to_json(Object{{one.name, one.usual}}));
+        if (*one.expects == '\0') continue;
+        if (*one.lowest > 0) {
+            EXPECT_EQ(set_error(with(*one.lowest - 1)), refused);
+        }
+        if (*one.highest != 255) {
+            EXPECT_EQ(set_error(with(*one.highest + 1)), refused);
+        }
+    }
+    EXPECT_EQ(result("query-migrate-parameters"), current);
+}
+
 TEST_F(SettingsTest, ParametersAreAllOrNothingAndMerged)
 {
     const Value before = result("query-migrate-parameters");
