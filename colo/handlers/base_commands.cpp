@@ -79,6 +79,7 @@ void add_base_commands(Control& control, qmp::Registry& registry)
     registry.add<commands::Quit>([&control](const auto&, auto reply) {
         control.events().emit(schema::events::Shutdown{false, schema::ShutdownCause::host_qmp_quit});
         reply.succeed();
+        control.jobs().cancel_all();
         control.service().quit();
     });
 }

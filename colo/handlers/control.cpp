@@ -11,12 +11,13 @@ schema::VersionInfo interface_version(const std::string& service_version)
 }
 
 Control::Control(Service& service, qmp::EventSink& events, qmp::Registry& registry)
-    : service_(service), events_(events), book_(events, settings_)
+    : service_(service), events_(events), book_(events, settings_), jobs_(events)
 {
     qmp::add_introspection(registry);
     add_base_commands(*this, registry);
     add_migration_commands(*this, registry);
     add_colo_commands(*this, registry);
+    add_job_commands(*this, registry);
     add_pending_commands(registry);
     COLO_CHECK(registry.missing().empty());
 }

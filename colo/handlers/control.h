@@ -9,6 +9,7 @@
 //   Control control(service, server, registry);   // adds every command of the schema
 //   server.start();
 
+#include "colo/handlers/job_table.h"
 #include "colo/handlers/migration_book.h"
 #include "colo/handlers/migration_settings.h"
 #include "colo/service.h"
@@ -31,6 +32,7 @@ public:
     qmp::EventSink& events() { return events_; }
     MigrationSettings& settings() { return settings_; }
     MigrationBook& book() { return book_; }
+    JobTable& jobs() { return jobs_; }
 
     // Whether a guest that arrives by an incoming session is to run afterwards; `stop` and `cont` in run state
     // inmigrate decide it.
@@ -53,15 +55,20 @@ private:
     qmp::EventSink& events_;
     MigrationSettings settings_;
     MigrationBook book_;
+    JobTable jobs_;
     bool run_after_incoming_ = true;
     std::optional<bool> running_;  // as last reported by an event
     std::optional<schema::events::XColoStateChange> last_state_;
 };
 
+// The text for whatever must wait for the end of a migration or of COLO.
+inline constexpr const char* kInProgress = "There's a migration process in progress";
+
 // Each adds the commands of one schema file.
 void add_base_commands(Control& control, qmp::Registry& registry);
 void add_migration_commands(Control& control, qmp::Registry& registry);
 void add_colo_commands(Control& control, qmp::Registry& registry);
+void add_job_commands(Control& control, qmp::Registry& registry);
 void add_pending_commands(qmp::Registry& registry);
 
 // The checks and the start that `migrate` and `x-colo-protect` share. Empty uri: the configured peer.

@@ -13,8 +13,6 @@ using schema::RunState;
 
 namespace {
 
-constexpr const char* kInProgress = "There's a migration process in progress";
-
 void migrate(Control& control, const commands::Migrate::Arguments& arguments, qmp::TypedReply<void> reply)
 {
     if (arguments.resume.value_or(false)) return reply.fail("Cannot resume if there is no paused migration");

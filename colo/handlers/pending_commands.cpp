@@ -26,13 +26,6 @@ void add_pending_commands(qmp::Registry& registry)
     refuse<commands::RemoveFd>(registry);
     refuse<commands::QueryFdsets>(registry);
 
-    refuse<commands::QueryJobs>(registry);
-    refuse<commands::JobPause>(registry);
-    refuse<commands::JobResume>(registry);
-    refuse<commands::JobCancel>(registry);
-    refuse<commands::JobComplete>(registry);
-    refuse<commands::JobDismiss>(registry);
-    refuse<commands::JobFinalize>(registry);
     refuse<commands::SnapshotSave>(registry);
     refuse<commands::SnapshotLoad>(registry);
     refuse<commands::SnapshotDelete>(registry);
