@@ -64,7 +64,7 @@ public:
     // ---- Service
     ServiceIdentity identity() const override;
     schema::RunState run_state() const override;
-    void stop(Done done) override;
+    void stop(schema::RunState as, Done done) override;
     void cont(Done done) override;
     void quit() override;
     void migrate(const std::string& uri, Done done) override;
@@ -211,6 +211,7 @@ private:
 
     bool guest_created_ = false;
     bool guest_running_ = false;            // as told to the observer
+    schema::RunState stopped_as_ = schema::RunState::paused;   // while the guest is stopped and nothing else explains it
     bool powered_off_ = false;
     bool pumping_ = false;
     bool quitting_ = false, ending_ = false;

@@ -43,11 +43,11 @@ schema::RunState Daemon::run_state() const
         break;
     case Protection::failed: return schema::RunState::internal_error;
     case Protection::outdated:
-    case Protection::abdicated: return guest_running_ ? schema::RunState::running : schema::RunState::paused;
+    case Protection::abdicated: return guest_running_ ? schema::RunState::running : stopped_as_;
     default: break;
     }
     if (guest_running_) return schema::RunState::running;
-    return session_ != 0 || status.protection == Protection::deciding ? schema::RunState::colo : schema::RunState::paused;
+    return session_ != 0 || status.protection == Protection::deciding ? schema::RunState::colo : stopped_as_;
 }
 
 // Guest work for one command: on the guest thread, behind whatever checkpoint is under way there.
@@ -60,10 +60,15 @@ void Daemon::with_guest(std::function<Result<void>(replication::Guest&, Deadline
     });
 }
 
-void Daemon::stop(Done done)
+void Daemon::stop(schema::RunState as, Done done)
 {
     if (session_ != 0) return done(make_error(Errc::refused, "The domain is protected; end protection with x-colo-unprotect before stopping it"));
-    with_guest([](replication::Guest& guest, Deadline deadline) { return guest.stop(deadline); }, kGuestCall, std::move(done));
+    stopped_as_ = as;   // before the observer hears of it
+    with_guest([](replication::Guest& guest, Deadline deadline) { return guest.stop(deadline); }, kGuestCall,
+               [this, done = std::move(done)](const Result<void>& stopped) {
+                   if (!stopped) stopped_as_ = schema::RunState::paused;
+                   done(stopped);
+               });
 }
 
 void Daemon::cont(Done done)

@@ -46,6 +46,8 @@ struct TransferFacts {
     std::int64_t downtime_ms = 0;          // of the last cut
 };
 
+class DiskEngine;  // colo/disk_engine.h
+
 class Service {
 public:
     virtual ~Service() = default;
@@ -53,8 +55,9 @@ public:
     virtual ServiceIdentity identity() const = 0;
     virtual schema::RunState run_state() const = 0;
 
-    // Only called where a change is due (running -> paused, a startable state -> running).
-    virtual void stop(Done done) = 0;
+    // Only called where a change is due (running -> paused, save-vm or restore-vm; a startable state -> running). `as`
+    // is the run state until the guest runs again.
+    virtual void stop(schema::RunState as, Done done) = 0;
     virtual void cont(Done done) = 0;
     // Orderly end of the daemon. Must return first and act afterwards: the answer still has to go out.
     virtual void quit() = 0;
@@ -86,6 +89,9 @@ public:
     virtual void save_device_state(const std::string& file, bool live, Done done) = 0;
     virtual void load_device_state(const std::string& file, Done done) = 0;
     virtual void set_global_dirty_log(bool enable, Done done) = 0;
+
+    // Null for a guest without disks.
+    virtual DiskEngine* disks() { return nullptr; }
 };
 
 // Phases of a transfer as the daemon knows them. Terminal: completed (plain migration only), failed, cancelled.

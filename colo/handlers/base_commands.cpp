@@ -43,14 +43,13 @@ void stop(Control& control, qmp::TypedReply<void> reply)
 {
     switch (control.service().run_state()) {
     case RunState::running:
-    case RunState::suspended:
     case RunState::colo:  // between two halves of a checkpoint: it would run again in a moment
         break;
     case RunState::inmigrate: control.set_run_after_incoming(false); return reply.succeed();
     default: return reply.succeed();
     }
     auto shared = std::make_shared<qmp::TypedReply<void>>(std::move(reply));
-    control.service().stop([shared](Result<void> result) { shared->complete(result); });
+    control.service().stop(RunState::paused, [shared](Result<void> result) { shared->complete(result); });
 }
 
 void cont(Control& control, qmp::TypedReply<void> reply)

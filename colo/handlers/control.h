@@ -69,6 +69,7 @@ void add_base_commands(Control& control, qmp::Registry& registry);
 void add_migration_commands(Control& control, qmp::Registry& registry);
 void add_colo_commands(Control& control, qmp::Registry& registry);
 void add_job_commands(Control& control, qmp::Registry& registry);
+void add_snapshot_commands(Control& control, qmp::Registry& registry);  // and those of disks
 void add_pending_commands(qmp::Registry& registry);
 
 // The checks and the start that `migrate` and `x-colo-protect` share. Empty uri: the configured peer.

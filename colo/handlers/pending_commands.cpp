@@ -26,13 +26,6 @@ void add_pending_commands(qmp::Registry& registry)
     refuse<commands::RemoveFd>(registry);
     refuse<commands::QueryFdsets>(registry);
 
-    refuse<commands::SnapshotSave>(registry);
-    refuse<commands::SnapshotLoad>(registry);
-    refuse<commands::SnapshotDelete>(registry);
-
-    refuse<commands::QueryNamedBlockNodes>(registry);
-    refuse<commands::QueryBlock>(registry);
-
     refuse<commands::ClientMigrateInfo>(registry);
     refuse<commands::MigrateContinue>(registry);
     refuse<commands::MigrateStartPostcopy>(registry);

@@ -44,7 +44,7 @@ TEST_F(HandlersTest, RunStates)
         {RunState::restore_vm, nullptr, "cont", nullptr},
         {RunState::io_error, nullptr, "cont", nullptr},
         {RunState::inmigrate, nullptr, nullptr, nullptr},
-        {RunState::suspended, "stop", nullptr, nullptr},
+        {RunState::suspended, nullptr, nullptr, nullptr},
         {RunState::finish_migrate, nullptr, nullptr, "Migration is not finalized yet"},
         {RunState::shutdown, nullptr, nullptr, "Resetting the Virtual Machine is required"},
         {RunState::internal_error, nullptr, nullptr, "Resetting the Virtual Machine is required"},
