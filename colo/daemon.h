@@ -232,6 +232,7 @@ private:
     Time session_begun_{}, setup_done_{}, session_ended_{}, loss_noticed_{};
     std::optional<Duration> loss_detection_;   // from the peer's last beat to loss_noticed_
     std::uint64_t first_copy_sent_ = 0, first_copy_left_ = 0;
+    std::uint64_t passes_ = 0;   // over dirty memory, in this session
     std::optional<schema::FailoverReport> last_failover_;
     std::string last_peer_text_;
     replication::Compression compression_ = replication::Compression::none;

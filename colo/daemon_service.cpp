@@ -145,7 +145,7 @@ TransferFacts Daemon::transfer() const
     facts.ram.normal_bytes = facts.ram.normal * facts.ram.page_size;
     facts.ram.precopy_bytes = sent;
     facts.ram.multifd_bytes = sent;
-    facts.ram.dirty_sync_count = as_int(std::max<std::uint64_t>(checkpoints_.count(), 1));
+    facts.ram.dirty_sync_count = as_int(std::max<std::uint64_t>(passes_, 1));
     const Time end = session_ != 0 ? now() : session_ended_;
     const Duration total = session_begun_.us != 0 && end > session_begun_ ? end - session_begun_ : Duration{0};
     facts.total_time_ms = total.count() / 1000;
@@ -156,6 +156,14 @@ TransferFacts Daemon::transfer() const
     }
     if (const CheckpointRecord* last = checkpoints_.last()) facts.downtime_ms = last->cut.pause.count() / 1000;
     facts.expected_downtime_ms = facts.downtime_ms;
+    const std::uint64_t full_bytes = checkpoints_.full_pages() * kPageSize;
+    facts.deltas.pages = as_int(checkpoints_.delta_pages());
+    facts.deltas.bytes = as_int(checkpoints_.raw_bytes() - std::min(checkpoints_.raw_bytes(), full_bytes));
+    facts.deltas.cache_miss = as_int(checkpoints_.full_pages());
+    if (const std::uint64_t tried = checkpoints_.delta_pages() + checkpoints_.full_pages(); tried > 0)
+        facts.deltas.cache_miss_rate = static_cast<double>(checkpoints_.full_pages()) / static_cast<double>(tried);
+    if (facts.deltas.bytes > 0)
+        facts.deltas.encoding_rate = static_cast<double>(facts.deltas.pages * facts.ram.page_size) / static_cast<double>(facts.deltas.bytes);
     return facts;
 }
 

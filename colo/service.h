@@ -44,6 +44,7 @@ struct TransferFacts {
     std::int64_t setup_time_ms = 0;
     std::int64_t expected_downtime_ms = 0; // while running
     std::int64_t downtime_ms = 0;          // of the last cut
+    schema::XBZRLECacheStats deltas;       // all but the configured size
 };
 
 class DiskEngine;  // colo/disk_engine.h
@@ -94,8 +95,21 @@ public:
     virtual DiskEngine* disks() { return nullptr; }
 };
 
-// Phases of a transfer as the daemon knows them. Terminal: completed (plain migration only), failed, cancelled.
-enum class TransferPhase : std::uint8_t { setup, active, completed, failed, cancelled };
+// Phases of a transfer as the daemon knows them. Terminal: completed, failed, cancelled. Protection has setup, active,
+// failed and cancelled; the others are those of a plain migration.
+enum class TransferPhase : std::uint8_t {
+    setup,
+    wait_unplug,
+    active,
+    pre_switchover,
+    device,
+    postcopy_active,
+    postcopy_paused,
+    postcopy_recover,
+    completed,
+    failed,
+    cancelled,
+};
 
 class ServiceObserver {
 public:
@@ -111,6 +125,8 @@ public:
     // cluster); those that a command started are already known.
     virtual void outgoing(TransferPhase phase, const std::string& error = {}) = 0;
     virtual void incoming(TransferPhase phase, const std::string& error = {}) = 0;
+    // A pass over dirty memory begins, on the side that sends: 1 is the first full copy, each checkpoint is one more.
+    virtual void outgoing_pass(std::uint64_t pass) = 0;
 
     // COLO proper. entered: first STAGED was sent (secondary) or received (primary).
     // peer_lost: the loop ended without a decision. failover_started: decided, by an operator or an arbiter. left: this

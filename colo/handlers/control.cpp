@@ -16,11 +16,18 @@ Control::Control(Service& service, qmp::EventSink& events, qmp::Registry& regist
     qmp::add_introspection(registry);
     add_base_commands(*this, registry);
     add_migration_commands(*this, registry);
+    add_postcopy_commands(*this, registry);
     add_colo_commands(*this, registry);
     add_job_commands(*this, registry);
     add_snapshot_commands(*this, registry);
     add_pending_commands(registry);
     COLO_CHECK(registry.missing().empty());
+}
+
+CapabilityFacts Control::capability_facts() const
+{
+    return {.waiting = service_.run_state() == schema::RunState::inmigrate,
+            .several_connections = several_connections_};
 }
 
 void Control::guest_stopped()
@@ -44,6 +51,10 @@ void Control::outgoing(TransferPhase phase, const std::string& error)
 void Control::incoming(TransferPhase phase, const std::string& error)
 {
     book_.incoming(phase, error);
+}
+void Control::outgoing_pass(std::uint64_t pass)
+{
+    book_.pass(pass);
 }
 void Control::colo_entered(schema::COLOMode mode)
 {

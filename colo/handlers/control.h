@@ -31,6 +31,7 @@ public:
     Service& service() { return service_; }
     qmp::EventSink& events() { return events_; }
     MigrationSettings& settings() { return settings_; }
+    const MigrationSettings& settings() const { return settings_; }
     MigrationBook& book() { return book_; }
     JobTable& jobs() { return jobs_; }
 
@@ -39,10 +40,16 @@ public:
     bool run_after_incoming() const { return run_after_incoming_; }
     void set_run_after_incoming(bool run) { run_after_incoming_ = run; }
 
+    // What the check of capabilities needs to know.
+    CapabilityFacts capability_facts() const;
+    // Whether the latest URI of an incoming migration was of a kind that takes several connections.
+    void set_several_connections(bool possible) { several_connections_ = possible; }
+
     void guest_stopped() override;
     void guest_resumed() override;
     void outgoing(TransferPhase phase, const std::string& error) override;
     void incoming(TransferPhase phase, const std::string& error) override;
+    void outgoing_pass(std::uint64_t pass) override;
     void colo_entered(schema::COLOMode mode) override;
     void colo_peer_lost() override;
     void colo_failover_started() override;
@@ -57,6 +64,7 @@ private:
     MigrationBook book_;
     JobTable jobs_;
     bool run_after_incoming_ = true;
+    bool several_connections_ = true;
     std::optional<bool> running_;  // as last reported by an event
     std::optional<schema::events::XColoStateChange> last_state_;
 };
@@ -67,6 +75,7 @@ inline constexpr const char* kInProgress = "There's a migration process in progr
 // Each adds the commands of one schema file.
 void add_base_commands(Control& control, qmp::Registry& registry);
 void add_migration_commands(Control& control, qmp::Registry& registry);
+void add_postcopy_commands(Control& control, qmp::Registry& registry);  // and others that act on a running migration
 void add_colo_commands(Control& control, qmp::Registry& registry);
 void add_job_commands(Control& control, qmp::Registry& registry);
 void add_snapshot_commands(Control& control, qmp::Registry& registry);  // and those of disks
@@ -76,5 +85,7 @@ void add_pending_commands(qmp::Registry& registry);
 void start_protection(Control& control, const std::string& uri, qmp::TypedReply<void> reply);
 // Why no migration can start now: in progress, inmigrate, postmigrate, blocked.
 Result<void> check_outgoing(Control& control);
+// Why no stream of a guest can go or come under the parameters as they are: there is no TLS.
+Result<void> check_credentials(const Control& control);
 
 }  // namespace colo

@@ -26,14 +26,6 @@ void add_pending_commands(qmp::Registry& registry)
     refuse<commands::RemoveFd>(registry);
     refuse<commands::QueryFdsets>(registry);
 
-    refuse<commands::ClientMigrateInfo>(registry);
-    refuse<commands::MigrateContinue>(registry);
-    refuse<commands::MigrateStartPostcopy>(registry);
-    refuse<commands::MigratePause>(registry);
-    refuse<commands::MigrateRecover>(registry);
-    refuse<commands::XenSetReplication>(registry);
-    refuse<commands::QueryXenReplicationStatus>(registry);
-
     refuse<commands::CalcDirtyRate>(registry);
     refuse<commands::QueryDirtyRate>(registry);
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "colo/disk_engine.h"
 #include "colo/handlers/control.h"
+#include "colo/handlers/refusals.h"
 
 #include <algorithm>
 #include <memory>
@@ -97,7 +98,7 @@ Result<SnapshotJob::Nodes> SnapshotJob::find_nodes()
     for (const std::string& device : request_.devices) {
         const auto it =
             std::ranges::find(known, std::optional<std::string>(device), &schema::BlockDeviceInfo::node_name);
-        if (it == known.end()) return refused("No block device node '" + device + "'");
+        if (it == known.end()) return refusal_error(Refused::disks, device);
         result.push_back(*it);
     }
     return result;
