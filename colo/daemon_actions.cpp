@@ -170,6 +170,7 @@ void Daemon::on(const action::OpenComparer& a)
     checkpoints_.applied(a.epoch, now());
     const CheckpointRecord* last = checkpoints_.find(a.epoch);
     if (last == nullptr) return;
+    if (control_) control_->observer().checkpoint_applied(checkpoint_sample(*last));
     spdlog::debug("checkpoint {} ({}): pause {} us, {} pages, {} bytes, staged after {} us, applied after {} us", a.epoch,
                   replication::to_string(last->reason), last->cut.pause.count(), last->capture.fetched,
                   last->capture.sent_bytes, (last->staged - last->cut_begun).count(), (last->applied - last->cut_begun).count());

@@ -140,6 +140,9 @@ public:
     // The guest (guest = true) or the daemon goes down. Not called for the `quit` command, which reports itself.
     virtual void shutdown(bool guest, schema::ShutdownCause cause) = 0;
 
+    // The secondary runs with a checkpoint, or has it staged where it does not run. On the primary.
+    virtual void checkpoint_applied(const schema::CheckpointSample& checkpoint) = 0;
+
     // Something in status() changed that an operator would want to see: role, state, mode, health, generation.
     virtual void state_changed() = 0;
 };

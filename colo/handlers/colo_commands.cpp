@@ -109,6 +109,13 @@ void add_colo_commands(Control& control, qmp::Registry& registry)
 
     registry.add<commands::XQueryColo>(
         [&control](const auto&, auto reply) { reply.succeed(control.service().status()); });
+    registry.add<commands::XColoSetReporting>([&control](const auto& arguments, auto reply) {
+        schema::ReportingOptions options = control.reporting();
+        options.checkpoint_events = arguments.checkpoint_events.value_or(options.checkpoint_events);
+        options.live_statistics = arguments.live_statistics.value_or(options.live_statistics);
+        control.set_reporting(options);
+        reply.succeed(options);
+    });
     registry.add<commands::XColoProtect>([&control](const auto& arguments, auto reply) {
         protect(control, arguments.uri.value_or(std::string()), std::move(reply));
     });

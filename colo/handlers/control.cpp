@@ -78,6 +78,20 @@ void Control::shutdown(bool guest, schema::ShutdownCause cause)
     events_.emit(schema::events::Shutdown{guest, cause});
 }
 
+void Control::set_reporting(const schema::ReportingOptions& options)
+{
+    reporting_ = options;
+    book_.set_live_statistics(options.live_statistics);
+}
+
+void Control::checkpoint_applied(const schema::CheckpointSample& checkpoint)
+{
+    if (!reporting_.checkpoint_events) return;
+    events_.emit(schema::events::XColoCheckpoint{checkpoint.epoch, checkpoint.trigger, checkpoint.pause_us,
+                                                 checkpoint.pages, checkpoint.sent_bytes, checkpoint.staged_us,
+                                                 checkpoint.applied_us});
+}
+
 void Control::state_changed()
 {
     const StatusReport report = service_.status();

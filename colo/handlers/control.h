@@ -40,6 +40,10 @@ public:
     bool run_after_incoming() const { return run_after_incoming_; }
     void set_run_after_incoming(bool run) { run_after_incoming_ = run; }
 
+    // What is told beyond what clients of the established interface expect; all off at first.
+    const schema::ReportingOptions& reporting() const { return reporting_; }
+    void set_reporting(const schema::ReportingOptions& options);
+
     // What the check of capabilities needs to know.
     CapabilityFacts capability_facts() const;
     // Whether the latest URI of an incoming migration was of a kind that takes several connections.
@@ -55,6 +59,7 @@ public:
     void colo_failover_started() override;
     void colo_left(bool ok, const std::string& error) override;
     void shutdown(bool guest, schema::ShutdownCause cause) override;
+    void checkpoint_applied(const schema::CheckpointSample& checkpoint) override;
     void state_changed() override;
 
 private:
@@ -65,6 +70,7 @@ private:
     JobTable jobs_;
     bool run_after_incoming_ = true;
     bool several_connections_ = true;
+    schema::ReportingOptions reporting_;
     std::optional<bool> running_;  // as last reported by an event
     std::optional<schema::events::XColoStateChange> last_state_;
 };

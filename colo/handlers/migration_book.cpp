@@ -244,7 +244,8 @@ schema::MigrationInfo MigrationBook::outgoing_info(const Service& service) const
     schema::MigrationInfo info;
     info.status = outgoing_.status;
     if (outgoing_.status == MigrationStatus::failed && !outgoing_.error.empty()) info.error_desc = outgoing_.error;
-    if (shows_progress(outgoing_.status) || outgoing_.status == MigrationStatus::completed)
+    const bool live = live_statistics_ && outgoing_.status == MigrationStatus::colo;
+    if (shows_progress(outgoing_.status) || outgoing_.status == MigrationStatus::completed || live)
         add_statistics(info, service);
     return info;
 }

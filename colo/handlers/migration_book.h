@@ -52,6 +52,8 @@ public:
     void settle(schema::ProtectionState state, const std::string& reason);
 
     schema::MigrationInfo info(const Service& service) const;
+    // query-migrate tells statistics in COLO, too, where clients expect the status alone.
+    void set_live_statistics(bool on) { live_statistics_ = on; }
     schema::COLOStatus colo_status() const;
 
 private:
@@ -74,6 +76,7 @@ private:
     schema::COLOExitReason reason_ = schema::COLOExitReason::none;
     bool failing_over_ = false;
     bool exit_reported_ = false;
+    bool live_statistics_ = false;
 };
 
 }  // namespace colo

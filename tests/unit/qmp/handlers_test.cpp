@@ -390,5 +390,34 @@ TEST_F(HandlersTest, ReportAndStateChangeEvents)
     EXPECT_THAT(service_.take_calls(), ElementsAre("failover accept-data-loss", "failover", "unprotect"));
 }
 
+TEST_F(HandlersTest, MoreIsToldOnlyWhenAskedFor)
+{
+    schema::CheckpointSample checkpoint;
+    checkpoint.epoch = 7;
+    checkpoint.trigger = schema::CheckpointTrigger::late_output;
+    checkpoint.pause_us = 3100;
+    checkpoint.pages = 40;
+    checkpoint.sent_bytes = 5000;
+    checkpoint.staged_us = 6000;
+    checkpoint.applied_us = 9000;
+    control_.colo_entered(schema::COLOMode::primary);
+    control_.checkpoint_applied(checkpoint);
+    EXPECT_EQ(result("query-migrate"), json(R"({"status": "colo"})"));
+    EXPECT_THAT(events_.take(), IsEmpty());
+    EXPECT_EQ(result("x-colo-set-reporting"), json(R"({"checkpoint-events": false, "live-statistics": false})"));
+
+    EXPECT_EQ(result("x-colo-set-reporting", R"({"checkpoint-events": true})"),
+              json(R"({"checkpoint-events": true, "live-statistics": false})"));
+    control_.checkpoint_applied(checkpoint);
+    EXPECT_THAT(events_.take(), ElementsAre("X_COLO_CHECKPOINT 7 late-output 3100 40 5000 6000 9000"));
+
+    EXPECT_EQ(result("x-colo-set-reporting", R"({"live-statistics": true})"),
+              json(R"({"checkpoint-events": true, "live-statistics": true})"));
+    const auto info = result("query-migrate");
+    EXPECT_EQ(*info.find("status"), schema::Value("colo"));
+    EXPECT_EQ(info.find("ram")->as_object()->size(), 17u);
+    EXPECT_NE(info.find("expected-downtime"), nullptr);
+}
+
 }  // namespace
 }  // namespace colo::test
