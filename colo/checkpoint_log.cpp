@@ -13,11 +13,20 @@ void CheckpointLog::captured(CheckpointRecord record)
     const auto& c = record.capture;
     pages_ += c.zero + c.delta + c.full;
     zero_pages_ += c.zero;
+    delta_pages_ += c.delta;
+    full_pages_ += c.full;
     raw_bytes_ += c.raw_bytes;
     sent_bytes_ += c.sent_bytes;
     ++by_trigger_[static_cast<std::size_t>(record.reason) % by_trigger_.size()];
     records_.push_back(std::move(record));
     if (records_.size() > kKept) records_.pop_front();
+}
+
+const CheckpointRecord* CheckpointLog::find(Epoch epoch) const
+{
+    for (auto it = records_.rbegin(); it != records_.rend() && it->epoch >= epoch; ++it)
+        if (it->epoch == epoch) return &*it;
+    return nullptr;
 }
 
 void CheckpointLog::staged(Epoch epoch, Time at)

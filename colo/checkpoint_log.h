@@ -28,6 +28,7 @@ public:
     Percentiles pause() const;
     Percentiles staged_latency() const;
     Percentiles applied_latency() const;
+    const CheckpointRecord* find(Epoch epoch) const;
     const CheckpointRecord* last() const { return records_.empty() ? nullptr : &records_.back(); }
     const std::deque<CheckpointRecord>& records() const { return records_; }
 
@@ -37,6 +38,8 @@ public:
     std::uint64_t raw_bytes() const { return raw_bytes_; }
     std::uint64_t sent_bytes() const { return sent_bytes_; }
     std::uint64_t zero_pages() const { return zero_pages_; }
+    std::uint64_t delta_pages() const { return delta_pages_; }
+    std::uint64_t full_pages() const { return full_pages_; }
     const std::array<std::uint64_t, replication::kTriggerReasons>& by_trigger() const { return by_trigger_; }
 
 private:
@@ -44,7 +47,7 @@ private:
     Percentiles percentiles(Measure measure) const;
 
     std::deque<CheckpointRecord> records_;
-    std::uint64_t count_ = 0, aborted_ = 0, pages_ = 0, raw_bytes_ = 0, sent_bytes_ = 0, zero_pages_ = 0;
+    std::uint64_t count_ = 0, aborted_ = 0, pages_ = 0, raw_bytes_ = 0, sent_bytes_ = 0, zero_pages_ = 0, delta_pages_ = 0, full_pages_ = 0;
     std::array<std::uint64_t, replication::kTriggerReasons> by_trigger_{};
 };
 

@@ -45,6 +45,7 @@ class ControlInterface;   // colo/control_interface.h: QMP server and handlers a
 
 // Begins the warning about a primary that was overtaken and does not know it yet.
 inline constexpr const char* kOldPrimary = "an old primary still talks";
+schema::CheckpointSample checkpoint_sample(const CheckpointRecord& record);
 inline constexpr Duration kProgressInterval{50'000};   // how often our own parts are looked at
 
 struct DaemonOptions {
@@ -64,7 +65,7 @@ public:
     // ---- Service
     ServiceIdentity identity() const override;
     schema::RunState run_state() const override;
-    void stop(Done done) override;
+    void stop(schema::RunState as, Done done) override;
     void cont(Done done) override;
     void quit() override;
     void migrate(const std::string& uri, Done done) override;
@@ -216,6 +217,7 @@ private:
 
     bool guest_created_ = false;
     bool guest_running_ = false;            // as told to the observer
+    schema::RunState stopped_as_ = schema::RunState::paused;   // while the guest is stopped and nothing else explains it
     bool powered_off_ = false;
     bool pumping_ = false;
     bool quitting_ = false, ending_ = false;
@@ -239,6 +241,7 @@ private:
     Time session_begun_{}, setup_done_{}, session_ended_{}, loss_noticed_{};
     std::optional<Duration> loss_detection_;   // from the peer's last beat to loss_noticed_
     std::uint64_t first_copy_sent_ = 0, first_copy_left_ = 0;
+    std::uint64_t passes_ = 0;   // over dirty memory, in this session
     std::optional<schema::FailoverReport> last_failover_;
     std::string last_peer_text_;
     replication::Compression compression_ = replication::Compression::none;

@@ -129,6 +129,7 @@ void Daemon::on(const action::OpenSession& a)
 {
     session_ = a.session;
     checkpoints_.clear();
+    passes_ = 0;
     last_peer_text_.clear();
     // What an old primary did is over once a copy follows again; a port that failed stays failed.
     std::erase_if(warnings_, [](const std::string& text) { return text.starts_with(kOldPrimary); });
@@ -138,7 +139,13 @@ void Daemon::on(const action::OpenSession& a)
     adopt_channels(std::move(channels_));
 }
 
-void Daemon::on(const action::StartEpoch& a) { primary_->start_epoch(a.epoch, a.base, a.planned_cut); }
+void Daemon::on(const action::StartEpoch& a)
+{
+    ++passes_;
+    if (control_) control_->observer().outgoing_pass(passes_);
+    primary_->start_epoch(a.epoch, a.base, a.planned_cut);
+}
+
 void Daemon::on(const action::StartCut& a) { primary_->start_cut(a); }
 void Daemon::on(const action::SendEpoch& a) { primary_->send_epoch(a.epoch); }
 
@@ -173,10 +180,12 @@ void Daemon::on(const action::OpenComparer& a)
     runtime_->set_mode(a.mode);
     runtime_->applied(a.epoch);
     checkpoints_.applied(a.epoch, now());
-    if (const CheckpointRecord* last = checkpoints_.last(); last != nullptr && last->epoch == a.epoch)
-        spdlog::debug("checkpoint {} ({}): pause {} us, {} pages, {} bytes, staged after {} us, applied after {} us", a.epoch,
-                      replication::to_string(last->reason), last->cut.pause.count(), last->capture.fetched,
-                      last->capture.sent_bytes, (last->staged - last->cut_begun).count(), (last->applied - last->cut_begun).count());
+    const CheckpointRecord* last = checkpoints_.find(a.epoch);
+    if (last == nullptr) return;
+    if (control_) control_->observer().checkpoint_applied(checkpoint_sample(*last));
+    spdlog::debug("checkpoint {} ({}): pause {} us, {} pages, {} bytes, staged after {} us, applied after {} us", a.epoch,
+                  replication::to_string(last->reason), last->cut.pause.count(), last->capture.fetched,
+                  last->capture.sent_bytes, (last->staged - last->cut_begun).count(), (last->applied - last->cut_begun).count());
 }
 
 void Daemon::on(const action::StageBegin& a) { secondary_->stage_begin(a.epoch, a.base); }

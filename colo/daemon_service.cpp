@@ -43,12 +43,12 @@ schema::RunState Daemon::run_state() const
         break;
     case Protection::failed: return schema::RunState::internal_error;
     case Protection::outdated:
-    case Protection::abdicated: return guest_running_ ? schema::RunState::running : schema::RunState::paused;
+    case Protection::abdicated: return guest_running_ ? schema::RunState::running : stopped_as_;
     default: break;
     }
     if (guest_running_) return schema::RunState::running;
-    if (status.power == replication::PowerState::paused) return schema::RunState::paused;
-    return session_ != 0 || status.protection == Protection::deciding ? schema::RunState::colo : schema::RunState::paused;
+    if (status.power == replication::PowerState::paused) return stopped_as_;
+    return session_ != 0 || status.protection == Protection::deciding ? schema::RunState::colo : stopped_as_;
 }
 
 // Guest work for one command: on the guest thread, behind whatever checkpoint is under way there.
@@ -74,9 +74,14 @@ void Daemon::pause(bool paused, std::function<Result<void>(replication::Guest&, 
     });
 }
 
-void Daemon::stop(Done done)
+void Daemon::stop(schema::RunState as, Done done)
 {
-    pause(true, [](replication::Guest& guest, Deadline deadline) { return guest.stop(deadline); }, std::move(done));
+    stopped_as_ = as;  // before the observer hears of it
+    pause(true, [](replication::Guest& guest, Deadline deadline) { return guest.stop(deadline); },
+          [this, done = std::move(done)](const Result<void>& stopped) {
+              if (!stopped) stopped_as_ = schema::RunState::paused;
+              done(stopped);
+          });
 }
 
 void Daemon::cont(Done done)
@@ -149,7 +154,7 @@ TransferFacts Daemon::transfer() const
     facts.ram.normal_bytes = facts.ram.normal * facts.ram.page_size;
     facts.ram.precopy_bytes = sent;
     facts.ram.multifd_bytes = sent;
-    facts.ram.dirty_sync_count = as_int(std::max<std::uint64_t>(checkpoints_.count(), 1));
+    facts.ram.dirty_sync_count = as_int(std::max<std::uint64_t>(passes_, 1));
     const Time end = session_ != 0 ? now() : session_ended_;
     const Duration total = session_begun_.us != 0 && end > session_begun_ ? end - session_begun_ : Duration{0};
     facts.total_time_ms = total.count() / 1000;
@@ -160,6 +165,14 @@ TransferFacts Daemon::transfer() const
     }
     if (const CheckpointRecord* last = checkpoints_.last()) facts.downtime_ms = last->cut.pause.count() / 1000;
     facts.expected_downtime_ms = facts.downtime_ms;
+    const std::uint64_t full_bytes = checkpoints_.full_pages() * kPageSize;
+    facts.deltas.pages = as_int(checkpoints_.delta_pages());
+    facts.deltas.bytes = as_int(checkpoints_.raw_bytes() - std::min(checkpoints_.raw_bytes(), full_bytes));
+    facts.deltas.cache_miss = as_int(checkpoints_.full_pages());
+    if (const std::uint64_t tried = checkpoints_.delta_pages() + checkpoints_.full_pages(); tried > 0)
+        facts.deltas.cache_miss_rate = static_cast<double>(checkpoints_.full_pages()) / static_cast<double>(tried);
+    if (facts.deltas.bytes > 0)
+        facts.deltas.encoding_rate = static_cast<double>(facts.deltas.pages * facts.ram.page_size) / static_cast<double>(facts.deltas.bytes);
     return facts;
 }
 

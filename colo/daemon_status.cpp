@@ -69,29 +69,6 @@ std::optional<std::string> advice_for(const NodeStatus& status, const std::strin
     }
 }
 
-schema::CheckpointSample sample_of(const CheckpointRecord& r)
-{
-    schema::CheckpointSample sample;
-    sample.epoch = r.epoch;
-    sample.trigger = static_cast<schema::CheckpointTrigger>(static_cast<int>(r.reason) - 1);
-    sample.age_ms = as_u64((now() - r.cut_begun).count() / 1000);
-    sample.pause_us = as_u64(r.cut.pause.count());
-    const auto stage = [&](const char* name, Duration d) { sample.stages.push_back({name, as_u64(d.count())}); };
-    stage("stop", r.cut.stop);
-    stage("copy", r.cut.residue);
-    stage("seal", r.cut.seal);
-    stage("save", r.cut.save);
-    stage("scan", r.cut.rescan);
-    stage("cont", r.cut.resume);
-    sample.pages = r.capture.zero + r.capture.delta + r.capture.full;
-    sample.residue_pages = r.capture.residue;
-    sample.raw_bytes = r.capture.raw_bytes;
-    sample.sent_bytes = r.capture.sent_bytes;
-    sample.staged_us = as_u64((r.staged - r.cut_begun).count());
-    sample.applied_us = as_u64((r.applied - r.cut_begun).count());
-    return sample;
-}
-
 schema::CheckpointStats checkpoint_stats(const CheckpointLog& log)
 {
     schema::CheckpointStats stats;
@@ -110,7 +87,7 @@ schema::CheckpointStats checkpoint_stats(const CheckpointLog& log)
     stats.staged_p99_us = staged.p99_us;
     stats.applied_p50_us = applied.p50_us;
     stats.applied_p99_us = applied.p99_us;
-    if (const CheckpointRecord* last = log.last()) stats.last = sample_of(*last);
+    if (const CheckpointRecord* last = log.last()) stats.last = checkpoint_sample(*last);
     return stats;
 }
 
@@ -151,6 +128,29 @@ const char* arbiter_name(ArbiterKind kind)
 }
 
 }  // namespace
+
+schema::CheckpointSample checkpoint_sample(const CheckpointRecord& r)
+{
+    schema::CheckpointSample sample;
+    sample.epoch = r.epoch;
+    sample.trigger = static_cast<schema::CheckpointTrigger>(static_cast<int>(r.reason) - 1);
+    sample.age_ms = as_u64((now() - r.cut_begun).count() / 1000);
+    sample.pause_us = as_u64(r.cut.pause.count());
+    const auto stage = [&](const char* name, Duration d) { sample.stages.push_back({name, as_u64(d.count())}); };
+    stage("stop", r.cut.stop);
+    stage("copy", r.cut.residue);
+    stage("seal", r.cut.seal);
+    stage("save", r.cut.save);
+    stage("scan", r.cut.rescan);
+    stage("cont", r.cut.resume);
+    sample.pages = r.capture.zero + r.capture.delta + r.capture.full;
+    sample.residue_pages = r.capture.residue;
+    sample.raw_bytes = r.capture.raw_bytes;
+    sample.sent_bytes = r.capture.sent_bytes;
+    sample.staged_us = as_u64((r.staged - r.cut_begun).count());
+    sample.applied_us = as_u64((r.applied - r.cut_begun).count());
+    return sample;
+}
 
 void Daemon::set_announce(const proxy::AnnounceSchedule& schedule) { runtime_->set_announce(schedule); }
 

@@ -44,7 +44,10 @@ struct TransferFacts {
     std::int64_t setup_time_ms = 0;
     std::int64_t expected_downtime_ms = 0; // while running
     std::int64_t downtime_ms = 0;          // of the last cut
+    schema::XBZRLECacheStats deltas;       // all but the configured size
 };
+
+class DiskEngine;  // colo/disk_engine.h
 
 class Service {
 public:
@@ -53,8 +56,9 @@ public:
     virtual ServiceIdentity identity() const = 0;
     virtual schema::RunState run_state() const = 0;
 
-    // Only called where a change is due (running -> paused, a startable state -> running).
-    virtual void stop(Done done) = 0;
+    // Only called where a change is due (running -> paused, save-vm or restore-vm; a startable state -> running). `as`
+    // is the run state until the guest runs again.
+    virtual void stop(schema::RunState as, Done done) = 0;
     virtual void cont(Done done) = 0;
     // Orderly end of the daemon. Must return first and act afterwards: the answer still has to go out.
     virtual void quit() = 0;
@@ -86,10 +90,26 @@ public:
     virtual void save_device_state(const std::string& file, bool live, Done done) = 0;
     virtual void load_device_state(const std::string& file, Done done) = 0;
     virtual void set_global_dirty_log(bool enable, Done done) = 0;
+
+    // Null for a guest without disks.
+    virtual DiskEngine* disks() { return nullptr; }
 };
 
-// Phases of a transfer as the daemon knows them. Terminal: completed (plain migration only), failed, cancelled.
-enum class TransferPhase : std::uint8_t { setup, active, completed, failed, cancelled };
+// Phases of a transfer as the daemon knows them. Terminal: completed, failed, cancelled. Protection has setup, active,
+// failed and cancelled; the others are those of a plain migration.
+enum class TransferPhase : std::uint8_t {
+    setup,
+    wait_unplug,
+    active,
+    pre_switchover,
+    device,
+    postcopy_active,
+    postcopy_paused,
+    postcopy_recover,
+    completed,
+    failed,
+    cancelled,
+};
 
 class ServiceObserver {
 public:
@@ -105,6 +125,8 @@ public:
     // cluster); those that a command started are already known.
     virtual void outgoing(TransferPhase phase, const std::string& error = {}) = 0;
     virtual void incoming(TransferPhase phase, const std::string& error = {}) = 0;
+    // A pass over dirty memory begins, on the side that sends: 1 is the first full copy, each checkpoint is one more.
+    virtual void outgoing_pass(std::uint64_t pass) = 0;
 
     // COLO proper. entered: first STAGED was sent (secondary) or received (primary).
     // peer_lost: the loop ended without a decision. failover_started: decided, by an operator or an arbiter. left: this
@@ -117,6 +139,9 @@ public:
 
     // The guest (guest = true) or the daemon goes down. Not called for the `quit` command, which reports itself.
     virtual void shutdown(bool guest, schema::ShutdownCause cause) = 0;
+
+    // The secondary runs with a checkpoint, or has it staged where it does not run. On the primary.
+    virtual void checkpoint_applied(const schema::CheckpointSample& checkpoint) = 0;
 
     // Something in status() changed that an operator would want to see: role, state, mode, health, generation.
     virtual void state_changed() = 0;

@@ -43,14 +43,13 @@ void stop(Control& control, qmp::TypedReply<void> reply)
 {
     switch (control.service().run_state()) {
     case RunState::running:
-    case RunState::suspended:
     case RunState::colo:  // between two halves of a checkpoint: it would run again in a moment
         break;
     case RunState::inmigrate: control.set_run_after_incoming(false); return reply.succeed();
     default: return reply.succeed();
     }
     auto shared = std::make_shared<qmp::TypedReply<void>>(std::move(reply));
-    control.service().stop([shared](Result<void> result) { shared->complete(result); });
+    control.service().stop(RunState::paused, [shared](Result<void> result) { shared->complete(result); });
 }
 
 void cont(Control& control, qmp::TypedReply<void> reply)
@@ -79,6 +78,7 @@ void add_base_commands(Control& control, qmp::Registry& registry)
     registry.add<commands::Quit>([&control](const auto&, auto reply) {
         control.events().emit(schema::events::Shutdown{false, schema::ShutdownCause::host_qmp_quit});
         reply.succeed();
+        control.jobs().cancel_all();
         control.service().quit();
     });
 }

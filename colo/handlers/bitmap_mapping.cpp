@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "colo/handlers/bitmap_mapping.h"
 
-#include <algorithm>
+#include "colo/handlers/names.h"
+
 #include <set>
 #include <string>
 
@@ -11,18 +12,6 @@ namespace {
 constexpr std::size_t kMaxAlias = 255;
 constexpr std::size_t kMaxNodeName = 31;
 constexpr std::size_t kMaxBitmapName = 1023;
-
-bool is_letter(char c)
-{
-    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
-}
-
-bool well_formed(const std::string& name)
-{
-    if (name.empty() || !is_letter(name.front())) return false;
-    return std::ranges::all_of(
-        name, [](char c) { return is_letter(c) || (c >= '0' && c <= '9') || c == '-' || c == '.' || c == '_'; });
-}
 
 Error invalid(const std::string& text)
 {

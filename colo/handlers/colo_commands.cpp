@@ -24,7 +24,8 @@ Done completing(qmp::TypedReply<void> reply)
 std::string plain_text(std::string_view text, std::string_view command)
 {
     for (const std::string_view prefix : {command, std::string_view("GenericError")})
-        if (text.starts_with(prefix) && text.substr(prefix.size()).starts_with(": ")) text.remove_prefix(prefix.size() + 2);
+        if (text.starts_with(prefix) && text.substr(prefix.size()).starts_with(": "))
+            text.remove_prefix(prefix.size() + 2);
     return std::string(text);
 }
 
@@ -48,7 +49,9 @@ void protect(Control& control, const std::string& uri, qmp::TypedReply<void> rep
     if (auto allowed = check_outgoing(control); !allowed) return reply.fail(allowed.error());
     if (!uri.empty() && classify_uri(uri) == UriKind::unknown)
         return reply.fail("Parameter 'uri' expects tcp:HOST:PORT or unix:PATH");
-    if (auto set = control.settings().set_capabilities({{MigrationCapability::x_colo, true}}); !set)
+    if (auto set =
+            control.settings().set_capabilities({{MigrationCapability::x_colo, true}}, control.capability_facts());
+        !set)
         return reply.fail(set.error());
     start_protection(control, uri, std::move(reply));
 }
@@ -66,6 +69,14 @@ void load_device_state(Control& control, const std::string& file, qmp::TypedRepl
     });
 }
 
+// Disks bring their engine with them; where nothing is replicated there is nothing to start, to stop or to report.
+Result<void> set_replication(const commands::XenSetReplication::Arguments& arguments)
+{
+    if (arguments.enable && arguments.failover)
+        return make_error(Errc::invalid, "Parameter 'failover' is only for stopping replication");
+    return {};
+}
+
 void add_xen(Control& control, qmp::Registry& registry)
 {
     registry.add<commands::XenSaveDevicesState>([&control](const auto& arguments, auto reply) {
@@ -79,6 +90,9 @@ void add_xen(Control& control, qmp::Registry& registry)
         control.service().set_global_dirty_log(arguments.enable,
                                                completing_plainly(std::move(reply), "xen-set-global-dirty-log"));
     });
+    registry.add<commands::XenSetReplication>(
+        [](const auto& arguments, auto reply) { reply.complete(set_replication(arguments)); });
+    registry.add<commands::QueryXenReplicationStatus>([](const auto&, auto reply) { reply.succeed({}); });
     registry.add<commands::XenColoDoCheckpoint>(
         [&control](const auto&, auto reply) { control.service().do_checkpoint(completing(std::move(reply))); });
 }
@@ -95,6 +109,13 @@ void add_colo_commands(Control& control, qmp::Registry& registry)
 
     registry.add<commands::XQueryColo>(
         [&control](const auto&, auto reply) { reply.succeed(control.service().status()); });
+    registry.add<commands::XColoSetReporting>([&control](const auto& arguments, auto reply) {
+        schema::ReportingOptions options = control.reporting();
+        options.checkpoint_events = arguments.checkpoint_events.value_or(options.checkpoint_events);
+        options.live_statistics = arguments.live_statistics.value_or(options.live_statistics);
+        control.set_reporting(options);
+        reply.succeed(options);
+    });
     registry.add<commands::XColoProtect>([&control](const auto& arguments, auto reply) {
         protect(control, arguments.uri.value_or(std::string()), std::move(reply));
     });

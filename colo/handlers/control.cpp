@@ -11,14 +11,23 @@ schema::VersionInfo interface_version(const std::string& service_version)
 }
 
 Control::Control(Service& service, qmp::EventSink& events, qmp::Registry& registry)
-    : service_(service), events_(events), book_(events, settings_)
+    : service_(service), events_(events), book_(events, settings_), jobs_(events)
 {
     qmp::add_introspection(registry);
     add_base_commands(*this, registry);
     add_migration_commands(*this, registry);
+    add_postcopy_commands(*this, registry);
     add_colo_commands(*this, registry);
+    add_job_commands(*this, registry);
+    add_snapshot_commands(*this, registry);
     add_pending_commands(registry);
     COLO_CHECK(registry.missing().empty());
+}
+
+CapabilityFacts Control::capability_facts() const
+{
+    return {.waiting = service_.run_state() == schema::RunState::inmigrate,
+            .several_connections = several_connections_};
 }
 
 void Control::guest_stopped()
@@ -43,6 +52,10 @@ void Control::incoming(TransferPhase phase, const std::string& error)
 {
     book_.incoming(phase, error);
 }
+void Control::outgoing_pass(std::uint64_t pass)
+{
+    book_.pass(pass);
+}
 void Control::colo_entered(schema::COLOMode mode)
 {
     book_.colo_entered(mode);
@@ -63,6 +76,20 @@ void Control::colo_left(bool ok, const std::string& error)
 void Control::shutdown(bool guest, schema::ShutdownCause cause)
 {
     events_.emit(schema::events::Shutdown{guest, cause});
+}
+
+void Control::set_reporting(const schema::ReportingOptions& options)
+{
+    reporting_ = options;
+    book_.set_live_statistics(options.live_statistics);
+}
+
+void Control::checkpoint_applied(const schema::CheckpointSample& checkpoint)
+{
+    if (!reporting_.checkpoint_events) return;
+    events_.emit(schema::events::XColoCheckpoint{checkpoint.epoch, checkpoint.trigger, checkpoint.pause_us,
+                                                 checkpoint.pages, checkpoint.sent_bytes, checkpoint.staged_us,
+                                                 checkpoint.applied_us});
 }
 
 void Control::state_changed()

@@ -9,7 +9,7 @@ using schema::MigrationStatus;
 
 namespace {
 
-bool outgoing_busy(MigrationStatus status)
+bool busy(MigrationStatus status)
 {
     switch (status) {
     case MigrationStatus::none:
@@ -23,14 +23,25 @@ bool outgoing_busy(MigrationStatus status)
 // An incoming side that only listens may still be configured.
 bool incoming_busy(MigrationStatus status)
 {
-    return status != MigrationStatus::setup && outgoing_busy(status);
+    return status != MigrationStatus::setup && busy(status);
+}
+
+bool cancellable(MigrationStatus status)
+{
+    return busy(status) && status != MigrationStatus::cancelling && status != MigrationStatus::colo;
 }
 
 MigrationStatus status_of(TransferPhase phase)
 {
     switch (phase) {
     case TransferPhase::setup: return MigrationStatus::setup;
+    case TransferPhase::wait_unplug: return MigrationStatus::wait_unplug;
     case TransferPhase::active: return MigrationStatus::active;
+    case TransferPhase::pre_switchover: return MigrationStatus::pre_switchover;
+    case TransferPhase::device: return MigrationStatus::device;
+    case TransferPhase::postcopy_active: return MigrationStatus::postcopy_active;
+    case TransferPhase::postcopy_paused: return MigrationStatus::postcopy_paused;
+    case TransferPhase::postcopy_recover: return MigrationStatus::postcopy_recover;
     case TransferPhase::completed: return MigrationStatus::completed;
     case TransferPhase::failed: return MigrationStatus::failed;
     case TransferPhase::cancelled: return MigrationStatus::cancelled;
@@ -38,11 +49,63 @@ MigrationStatus status_of(TransferPhase phase)
     return MigrationStatus::failed;
 }
 
+// States in which query-migrate tells how far it is.
+bool shows_progress(MigrationStatus status)
+{
+    switch (status) {
+    case MigrationStatus::active:
+    case MigrationStatus::cancelling:
+    case MigrationStatus::pre_switchover:
+    case MigrationStatus::device:
+    case MigrationStatus::postcopy_active:
+    case MigrationStatus::postcopy_paused:
+    case MigrationStatus::postcopy_recover: return true;
+    default: return false;
+    }
+}
+
 }  // namespace
+
+bool follows(MigrationStatus from, MigrationStatus to)
+{
+    using S = MigrationStatus;
+    // A session of ours that fails before it was active was not announced by a command. What failed and was cancelled
+    // already stays cancelled.
+    if (from == S::none || from == S::failed) return to == S::setup || to == S::active || to == S::failed;
+    if (!busy(from)) return to == S::setup || to == S::active;
+    if (to == S::cancelling) return cancellable(from);
+    if (to == S::failed) return true;
+    switch (from) {
+    case S::setup: return to == S::active || to == S::wait_unplug || to == S::colo;
+    case S::wait_unplug: return to == S::active;
+    case S::active: return to == S::pre_switchover || to == S::completed || to == S::colo || to == S::postcopy_active;
+    case S::pre_switchover: return to == S::device;
+    case S::device: return to == S::completed || to == S::postcopy_active;
+    case S::postcopy_active: return to == S::postcopy_paused || to == S::completed;
+    case S::postcopy_paused: return to == S::postcopy_recover;
+    case S::postcopy_recover: return to == S::postcopy_active || to == S::postcopy_paused;
+    case S::cancelling: return to == S::cancelled || to == S::colo;  // it was too late to cancel
+    case S::colo: return to == S::completed;
+    default: return false;
+    }
+}
+
+bool MigrationBook::sending() const
+{
+    return busy(outgoing_.status) || in_colo();
+}
 
 bool MigrationBook::in_progress() const
 {
-    return outgoing_busy(outgoing_.status) || incoming_busy(incoming_.status);
+    return sending() || incoming_busy(incoming_.status);
+}
+
+void MigrationBook::report(Side& side, MigrationStatus status, const std::string& error)
+{
+    if (side.status == MigrationStatus::cancelling && status == MigrationStatus::failed)
+        status = MigrationStatus::cancelled;
+    if (status == MigrationStatus::cancelled && cancellable(side.status)) change(side, MigrationStatus::cancelling);
+    if (side.status == status || follows(side.status, status)) change(side, status, error);
 }
 
 void MigrationBook::change(Side& side, MigrationStatus status, const std::string& error)
@@ -65,15 +128,17 @@ void MigrationBook::refuse_outgoing(const std::string& error)
     if (outgoing_.status == MigrationStatus::setup) change(outgoing_, MigrationStatus::failed, error);
 }
 
-void MigrationBook::cancel_outgoing()
+bool MigrationBook::cancel_outgoing()
 {
+    if (!cancellable(outgoing_.status)) return false;
     change(outgoing_, MigrationStatus::cancelling);
+    return true;
 }
 
 // A side that was a source before and becomes a destination now would otherwise go on showing the old story.
 void MigrationBook::start_incoming()
 {
-    if (!outgoing_busy(outgoing_.status)) outgoing_ = {};
+    if (!busy(outgoing_.status)) outgoing_ = {};
     change(incoming_, MigrationStatus::setup);
 }
 
@@ -84,11 +149,7 @@ void MigrationBook::refuse_incoming()
 
 void MigrationBook::outgoing(TransferPhase phase, const std::string& error)
 {
-    if (outgoing_.status == MigrationStatus::cancelling) {
-        if (phase == TransferPhase::setup || phase == TransferPhase::active) return;
-        if (phase == TransferPhase::failed) phase = TransferPhase::cancelled;
-    }
-    change(outgoing_, status_of(phase), error);
+    report(outgoing_, status_of(phase), error);
 }
 
 void MigrationBook::incoming(TransferPhase phase, const std::string& error)
@@ -96,7 +157,13 @@ void MigrationBook::incoming(TransferPhase phase, const std::string& error)
     if (phase == TransferPhase::setup)
         start_incoming();
     else
-        change(incoming_, status_of(phase), error);
+        report(incoming_, status_of(phase), error);
+}
+
+void MigrationBook::pass(std::uint64_t number)
+{
+    if (settings_.enabled(schema::MigrationCapability::events))
+        events_.emit(schema::events::MigrationPass{static_cast<std::int64_t>(number)});
 }
 
 void MigrationBook::colo_entered(COLOMode mode)
@@ -153,24 +220,33 @@ schema::COLOStatus MigrationBook::colo_status() const
     return {mode_, last_mode_, reason_};
 }
 
+void MigrationBook::add_statistics(schema::MigrationInfo& info, const Service& service) const
+{
+    const TransferFacts facts = service.transfer();
+    info.ram = facts.ram;
+    info.total_time = facts.total_time_ms;
+    info.setup_time = facts.setup_time_ms;
+    if (settings_.enabled(schema::MigrationCapability::xbzrle)) {
+        info.xbzrle_cache = facts.deltas;
+        info.xbzrle_cache->cache_size = settings_.parameters().xbzrle_cache_size.value_or(0);
+    }
+    if (info.status != MigrationStatus::completed) {
+        info.expected_downtime = facts.expected_downtime_ms;
+        return;
+    }
+    info.downtime = facts.downtime_ms;
+    info.ram->remaining = 0;
+    info.ram->dirty_pages_rate = 0;
+}
+
 schema::MigrationInfo MigrationBook::outgoing_info(const Service& service) const
 {
     schema::MigrationInfo info;
     info.status = outgoing_.status;
     if (outgoing_.status == MigrationStatus::failed && !outgoing_.error.empty()) info.error_desc = outgoing_.error;
-    const bool running = outgoing_.status == MigrationStatus::active || outgoing_.status == MigrationStatus::cancelling;
-    const bool completed = outgoing_.status == MigrationStatus::completed;
-    if (!running && !completed) return info;
-    const TransferFacts facts = service.transfer();
-    info.ram = facts.ram;
-    info.total_time = facts.total_time_ms;
-    info.setup_time = facts.setup_time_ms;
-    if (running) info.expected_downtime = facts.expected_downtime_ms;
-    if (completed) {
-        info.downtime = facts.downtime_ms;
-        info.ram->remaining = 0;
-        info.ram->dirty_pages_rate = 0;
-    }
+    const bool live = live_statistics_ && outgoing_.status == MigrationStatus::colo;
+    if (shows_progress(outgoing_.status) || outgoing_.status == MigrationStatus::completed || live)
+        add_statistics(info, service);
     return info;
 }
 

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "colo/handlers/control.h"
+#include "colo/handlers/refusals.h"
 #include "colo/handlers/uri.h"
 
 #include <memory>
@@ -13,65 +14,98 @@ using schema::RunState;
 
 namespace {
 
-constexpr const char* kInProgress = "There's a migration process in progress";
+// The migration was begun and cannot go on: both the command and query-migrate say so.
+void fail_outgoing(Control& control, const std::string& text, qmp::TypedReply<void> reply)
+{
+    control.book().start_outgoing();
+    control.book().refuse_outgoing(text);
+    reply.fail(text);
+}
+
+Result<void> check_resume(Control& control)
+{
+    if (control.book().outgoing() != MigrationStatus::postcopy_paused)
+        return make_error(Errc::refused, "Cannot resume if there is no paused migration");
+    if (control.settings().enabled(MigrationCapability::release_ram))
+        return make_error(Errc::refused, "Postcopy recovery cannot work when release-ram capability is set");
+    return refusal_error(Refused::postcopy_link);
+}
+
+Result<void> check_disk_options(Control& control)
+{
+    const MigrationSettings& settings = control.settings();
+    if (settings.enabled(MigrationCapability::x_colo))
+        return make_error(Errc::refused, "No disk migration is required in COLO mode");
+    if (settings.enabled(MigrationCapability::block) || settings.parameters().block_incremental.value_or(false))
+        return make_error(Errc::refused, "Command options are incompatible with current migration capabilities");
+    return refusal_error(Refused::block_option);
+}
 
 void migrate(Control& control, const commands::Migrate::Arguments& arguments, qmp::TypedReply<void> reply)
 {
-    if (arguments.resume.value_or(false)) return reply.fail("Cannot resume if there is no paused migration");
+    if (arguments.resume.value_or(false)) return reply.complete(check_resume(control));
     if (auto allowed = check_outgoing(control); !allowed) return reply.fail(allowed.error());
-    const bool colo = control.settings().enabled(MigrationCapability::x_colo);
-    if (colo && (arguments.blk.value_or(false) || arguments.inc.value_or(false)))
-        return reply.fail("No disk migration is required in COLO mode");
+    if (arguments.blk.value_or(false) || arguments.inc.value_or(false))
+        return reply.complete(check_disk_options(control));
     if (classify_uri(arguments.uri) == UriKind::unknown) {
         control.book().start_outgoing();
-        control.book().refuse_outgoing({});
+        control.book().refuse_outgoing({});  // without a text in query-migrate
         return reply.fail("Parameter 'uri' expects a valid migration protocol");
     }
-    if (!colo)
-        return reply.fail("Plain migration is not available: only protection is, set the capability 'x-colo' first");
+    if (!control.settings().enabled(MigrationCapability::x_colo))
+        return fail_outgoing(control, refusal(Refused::plain_migration).text, std::move(reply));
     start_protection(control, arguments.uri, std::move(reply));
+}
+
+Result<void> check_incoming(Control& control, const std::string& uri)
+{
+    const UriKind kind = classify_uri(uri);
+    if (kind == UriKind::unknown) return make_error(Errc::invalid, "unknown migration protocol: " + uri);
+    if (!control.settings().enabled(MigrationCapability::x_colo)) return refusal_error(Refused::plain_incoming);
+    if (kind != UriKind::usable) return make_error(Errc::invalid, uri_error(uri));
+    return check_credentials(control);
 }
 
 void migrate_incoming(Control& control, const std::string& uri, qmp::TypedReply<void> reply)
 {
-    const MigrationStatus status = control.book().incoming();
+    MigrationBook& book = control.book();
+    const MigrationStatus status = book.incoming();
     if (status != MigrationStatus::none && status != MigrationStatus::failed && status != MigrationStatus::cancelled)
         return reply.fail("The incoming migration has already been started");
     if (control.service().run_state() != RunState::inmigrate)
         return reply.fail("'-incoming' was not specified on the command line");
-    const UriKind kind = classify_uri(uri);
-    if (kind == UriKind::unknown) return reply.fail("unknown migration protocol: " + uri);
-    if (kind != UriKind::usable) return reply.fail(uri_error(uri));
-    if (!control.settings().enabled(MigrationCapability::x_colo))
-        return reply.fail(
-            "Plain incoming migration is not available: only protection is, set the capability 'x-colo' first");
-    control.book().start_incoming();
+    control.set_several_connections(several_connections(uri));
+    book.start_incoming();  // announced whatever comes of the address
+    if (auto checked = check_incoming(control, uri); !checked) {
+        book.refuse_incoming();
+        return reply.fail(checked.error());
+    }
     auto shared = std::make_shared<qmp::TypedReply<void>>(std::move(reply));
-    control.service().migrate_incoming(uri, [&control, shared](Result<void> result) {
-        if (!result) control.book().refuse_incoming();
+    control.service().migrate_incoming(uri, [&book, shared](Result<void> result) {
+        if (!result) book.refuse_incoming();
         shared->complete(result);
     });
 }
 
-void cancel(Control& control)
+// Credentials apply to the next stream. One that is awaited already would come without them.
+Result<void> set_parameters(Control& control, const schema::MigrateSetParameters& wanted)
 {
-    const MigrationStatus status = control.book().outgoing();
-    if (status != MigrationStatus::setup && status != MigrationStatus::active) return;
-    control.book().cancel_outgoing();
-    control.service().migrate_cancel();
+    const std::string* creds = wanted.tls_creds ? std::get_if<std::string>(&wanted.tls_creds->value) : nullptr;
+    const bool awaited = !control.service().listening().empty() && !control.book().in_progress();
+    if (creds != nullptr && !creds->empty() && awaited) return refusal_error(Refused::tls_incoming, *creds);
+    return control.settings().set_parameters(wanted);
 }
 
 void add_settings(Control& control, qmp::Registry& registry)
 {
     registry.add<commands::MigrateSetCapabilities>([&control](const auto& arguments, auto reply) {
         if (control.book().in_progress()) return reply.fail(kInProgress);
-        reply.complete(control.settings().set_capabilities(arguments.capabilities));
+        reply.complete(control.settings().set_capabilities(arguments.capabilities, control.capability_facts()));
     });
     registry.add<commands::QueryMigrateCapabilities>(
         [&control](const auto&, auto reply) { reply.succeed(control.settings().capabilities()); });
-    registry.add<commands::MigrateSetParameters>([&control](const auto& arguments, auto reply) {
-        reply.complete(control.settings().set_parameters(arguments));
-    });
+    registry.add<commands::MigrateSetParameters>(
+        [&control](const auto& arguments, auto reply) { reply.complete(set_parameters(control, arguments)); });
     registry.add<commands::QueryMigrateParameters>(
         [&control](const auto&, auto reply) { reply.succeed(control.settings().parameters()); });
 }
@@ -80,9 +114,10 @@ void add_settings(Control& control, qmp::Registry& registry)
 
 Result<void> check_outgoing(Control& control)
 {
-    if (control.book().in_progress()) return make_error(Errc::refused, kInProgress);
+    if (control.book().sending()) return make_error(Errc::refused, kInProgress);
     const RunState state = control.service().run_state();
     if (state == RunState::inmigrate) return make_error(Errc::refused, "Guest is waiting for an incoming migration");
+    if (control.book().in_progress()) return make_error(Errc::refused, kInProgress);
     if (state == RunState::postmigrate)
         return make_error(Errc::refused, "Can't migrate the vm that was paused due to previous migration");
     const auto reasons = control.service().blocked_reasons();
@@ -90,13 +125,23 @@ Result<void> check_outgoing(Control& control)
     return {};
 }
 
+Result<void> check_credentials(const Control& control)
+{
+    const std::string creds = control.settings().parameters().tls_creds.value_or(std::string());
+    if (creds.empty()) return {};
+    return refusal_error(Refused::tls, creds);
+}
+
 void start_protection(Control& control, const std::string& uri, qmp::TypedReply<void> reply)
 {
     MigrationBook& book = control.book();
+    if (!uri.empty() && classify_uri(uri) != UriKind::usable)
+        return fail_outgoing(control, uri_error(uri), std::move(reply));
     book.start_outgoing();
-    if (!uri.empty() && classify_uri(uri) != UriKind::usable) {
-        book.refuse_outgoing(uri_error(uri));
-        return reply.fail(uri_error(uri));
+    if (auto checked = check_credentials(control); !checked) {
+        // They are looked up when the link is there, which is after the answer.
+        book.refuse_outgoing(checked.error().text);
+        return reply.succeed();
     }
     auto shared = std::make_shared<qmp::TypedReply<void>>(std::move(reply));
     control.service().migrate(uri, [&book, shared](Result<void> result) {
@@ -113,7 +158,7 @@ void add_migration_commands(Control& control, qmp::Registry& registry)
     registry.add<commands::MigrateIncoming>(
         [&control](const auto& arguments, auto reply) { migrate_incoming(control, arguments.uri, std::move(reply)); });
     registry.add<commands::MigrateCancel>([&control](const auto&, auto reply) {
-        cancel(control);
+        if (control.book().cancel_outgoing()) control.service().migrate_cancel();
         reply.succeed();
     });
     registry.add<commands::QueryMigrate>(

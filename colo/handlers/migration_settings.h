@@ -13,15 +13,22 @@
 
 namespace colo {
 
+// What decides about capabilities besides the set itself.
+struct CapabilityFacts {
+    bool waiting = false;             // run state inmigrate
+    bool several_connections = true;  // the latest incoming URI takes them
+};
+
 class MigrationSettings {
 public:
     MigrationSettings();
 
     bool enabled(schema::MigrationCapability capability) const;
-    // Every capability once, in schema order.
+    // Every capability that this build knows, once, in schema order.
     std::vector<schema::MigrationCapabilityStatus> capabilities() const;
     // Applied in array order, the last mention wins. Nothing changes if the resulting set is refused.
-    Result<void> set_capabilities(const std::vector<schema::MigrationCapabilityStatus>& wanted);
+    Result<void> set_capabilities(const std::vector<schema::MigrationCapabilityStatus>& wanted,
+                                  const CapabilityFacts& facts);
 
     // Every member is present, except block_bitmap_mapping before it was set once.
     const schema::MigrationParameters& parameters() const { return parameters_; }
@@ -34,7 +41,7 @@ public:
 
 private:
     using Capabilities = std::array<bool, schema::kMigrationCapabilityCount>;
-    static Result<void> check(const Capabilities& resulting);
+    Result<void> check(const Capabilities& resulting, const CapabilityFacts& facts) const;
 
     Capabilities capabilities_{};
     schema::MigrationParameters parameters_;

@@ -26,28 +26,6 @@ void add_pending_commands(qmp::Registry& registry)
     refuse<commands::RemoveFd>(registry);
     refuse<commands::QueryFdsets>(registry);
 
-    refuse<commands::QueryJobs>(registry);
-    refuse<commands::JobPause>(registry);
-    refuse<commands::JobResume>(registry);
-    refuse<commands::JobCancel>(registry);
-    refuse<commands::JobComplete>(registry);
-    refuse<commands::JobDismiss>(registry);
-    refuse<commands::JobFinalize>(registry);
-    refuse<commands::SnapshotSave>(registry);
-    refuse<commands::SnapshotLoad>(registry);
-    refuse<commands::SnapshotDelete>(registry);
-
-    refuse<commands::QueryNamedBlockNodes>(registry);
-    refuse<commands::QueryBlock>(registry);
-
-    refuse<commands::ClientMigrateInfo>(registry);
-    refuse<commands::MigrateContinue>(registry);
-    refuse<commands::MigrateStartPostcopy>(registry);
-    refuse<commands::MigratePause>(registry);
-    refuse<commands::MigrateRecover>(registry);
-    refuse<commands::XenSetReplication>(registry);
-    refuse<commands::QueryXenReplicationStatus>(registry);
-
     refuse<commands::CalcDirtyRate>(registry);
     refuse<commands::QueryDirtyRate>(registry);
 }

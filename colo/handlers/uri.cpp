@@ -1,15 +1,25 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "colo/handlers/uri.h"
 
+#include "colo/handlers/refusals.h"
+
+#include <optional>
+
 namespace colo {
 namespace {
-
-constexpr std::string_view kUnusable[] = {"exec", "fd", "vsock", "rdma"};
 
 std::string_view scheme_of(std::string_view uri)
 {
     const std::size_t colon = uri.find(':');
     return colon == std::string_view::npos ? std::string_view() : uri.substr(0, colon);
+}
+
+// Schemes of the interface that cannot carry a protected guest.
+std::optional<Refused> refused_scheme(std::string_view scheme)
+{
+    for (const Refused what : {Refused::scheme_exec, Refused::scheme_fd, Refused::scheme_vsock, Refused::scheme_rdma})
+        if (scheme == refusal(what).name) return what;
+    return std::nullopt;
 }
 
 // HOST:PORT or [v6]:PORT, options after a comma.
@@ -28,6 +38,12 @@ bool valid_inet(std::string_view address)
 
 }  // namespace
 
+bool several_connections(std::string_view uri)
+{
+    const std::string_view scheme = scheme_of(uri);
+    return scheme == "tcp" || scheme == "unix" || scheme == "vsock";
+}
+
 UriKind classify_uri(std::string_view uri)
 {
     const std::string_view scheme = scheme_of(uri);
@@ -35,17 +51,13 @@ UriKind classify_uri(std::string_view uri)
     const std::string_view rest = uri.substr(scheme.size() + 1);
     if (scheme == "tcp") return valid_inet(rest) ? UriKind::usable : UriKind::malformed;
     if (scheme == "unix") return rest.empty() ? UriKind::malformed : UriKind::usable;
-    for (const std::string_view unusable : kUnusable)
-        if (scheme == unusable) return UriKind::no_transport;
-    return UriKind::unknown;
+    return refused_scheme(scheme) ? UriKind::no_transport : UriKind::unknown;
 }
 
 std::string uri_error(std::string_view uri)
 {
     const std::string scheme(scheme_of(uri));
-    if (classify_uri(uri) == UriKind::no_transport)
-        return "A guest cannot be protected over '" + scheme +
-               ":': that needs several connections in both directions, use tcp: or unix:";
+    if (const auto what = refused_scheme(scheme)) return refusal_text(refusal(*what), scheme);
     return "error parsing address '" + std::string(uri.substr(scheme.size() + 1)) + "'";
 }
 

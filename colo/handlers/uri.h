@@ -16,6 +16,9 @@ enum class UriKind : std::uint8_t {
 
 UriKind classify_uri(std::string_view uri);
 
+// Whether streams to or from such an address can have companions.
+bool several_connections(std::string_view uri);
+
 // For malformed and no_transport: the text for the operator.
 std::string uri_error(std::string_view uri);
 

@@ -15,6 +15,7 @@ CheckpointRecord record(Epoch epoch, std::int64_t pause_us, replication::Trigger
     r.cut_begun = Time{1000};
     r.capture.full = 10;
     r.capture.zero = 5;
+    r.capture.delta = 2;
     r.capture.raw_bytes = 100;
     r.capture.sent_bytes = 50;
     return r;
@@ -25,7 +26,9 @@ TEST(CheckpointLog, Inv33_TotalsAreTheSumOfTheRecords)
     CheckpointLog log;
     for (Epoch e = 1; e <= 2000; ++e) log.captured(record(e, 10));
     EXPECT_EQ(log.count(), 2000u);
-    EXPECT_EQ(log.pages(), 30000u);
+    EXPECT_EQ(log.pages(), 34000u);
+    EXPECT_EQ(log.delta_pages(), 4000u);
+    EXPECT_EQ(log.full_pages(), 20000u);
     EXPECT_EQ(log.sent_bytes(), 100000u);
     EXPECT_EQ(log.records().size(), CheckpointLog::kKept);
     EXPECT_EQ(log.by_trigger()[static_cast<std::size_t>(replication::TriggerReason::period)], 2000u);
@@ -49,6 +52,10 @@ TEST(CheckpointLog, LatenciesBelongToTheirEpoch)
     log.applied(1, Time{9000});
     EXPECT_EQ(log.staged_latency().p50_us, 2000u);
     EXPECT_EQ(log.applied_latency().p50_us, 8000u);
+    EXPECT_EQ(log.find(1)->applied, Time{9000});
+    EXPECT_EQ(log.find(2)->staged, Time{3000});
+    EXPECT_EQ(log.find(3), nullptr);
+    EXPECT_EQ(log.find(0), nullptr);
     log.staged(77, Time{1});
     EXPECT_EQ(log.count(), 2u);
 }

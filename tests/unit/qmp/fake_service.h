@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include "colo/disk_engine.h"
 #include "colo/service.h"
 
 #include <string>
@@ -20,6 +21,8 @@ public:
     mutable int status_reports = 0;  // how often it was asked for
     Result<void> outcome;
     bool hold = false;
+    bool obeys = false;
+    DiskEngine* engine = nullptr;
     std::vector<std::string> calls;
     std::vector<Done> held;
 
@@ -31,8 +34,17 @@ public:
 
     ServiceIdentity identity() const override { return who; }
     schema::RunState run_state() const override { return state; }
-    void stop(Done done) override { operation("stop", done); }
-    void cont(Done done) override { operation("cont", done); }
+    // With `obeys`, the run state follows.
+    void stop(schema::RunState as, Done done) override
+    {
+        if (obeys && outcome) state = as;
+        operation(as == schema::RunState::paused ? "stop" : "stop " + std::string(to_string(as)), done);
+    }
+    void cont(Done done) override
+    {
+        if (obeys && outcome) state = schema::RunState::running;
+        operation("cont", done);
+    }
     void quit() override { calls.push_back("quit"); }
     void migrate(const std::string& uri, Done done) override { operation("migrate " + uri, done); }
     void migrate_incoming(const std::string& uri, Done done) override { operation("migrate-incoming " + uri, done); }
@@ -61,6 +73,8 @@ public:
     {
         operation(enable ? "dirty-log on" : "dirty-log off", done);
     }
+
+    DiskEngine* disks() override { return engine; }
 
 private:
     void operation(const std::string& what, const Done& done)

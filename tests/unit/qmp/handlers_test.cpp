@@ -44,7 +44,7 @@ TEST_F(HandlersTest, RunStates)
         {RunState::restore_vm, nullptr, "cont", nullptr},
         {RunState::io_error, nullptr, "cont", nullptr},
         {RunState::inmigrate, nullptr, nullptr, nullptr},
-        {RunState::suspended, "stop", nullptr, nullptr},
+        {RunState::suspended, nullptr, nullptr, nullptr},
         {RunState::finish_migrate, nullptr, nullptr, "Migration is not finalized yet"},
         {RunState::shutdown, nullptr, nullptr, "Resetting the Virtual Machine is required"},
         {RunState::internal_error, nullptr, nullptr, "Resetting the Virtual Machine is required"},
@@ -110,8 +110,6 @@ TEST_F(HandlersTest, MigrateChecksInOrder)
     const char* ok = R"({"uri": "tcp:h:1"})";
     EXPECT_EQ(error("migrate", R"({"uri": "tcp:h:1", "resume": true})"),
               "Cannot resume if there is no paused migration");
-    EXPECT_EQ(error("migrate", ok),
-              "Plain migration is not available: only protection is, set the capability 'x-colo' first");
     enable("x-colo");
     service_.blockers = {"a disk is in the way"};
     service_.state = RunState::inmigrate;
@@ -292,7 +290,8 @@ TEST_F(HandlersTest, Incoming)
     service_.state = RunState::inmigrate;
     EXPECT_EQ(error("migrate-incoming", R"({"uri": "foo:1"})"), "unknown migration protocol: foo:1");
     EXPECT_NE(error("migrate-incoming", R"({"uri": "tcp::1"})").find("x-colo"), std::string::npos);
-    EXPECT_THAT(events_.take(), IsEmpty());
+    EXPECT_THAT(events_.take(), ElementsAre("MIGRATION setup", "MIGRATION setup"));  // whatever comes of the address
+    EXPECT_EQ(result("query-migrate"), json("{}"));
     enable("x-colo");
     service_.outcome = make_error(Errc::failed, "Address already in use");
     EXPECT_EQ(error("migrate-incoming", R"({"uri": "tcp::1"})"), "Address already in use");
@@ -389,6 +388,35 @@ TEST_F(HandlersTest, ReportAndStateChangeEvents)
     must("x-colo-failover");
     must("x-colo-unprotect");
     EXPECT_THAT(service_.take_calls(), ElementsAre("failover accept-data-loss", "failover", "unprotect"));
+}
+
+TEST_F(HandlersTest, MoreIsToldOnlyWhenAskedFor)
+{
+    schema::CheckpointSample checkpoint;
+    checkpoint.epoch = 7;
+    checkpoint.trigger = schema::CheckpointTrigger::late_output;
+    checkpoint.pause_us = 3100;
+    checkpoint.pages = 40;
+    checkpoint.sent_bytes = 5000;
+    checkpoint.staged_us = 6000;
+    checkpoint.applied_us = 9000;
+    control_.colo_entered(schema::COLOMode::primary);
+    control_.checkpoint_applied(checkpoint);
+    EXPECT_EQ(result("query-migrate"), json(R"({"status": "colo"})"));
+    EXPECT_THAT(events_.take(), IsEmpty());
+    EXPECT_EQ(result("x-colo-set-reporting"), json(R"({"checkpoint-events": false, "live-statistics": false})"));
+
+    EXPECT_EQ(result("x-colo-set-reporting", R"({"checkpoint-events": true})"),
+              json(R"({"checkpoint-events": true, "live-statistics": false})"));
+    control_.checkpoint_applied(checkpoint);
+    EXPECT_THAT(events_.take(), ElementsAre("X_COLO_CHECKPOINT 7 late-output 3100 40 5000 6000 9000"));
+
+    EXPECT_EQ(result("x-colo-set-reporting", R"({"live-statistics": true})"),
+              json(R"({"checkpoint-events": true, "live-statistics": true})"));
+    const auto info = result("query-migrate");
+    EXPECT_EQ(*info.find("status"), schema::Value("colo"));
+    EXPECT_EQ(info.find("ram")->as_object()->size(), 17u);
+    EXPECT_NE(info.find("expected-downtime"), nullptr);
 }
 
 }  // namespace
