@@ -81,6 +81,8 @@ public:
     void save_device_state(const std::string& file, bool live, Done done) override;
     void load_device_state(const std::string& file, Done done) override;
     void set_global_dirty_log(bool enable, Done done) override;
+    void system_reset(Done done) override;
+    void system_powerdown(Done done) override;
 
     // Settings that QMP changes while running.
     void set_checkpoint_interval(Duration interval);
@@ -172,6 +174,7 @@ private:
     // ---- answers to the operator
     void answer_operator(const Result<void>& result);
     void note_failover(Generation generation);
+    Result<void> decides_about_guest() const;
     void with_guest(std::function<Result<void>(replication::Guest&, Deadline)> work, Duration bound, Done done);
 
     DaemonOptions options_;
@@ -212,6 +215,8 @@ private:
     bool guest_created_ = false;
     bool guest_running_ = false;            // as told to the observer
     bool powered_off_ = false;
+    bool suspended_ = false;            // the guest sleeps
+    bool reset_while_stopped_ = false;  // it waits to be started, as if it were new
     bool pumping_ = false;
     bool quitting_ = false, ending_ = false;
     bool incoming_failed_ = false;          // since listening began: migrate-incoming may be given again

@@ -46,7 +46,8 @@ schema::RunState Daemon::run_state() const
     case Protection::abdicated: return guest_running_ ? schema::RunState::running : schema::RunState::paused;
     default: break;
     }
-    if (guest_running_) return schema::RunState::running;
+    if (guest_running_) return suspended_ ? schema::RunState::suspended : schema::RunState::running;
+    if (reset_while_stopped_ && session_ == 0) return schema::RunState::prelaunch;
     return session_ != 0 || status.protection == Protection::deciding ? schema::RunState::colo : schema::RunState::paused;
 }
 

@@ -38,7 +38,7 @@ void Daemon::migrate(const std::string& uri, Done done)
                                                   (protection_reason_.empty() ? "" : ": " + protection_reason_)));
     if (session_ != 0) return done(make_error(Errc::refused, "a session is being set up already"));
     // The first cut would make it run again behind the operator's back.
-    if (run_state() == schema::RunState::paused)
+    if (const auto state = run_state(); state == schema::RunState::paused || state == schema::RunState::prelaunch)
         return done(make_error(Errc::refused, "the guest is stopped; resume it with `cont` first, then protect it"));
     peer_ = address;
     session_ = random_session();

@@ -195,6 +195,7 @@ Result<void> Daemon::make_guest()
     hooks.execution = [this](bool running) {
         post([this, running] {
             guest_running_ = running;
+            if (running) reset_while_stopped_ = false;
             if (!control_) return;
             running ? control_->observer().guest_resumed() : control_->observer().guest_stopped();
         });
@@ -209,23 +210,6 @@ Result<void> Daemon::make_guest()
     compression_level_ = static_cast<int>(config_.replication.compression_level);
     delta_cache_ = config_.replication.delta_cache_mib << 20;
     return {};
-}
-
-void Daemon::guest_event(const replication::GuestEvent& event)
-{
-    using Kind = replication::GuestEventKind;
-    spdlog::info("guest: {}", event.detail);
-    if (event.kind == Kind::device_model_died && guest_running_) {
-        guest_running_ = false;
-        if (control_) control_->observer().guest_stopped();
-    }
-    feed([&](Node& node) { node.guest_event(event, now()); });
-    const bool primary = node_->status().role == Role::primary;
-    if (event.kind == Kind::power_off && primary) {
-        powered_off_ = true;
-        if (control_) control_->observer().shutdown(true, schema::ShutdownCause::guest_shutdown);
-    }
-    if (event.kind == Kind::panicked && primary && control_) control_->observer().shutdown(true, schema::ShutdownCause::guest_panic);
 }
 
 Result<void> Daemon::start_heartbeat()

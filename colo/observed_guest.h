@@ -8,6 +8,7 @@
 
 #include <functional>
 #include <memory>
+#include <mutex>
 #include <utility>
 
 namespace colo {
@@ -15,10 +16,13 @@ namespace colo {
 class ObservedGuest final : public replication::Guest {
 public:
     struct Hooks {   // called on the guest thread
-        std::function<void(bool running)> execution;
+        std::function<void(bool running)> execution;     // also from where events come
         std::function<Result<void>(Deadline)> started;   // the device model (re)started
     };
-    ObservedGuest(std::unique_ptr<replication::Guest> inner, Hooks hooks) : inner_(std::move(inner)), hooks_(std::move(hooks)) {}
+    ObservedGuest(std::unique_ptr<replication::Guest> inner, Hooks hooks)
+        : inner_(std::move(inner)), hooks_(std::move(hooks))
+    {
+    }
 
     const replication::GuestDescription& description() const override { return inner_->description(); }
     replication::GuestMemory& memory() override { return inner_->memory(); }
@@ -66,7 +70,13 @@ public:
     bool running() const override { return inner_->running(); }
     void set_event_handler(std::function<void(replication::GuestEvent)> handler) override
     {
-        inner_->set_event_handler(std::move(handler));
+        inner_->set_event_handler([this, handler = std::move(handler)](const replication::GuestEvent& event) {
+            handler(event);
+            // Nobody stopped it: it is off.
+            if (event.kind == replication::GuestEventKind::power_off ||
+                event.kind == replication::GuestEventKind::panicked)
+                tell(false);
+        });
     }
     Result<void> save_device_state(const std::string& file, bool live, Deadline deadline) override
     {
@@ -80,16 +90,20 @@ public:
     {
         return inner_->set_global_dirty_log(enable, deadline);
     }
+    Result<void> reset(Deadline deadline) override { return inner_->reset(deadline); }
+    Result<void> powerdown(Deadline deadline) override { return inner_->powerdown(deadline); }
 
 private:
     void tell(bool running)
     {
+        const std::lock_guard lock(mutex_);
         if (running == told_) return;
         told_ = running;
         hooks_.execution(running);
     }
     std::unique_ptr<replication::Guest> inner_;
     Hooks hooks_;
+    std::mutex mutex_;  // events come from another thread
     bool told_ = false;
 };
 

@@ -86,6 +86,11 @@ public:
     virtual void save_device_state(const std::string& file, bool live, Done done) = 0;
     virtual void load_device_state(const std::string& file, Done done) = 0;
     virtual void set_global_dirty_log(bool enable, Done done) = 0;
+
+    // The buttons of the machine; refused where this side does not decide about the guest. The observer tells the
+    // effect.
+    virtual void system_reset(Done done) = 0;
+    virtual void system_powerdown(Done done) = 0;
 };
 
 // Phases of a transfer as the daemon knows them. Terminal: completed (plain migration only), failed, cancelled.
@@ -117,6 +122,12 @@ public:
 
     // The guest (guest = true) or the daemon goes down. Not called for the `quit` command, which reports itself.
     virtual void shutdown(bool guest, schema::ShutdownCause cause) = 0;
+    // The guest was reset, by itself (guest = true) or by system_reset. The power button was pressed. The guest put
+    // itself to sleep, and woke up again. All of them only where the guest serves, not of a copy that follows.
+    virtual void reset(bool guest, schema::ShutdownCause cause) = 0;
+    virtual void power_button() = 0;
+    virtual void suspended() = 0;
+    virtual void woken() = 0;
 
     // Something in status() changed that an operator would want to see: role, state, mode, health, generation.
     virtual void state_changed() = 0;

@@ -46,6 +46,10 @@ public:
     void colo_failover_started() override;
     void colo_left(bool ok, const std::string& error) override;
     void shutdown(bool guest, schema::ShutdownCause cause) override;
+    void reset(bool guest, schema::ShutdownCause cause) override;
+    void power_button() override;
+    void suspended() override;
+    void woken() override;
     void state_changed() override;
 
 private:
@@ -62,6 +66,7 @@ private:
 void add_base_commands(Control& control, qmp::Registry& registry);
 void add_migration_commands(Control& control, qmp::Registry& registry);
 void add_colo_commands(Control& control, qmp::Registry& registry);
+void add_machine_commands(Control& control, qmp::Registry& registry);
 void add_pending_commands(qmp::Registry& registry);
 
 // The checks and the start that `migrate` and `x-colo-protect` share. Empty uri: the configured peer.

@@ -17,9 +17,6 @@ void refuse(qmp::Registry& registry)
 
 void add_pending_commands(qmp::Registry& registry)
 {
-    refuse<commands::SystemReset>(registry);
-    refuse<commands::SystemPowerdown>(registry);
-
     refuse<commands::Getfd>(registry);
     refuse<commands::Closefd>(registry);
     refuse<commands::AddFd>(registry);

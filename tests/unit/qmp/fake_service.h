@@ -56,6 +56,8 @@ public:
     {
         operation(enable ? "dirty-log on" : "dirty-log off", done);
     }
+    void system_reset(Done done) override { operation("system-reset", done); }
+    void system_powerdown(Done done) override { operation("system-powerdown", done); }
 
 private:
     void operation(const std::string& what, const Done& done)
