@@ -11,6 +11,7 @@
 #include "colo/checkpoint_log.h"
 #include "colo/config.h"
 #include "colo/control_link.h"
+#include "colo/dirty_rate_job.h"
 #include "colo/grant_errand.h"
 #include "colo/heartbeat_thread.h"
 #include "colo/node.h"
@@ -83,6 +84,10 @@ public:
     void set_global_dirty_log(bool enable, Done done) override;
     void system_reset(Done done) override;
     void system_powerdown(Done done) override;
+    Result<void> calc_dirty_rate(schema::DirtyRateMeasureMode mode, std::int64_t calc_time_s,
+                                 std::uint64_t sample_pages) override;
+    schema::DirtyRateInfo dirty_rate() const override { return dirty_rate_->info(); }
+    bool counts_vcpu_dirty_pages() const override { return guest_created_ && guest_->counts_vcpu_dirty_pages(); }
 
     // Settings that QMP changes while running.
     void set_checkpoint_interval(Duration interval);
@@ -195,6 +200,7 @@ private:
     std::unique_ptr<GrantErrand> errand_;
     std::unique_ptr<PrimaryWorker> primary_;
     std::unique_ptr<SecondaryWorker> secondary_;
+    std::unique_ptr<DirtyRateJob> dirty_rate_;
     std::unique_ptr<HeartbeatThread> heartbeat_;
     std::unique_ptr<SessionListener> listener_;
     std::unique_ptr<ControlInterface> control_;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The guest as a machine: its power events and its buttons.
+// The guest as a machine: its power events, its buttons, how fast it dirties its memory.
 #include "colo/control_interface.h"
 #include "colo/daemon.h"
 #include "core/clock.h"
@@ -27,6 +27,7 @@ void Daemon::guest_event(const replication::GuestEvent& event)
         suspended_ = event.kind == Kind::suspended;
         return tell([this](ServiceObserver& o) { suspended_ ? o.suspended() : o.woken(); });
     case Kind::device_model_died:
+        dirty_rate_->abandon("the device model died");
         if (guest_running_ && control_) control_->observer().guest_stopped();
         guest_running_ = false;
         break;
@@ -77,6 +78,17 @@ void Daemon::system_powerdown(Done done)
     if (auto r = decides_about_guest(); !r) return done(r);
     with_guest([](replication::Guest& guest, Deadline deadline) { return guest.powerdown(deadline); }, kButton,
                std::move(done));
+}
+
+Result<void> Daemon::calc_dirty_rate(schema::DirtyRateMeasureMode mode, std::int64_t calc_time_s,
+                                     std::uint64_t sample_pages)
+{
+    if (auto r = decides_about_guest(); !r) return r;
+    dirty_rate_->start({mode, calc_time_s, sample_pages});
+    // The window opens with a checkpoint; one that is taken now saves waiting for the period.
+    if (mode == schema::DirtyRateMeasureMode::dirty_bitmap && node_->status().protection == Protection::in_sync)
+        feed([](Node& node) { node.trigger(replication::TriggerReason::operator_request, now()); });
+    return {};
 }
 
 }  // namespace colo

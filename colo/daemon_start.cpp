@@ -206,6 +206,8 @@ Result<void> Daemon::make_guest()
     });
     primary_ = std::make_unique<PrimaryWorker>(*guest_worker_, *guest_, *primary_seal_, primary_callbacks());
     secondary_ = std::make_unique<SecondaryWorker>(*guest_worker_, *guest_, *secondary_seal_, secondary_callbacks());
+    dirty_rate_ = std::make_unique<DirtyRateJob>(io_, *guest_worker_, *guest_, guest_->dirty_log_tap(),
+                                                 [this] { return session_ != 0; });
     compression_ = compression_of(config_.replication.compression);
     compression_level_ = static_cast<int>(config_.replication.compression_level);
     delta_cache_ = config_.replication.delta_cache_mib << 20;

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-// A guest that tells when it really stops and runs (STOP and RESUME, checkpoints included), and whose network ports are
-// connected whenever its device model is new. Everything else is passed through.
+// A guest that tells when it really stops and runs (STOP and RESUME, checkpoints included), whose dirty log can be
+// watched, and whose network ports are connected whenever its device model is new. Everything else is passed through.
 
+#include "core/clock.h"
+#include "replication/dirty_rate.h"
 #include "replication/guest.h"
 
 #include <functional>
@@ -20,13 +22,14 @@ public:
         std::function<Result<void>(Deadline)> started;   // the device model (re)started
     };
     ObservedGuest(std::unique_ptr<replication::Guest> inner, Hooks hooks)
-        : inner_(std::move(inner)), hooks_(std::move(hooks))
+        : inner_(std::move(inner)), tap_(inner_->dirty_log(), system_clock()), hooks_(std::move(hooks))
     {
     }
 
     const replication::GuestDescription& description() const override { return inner_->description(); }
     replication::GuestMemory& memory() override { return inner_->memory(); }
-    replication::DirtyLog& dirty_log() override { return inner_->dirty_log(); }
+    replication::DirtyLog& dirty_log() override { return tap_; }
+    replication::DirtyLogTap& dirty_log_tap() { return tap_; }
 
     Result<void> create(replication::StartMode mode, Deadline deadline) override
     {
@@ -92,6 +95,11 @@ public:
     }
     Result<void> reset(Deadline deadline) override { return inner_->reset(deadline); }
     Result<void> powerdown(Deadline deadline) override { return inner_->powerdown(deadline); }
+    bool counts_vcpu_dirty_pages() const override { return inner_->counts_vcpu_dirty_pages(); }
+    Result<std::vector<std::uint64_t>> vcpu_dirty_pages(Deadline deadline) override
+    {
+        return inner_->vcpu_dirty_pages(deadline);
+    }
 
 private:
     void tell(bool running)
@@ -102,6 +110,7 @@ private:
         hooks_.execution(running);
     }
     std::unique_ptr<replication::Guest> inner_;
+    replication::DirtyLogTap tap_;
     Hooks hooks_;
     std::mutex mutex_;  // events come from another thread
     bool told_ = false;

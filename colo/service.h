@@ -91,6 +91,12 @@ public:
     // effect.
     virtual void system_reset(Done done) = 0;
     virtual void system_powerdown(Done done) = 0;
+
+    // Arguments are in range, and nothing is being measured. dirty_rate() says `measuring` on return.
+    virtual Result<void> calc_dirty_rate(schema::DirtyRateMeasureMode mode, std::int64_t calc_time_s,
+                                         std::uint64_t sample_pages) = 0;
+    virtual schema::DirtyRateInfo dirty_rate() const = 0;
+    virtual bool counts_vcpu_dirty_pages() const = 0;  // mode dirty-ring
 };
 
 // Phases of a transfer as the daemon knows them. Terminal: completed (plain migration only), failed, cancelled.

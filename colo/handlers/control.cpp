@@ -18,6 +18,7 @@ Control::Control(Service& service, qmp::EventSink& events, qmp::Registry& regist
     add_migration_commands(*this, registry);
     add_colo_commands(*this, registry);
     add_machine_commands(*this, registry);
+    add_dirty_rate_commands(*this, registry);
     add_pending_commands(registry);
     COLO_CHECK(registry.missing().empty());
 }

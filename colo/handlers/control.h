@@ -67,6 +67,7 @@ void add_base_commands(Control& control, qmp::Registry& registry);
 void add_migration_commands(Control& control, qmp::Registry& registry);
 void add_colo_commands(Control& control, qmp::Registry& registry);
 void add_machine_commands(Control& control, qmp::Registry& registry);
+void add_dirty_rate_commands(Control& control, qmp::Registry& registry);
 void add_pending_commands(qmp::Registry& registry);
 
 // The checks and the start that `migrate` and `x-colo-protect` share. Empty uri: the configured peer.

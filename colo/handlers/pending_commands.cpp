@@ -44,9 +44,6 @@ void add_pending_commands(qmp::Registry& registry)
     refuse<commands::MigrateRecover>(registry);
     refuse<commands::XenSetReplication>(registry);
     refuse<commands::QueryXenReplicationStatus>(registry);
-
-    refuse<commands::CalcDirtyRate>(registry);
-    refuse<commands::QueryDirtyRate>(registry);
 }
 
 }  // namespace colo

@@ -19,6 +19,8 @@ public:
     StatusReport report;
     Result<void> outcome;
     bool hold = false;
+    schema::DirtyRateInfo rate;
+    bool dirty_ring = false;
     std::vector<std::string> calls;
     std::vector<Done> held;
 
@@ -58,6 +60,21 @@ public:
     }
     void system_reset(Done done) override { operation("system-reset", done); }
     void system_powerdown(Done done) override { operation("system-powerdown", done); }
+    Result<void> calc_dirty_rate(schema::DirtyRateMeasureMode mode, std::int64_t seconds,
+                                 std::uint64_t samples) override
+    {
+        calls.push_back("calc-dirty-rate " + std::string(to_string(mode)) + " " + std::to_string(seconds) + " " +
+                        std::to_string(samples));
+        if (!outcome) return outcome;
+        rate = {};
+        rate.status = schema::DirtyRateStatus::measuring;
+        rate.mode = mode;
+        rate.calc_time = seconds;
+        rate.sample_pages = samples;
+        return {};
+    }
+    schema::DirtyRateInfo dirty_rate() const override { return rate; }
+    bool counts_vcpu_dirty_pages() const override { return dirty_ring; }
 
 private:
     void operation(const std::string& what, const Done& done)
