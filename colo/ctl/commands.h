@@ -11,6 +11,7 @@ int run_watch(const Options& options);
 int run_protect(const Options& options);
 int run_failover(const Options& options);
 int run_unprotect(const Options& options);
+int run_dirty_rate(const Options& options);
 int run_qmp(const Options& options);
 int run_events(const Options& options);
 

@@ -16,6 +16,7 @@ int main(int argc, char** argv)
         case Command::protect: return run_protect(options);
         case Command::failover: return run_failover(options);
         case Command::unprotect: return run_unprotect(options);
+        case Command::dirty_rate: return run_dirty_rate(options);
         case Command::qmp: return run_qmp(options);
         case Command::events: return run_events(options);
         }

@@ -3,6 +3,7 @@
 
 #include "core/run_directory.h"
 
+#include <cstdint>
 #include <optional>
 #include <string>
 
@@ -14,7 +15,7 @@ inline constexpr int kUsage = 2;
 inline constexpr int kUnreachable = 3;
 inline constexpr int kDegraded = 4;
 
-enum class Command { status, watch, protect, failover, unprotect, qmp, events };
+enum class Command { status, watch, protect, failover, unprotect, dirty_rate, qmp, events };
 
 struct Options {
     Command command = Command::status;
@@ -26,6 +27,9 @@ struct Options {
     std::string to;                 // protect
     bool accept_data_loss = false;  // failover
     double wait_s = 300;            // protect, failover, unprotect: for the outcome; 0: do not wait
+    std::int64_t seconds = 1;       // dirty-rate: measured
+    std::string mode;               // dirty-rate; empty: page-sampling
+    std::int64_t sample_pages = 0;  // dirty-rate: per GiB; 0: default
     std::string qmp_command;
     std::string qmp_arguments;  // JSON text or empty
     double interval_s = 1;      // watch
