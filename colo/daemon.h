@@ -11,6 +11,7 @@
 #include "colo/checkpoint_log.h"
 #include "colo/config.h"
 #include "colo/control_link.h"
+#include "colo/dirty_rate_job.h"
 #include "colo/grant_errand.h"
 #include "colo/heartbeat_thread.h"
 #include "colo/node.h"
@@ -82,6 +83,12 @@ public:
     void save_device_state(const std::string& file, bool live, Done done) override;
     void load_device_state(const std::string& file, Done done) override;
     void set_global_dirty_log(bool enable, Done done) override;
+    void system_reset(Done done) override;
+    void system_powerdown(Done done) override;
+    Result<void> calc_dirty_rate(schema::DirtyRateMeasureMode mode, std::int64_t calc_time_s,
+                                 std::uint64_t sample_pages) override;
+    schema::DirtyRateInfo dirty_rate() const override { return dirty_rate_->info(); }
+    bool counts_vcpu_dirty_pages() const override { return guest_created_ && guest_->counts_vcpu_dirty_pages(); }
 
     // Settings that QMP changes while running.
     void set_checkpoint_interval(Duration interval);
@@ -177,6 +184,7 @@ private:
     // ---- answers to the operator
     void answer_operator(const Result<void>& result);
     void note_failover(Generation generation);
+    Result<void> decides_about_guest() const;
     void with_guest(std::function<Result<void>(replication::Guest&, Deadline)> work, Duration bound, Done done);
     void pause(bool paused, std::function<Result<void>(replication::Guest&, Deadline)> work, Done done);
 
@@ -198,6 +206,7 @@ private:
     std::unique_ptr<GrantErrand> errand_;
     std::unique_ptr<PrimaryWorker> primary_;
     std::unique_ptr<SecondaryWorker> secondary_;
+    std::unique_ptr<DirtyRateJob> dirty_rate_;
     std::unique_ptr<HeartbeatThread> heartbeat_;
     std::unique_ptr<SessionListener> listener_;
     std::unique_ptr<ControlInterface> control_;
@@ -219,6 +228,8 @@ private:
     bool guest_running_ = false;            // as told to the observer
     schema::RunState stopped_as_ = schema::RunState::paused;   // while the guest is stopped and nothing else explains it
     bool powered_off_ = false;
+    bool suspended_ = false;            // the guest sleeps
+    bool reset_while_stopped_ = false;  // it waits to be started, as if it were new
     bool pumping_ = false;
     bool quitting_ = false, ending_ = false;
     bool incoming_failed_ = false;          // since listening began: migrate-incoming may be given again

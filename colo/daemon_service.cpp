@@ -46,8 +46,10 @@ schema::RunState Daemon::run_state() const
     case Protection::abdicated: return guest_running_ ? schema::RunState::running : stopped_as_;
     default: break;
     }
-    if (guest_running_) return schema::RunState::running;
-    if (status.power == replication::PowerState::paused) return stopped_as_;
+    if (guest_running_) return suspended_ ? schema::RunState::suspended : schema::RunState::running;
+    const bool paused = status.power == replication::PowerState::paused;
+    if (reset_while_stopped_ && (session_ == 0 || paused)) return schema::RunState::prelaunch;
+    if (paused) return stopped_as_;
     return session_ != 0 || status.protection == Protection::deciding ? schema::RunState::colo : stopped_as_;
 }
 

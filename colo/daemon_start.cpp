@@ -201,6 +201,7 @@ Result<void> Daemon::make_guest()
         post([this, running] {
             guest_running_ = running;
             if (running) stopped_as_ = schema::RunState::paused;
+            if (running) reset_while_stopped_ = false;
             if (!control_) return;
             running ? control_->observer().guest_resumed() : control_->observer().guest_stopped();
         });
@@ -211,28 +212,12 @@ Result<void> Daemon::make_guest()
     });
     primary_ = std::make_unique<PrimaryWorker>(*guest_worker_, *guest_, *primary_seal_, primary_callbacks());
     secondary_ = std::make_unique<SecondaryWorker>(*guest_worker_, *guest_, *secondary_seal_, secondary_callbacks());
+    dirty_rate_ = std::make_unique<DirtyRateJob>(io_, *guest_worker_, *guest_, guest_->dirty_log_tap(),
+                                                 [this] { return session_ != 0; });
     compression_ = compression_of(config_.replication.compression);
     compression_level_ = static_cast<int>(config_.replication.compression_level);
     delta_cache_ = config_.replication.delta_cache_mib << 20;
     return {};
-}
-
-void Daemon::guest_event(const replication::GuestEvent& event)
-{
-    using Kind = replication::GuestEventKind;
-    spdlog::info("guest: {}", event.detail);
-    if (event.kind == Kind::device_model_died) died_attached_ = attached_;
-    if (event.kind == Kind::device_model_died && guest_running_) {
-        guest_running_ = false;
-        if (control_) control_->observer().guest_stopped();
-    }
-    feed([&](Node& node) { node.guest_event(event, now()); });
-    const bool primary = node_->status().role == Role::primary;
-    if (event.kind == Kind::power_off && primary) {
-        powered_off_ = true;
-        if (control_) control_->observer().shutdown(true, schema::ShutdownCause::guest_shutdown);
-    }
-    if (event.kind == Kind::panicked && primary && control_) control_->observer().shutdown(true, schema::ShutdownCause::guest_panic);
 }
 
 Result<void> Daemon::start_heartbeat()

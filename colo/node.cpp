@@ -344,6 +344,9 @@ void NodeImpl::guest_event(const replication::GuestEvent& event, Time now)
     switch (event.kind) {
     case r::GuestEventKind::device_model_died:
         return primary ? primary_guest_lost(event.detail, now) : secondary_guest_lost(event.detail, now);
+    case r::GuestEventKind::power_button:
+    case r::GuestEventKind::suspended:
+    case r::GuestEventKind::woken: return;   // memory and devices say so, and nothing else has to
     case r::GuestEventKind::power_off:
     case r::GuestEventKind::panicked:
     case r::GuestEventKind::reset: break;

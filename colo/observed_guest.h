@@ -1,13 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-// A guest that tells when it really stops and runs (STOP and RESUME, checkpoints included), and whose network ports are
-// connected whenever its device model is new. Everything else is passed through.
+// A guest that tells when it really stops and runs (STOP and RESUME, checkpoints included), whose dirty log can be
+// watched, and whose network ports are connected whenever its device model is new. Everything else is passed through.
 
+#include "core/clock.h"
+#include "replication/dirty_rate.h"
 #include "replication/guest.h"
 
 #include <functional>
 #include <memory>
+#include <mutex>
 #include <utility>
 
 namespace colo {
@@ -15,14 +18,18 @@ namespace colo {
 class ObservedGuest final : public replication::Guest {
 public:
     struct Hooks {   // called on the guest thread
-        std::function<void(bool running)> execution;
+        std::function<void(bool running)> execution;     // also from where events come
         std::function<Result<void>(Deadline)> started;   // the device model (re)started
     };
-    ObservedGuest(std::unique_ptr<replication::Guest> inner, Hooks hooks) : inner_(std::move(inner)), hooks_(std::move(hooks)) {}
+    ObservedGuest(std::unique_ptr<replication::Guest> inner, Hooks hooks)
+        : inner_(std::move(inner)), tap_(inner_->dirty_log(), system_clock()), hooks_(std::move(hooks))
+    {
+    }
 
     const replication::GuestDescription& description() const override { return inner_->description(); }
     replication::GuestMemory& memory() override { return inner_->memory(); }
-    replication::DirtyLog& dirty_log() override { return inner_->dirty_log(); }
+    replication::DirtyLog& dirty_log() override { return tap_; }
+    replication::DirtyLogTap& dirty_log_tap() { return tap_; }
 
     Result<void> create(replication::StartMode mode, Deadline deadline) override
     {
@@ -66,7 +73,13 @@ public:
     bool running() const override { return inner_->running(); }
     void set_event_handler(std::function<void(replication::GuestEvent)> handler) override
     {
-        inner_->set_event_handler(std::move(handler));
+        inner_->set_event_handler([this, handler = std::move(handler)](const replication::GuestEvent& event) {
+            handler(event);
+            // Nobody stopped it: it is off.
+            if (event.kind == replication::GuestEventKind::power_off ||
+                event.kind == replication::GuestEventKind::panicked)
+                tell(false);
+        });
     }
     Result<void> save_device_state(const std::string& file, bool live, Deadline deadline) override
     {
@@ -80,16 +93,26 @@ public:
     {
         return inner_->set_global_dirty_log(enable, deadline);
     }
+    Result<void> reset(Deadline deadline) override { return inner_->reset(deadline); }
+    Result<void> powerdown(Deadline deadline) override { return inner_->powerdown(deadline); }
+    bool counts_vcpu_dirty_pages() const override { return inner_->counts_vcpu_dirty_pages(); }
+    Result<std::vector<std::uint64_t>> vcpu_dirty_pages(Deadline deadline) override
+    {
+        return inner_->vcpu_dirty_pages(deadline);
+    }
 
 private:
     void tell(bool running)
     {
+        const std::lock_guard lock(mutex_);
         if (running == told_) return;
         told_ = running;
         hooks_.execution(running);
     }
     std::unique_ptr<replication::Guest> inner_;
+    replication::DirtyLogTap tap_;
     Hooks hooks_;
+    std::mutex mutex_;  // events come from another thread
     bool told_ = false;
 };
 

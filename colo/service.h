@@ -93,6 +93,16 @@ public:
 
     // Null for a guest without disks.
     virtual DiskEngine* disks() { return nullptr; }
+    // The buttons of the machine; refused where this side does not decide about the guest. The observer tells the
+    // effect.
+    virtual void system_reset(Done done) = 0;
+    virtual void system_powerdown(Done done) = 0;
+
+    // Arguments are in range, and nothing is being measured. dirty_rate() says `measuring` on return.
+    virtual Result<void> calc_dirty_rate(schema::DirtyRateMeasureMode mode, std::int64_t calc_time_s,
+                                         std::uint64_t sample_pages) = 0;
+    virtual schema::DirtyRateInfo dirty_rate() const = 0;
+    virtual bool counts_vcpu_dirty_pages() const = 0;  // mode dirty-ring
 };
 
 // Phases of a transfer as the daemon knows them. Terminal: completed, failed, cancelled. Protection has setup, active,
@@ -139,6 +149,12 @@ public:
 
     // The guest (guest = true) or the daemon goes down. Not called for the `quit` command, which reports itself.
     virtual void shutdown(bool guest, schema::ShutdownCause cause) = 0;
+    // The guest was reset, by itself (guest = true) or by system_reset. The power button was pressed. The guest put
+    // itself to sleep, and woke up again. All of them only where the guest serves, not of a copy that follows.
+    virtual void reset(bool guest, schema::ShutdownCause cause) = 0;
+    virtual void power_button() = 0;
+    virtual void suspended() = 0;
+    virtual void woken() = 0;
 
     // The secondary runs with a checkpoint, or has it staged where it does not run. On the primary.
     virtual void checkpoint_applied(const schema::CheckpointSample& checkpoint) = 0;

@@ -25,6 +25,14 @@ std::string text_of(const boost::json::object& data, std::string_view key)
     return value != nullptr && value->is_string() ? std::string(value->get_string()) : std::string();
 }
 
+bool asked_by_guest(const boost::json::object& data)
+{
+    const boost::json::value* guest = data.if_contains("guest");
+    return guest != nullptr && guest->is_bool() && guest->get_bool();
+}
+
+constexpr std::string_view kHostReset = "host-qmp-system-reset";
+
 Result<std::pair<Fd, Fd>> channel()
 {
     int fds[2];
@@ -129,32 +137,38 @@ void DeviceModel::probe()
     if (::write(wake_.get(), &one, sizeof one) < 0) { /* full counter: it wakes up anyway */ }
 }
 
-void DeviceModel::report(GuestEventKind kind, std::string detail)
+void DeviceModel::report(replication::GuestEvent event)
 {
-    if (options_.on_event) options_.on_event({kind, std::move(detail)});
+    if (options_.on_event) options_.on_event(std::move(event));
 }
 
 void DeviceModel::on_control_event(std::string_view name, const boost::json::object& data)
 {
     if (name == "JOB_STATUS_CHANGE" && text_of(data, "status") == "concluded") job_concluded = true;
-    if (name == "SHUTDOWN") {
-        const boost::json::value* guest = data.if_contains("guest");
-        if (guest != nullptr && guest->is_bool() && guest->get_bool()) went_off = true;
-    }
+    if (name == "SHUTDOWN" && asked_by_guest(data)) went_off = true;
     if (name == "GUEST_PANICKED") went_off = true;
-    if (name == "RESET") went_off = false;
+    if (name != "RESET") return;
+    went_off = false;
+    if (text_of(data, "reason") == kHostReset) ++host_resets;
 }
 
 void DeviceModel::on_watched_event(std::string_view name, const boost::json::object& data)
 {
     if (name == "SHUTDOWN" || name == "RESET") {
         const std::string reason = text_of(data, "reason");
-        const boost::json::value* guest = data.if_contains("guest");
-        if (guest == nullptr || !guest->is_bool() || !guest->get_bool()) return;   // ours
+        if (name == "RESET" && reason == kHostReset) return report({GuestEventKind::reset, reason, true});
+        if (!asked_by_guest(data)) return;     // ours
         if (reason == "guest-panic") return;   // reported as what it is below
-        report(name == "RESET" || reason == "guest-reset" ? GuestEventKind::reset : GuestEventKind::power_off, reason);
+        report(
+            {name == "RESET" || reason == "guest-reset" ? GuestEventKind::reset : GuestEventKind::power_off, reason});
     } else if (name == "GUEST_PANICKED") {
-        report(GuestEventKind::panicked, text_of(data, "action"));
+        report({GuestEventKind::panicked, text_of(data, "action")});
+    } else if (name == "POWERDOWN") {
+        report({GuestEventKind::power_button, "power button"});
+    } else if (name == "SUSPEND") {
+        report({GuestEventKind::suspended, "suspended"});
+    } else if (name == "WAKEUP") {
+        report({GuestEventKind::woken, "woken up"});
     }
 }
 
@@ -166,7 +180,7 @@ bool DeviceModel::watch_once(QmpLink& link)
     if (p[0].revents != 0) {
         gone_ = true;
         link.drain();   // events that it still sent, e.g. SHUTDOWN
-        report(GuestEventKind::device_model_died, obituary());
+        report({GuestEventKind::device_model_died, obituary()});
         return false;
     }
     std::uint64_t count = 0;
@@ -180,7 +194,7 @@ bool DeviceModel::watch_once(QmpLink& link)
         done = link.send(R"({"execute":"query-status"})", 1, now() + std::chrono::milliseconds(100));
     if (done) return true;
     gone_ = true;
-    report(GuestEventKind::device_model_died, fmt::format("{}; {}", done.error().text, obituary()));
+    report({GuestEventKind::device_model_died, fmt::format("{}; {}", done.error().text, obituary())});
     return false;
 }
 

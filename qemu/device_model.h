@@ -54,6 +54,8 @@ public:
     bool job_concluded = false;
     // The guest powered itself off or panicked, as seen on the control channel. Cleared by a reset and by a load.
     bool went_off = false;
+    // Resets by `system_reset` as seen on the control channel.
+    std::uint64_t host_resets = 0;
 
 private:
     DeviceModel() = default;
@@ -61,7 +63,7 @@ private:
     void watch();
     bool watch_once(QmpLink& link);
     void on_watched_event(std::string_view name, const boost::json::object& data);
-    void report(replication::GuestEventKind kind, std::string detail);
+    void report(replication::GuestEvent event);
     void touch();
 
     DeviceModelOptions options_;

@@ -42,6 +42,15 @@ public:
         return {};
     }
 
+    Result<void> peek(replication::PageSet& into) override
+    {
+        if (shadow_ == nullptr) return make_error(Errc::invalid, "the dirty log was not started");
+        for (Gfn g = 0; g < ram_.pages(); ++g)
+            if (all_dirty_ || std::memcmp(ram_.data() + g * kPageSize, shadow_ + g * kPageSize, kPageSize) != 0)
+                into.add(g);
+        return {};
+    }
+
     void stop() override
     {
         if (shadow_ == nullptr) return;

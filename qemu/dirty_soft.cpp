@@ -46,6 +46,13 @@ public:
         return clear_bits();
     }
 
+    Result<void> peek(replication::PageSet& into) override
+    {
+        if (!pagemap_) return make_error(Errc::invalid, "the dirty log was not started");
+        if (all_dirty_) into.add_range(0, target_.pages);
+        return all_dirty_ ? Result<void>{} : read_bits(into);
+    }
+
     void stop() override
     {
         pagemap_.reset();

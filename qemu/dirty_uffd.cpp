@@ -54,30 +54,17 @@ public:
         if (!pagemap_) return make_error(Errc::invalid, "the dirty log was not started");
         if (all_dirty_) into.add_range(0, target_.pages);
         all_dirty_ = false;
-        ScanArgument scan{};
-        scan.size = sizeof scan;
-        scan.flags = kScanWriteProtectMatching | kScanCheckWpAsync;
-        scan.start = target_.address;
-        scan.end = target_.address + bytes();
-        scan.vec = reinterpret_cast<std::uintptr_t>(regions_.data());
-        scan.vec_len = regions_.size();
-        scan.category_mask = kIsWritten;
-        scan.return_mask = kIsWritten;
-        while (scan.start < scan.end) {
-            const int found = ::ioctl(pagemap_.get(), kPagemapScan, &scan);
-            // Part of the bits may be gone already: only "everything is dirty" is still true.
-            if (found < 0) {
-                all_dirty_ = true;
-                const Error error = errno_error("PAGEMAP_SCAN", errno);
-                return make_error(error.code == Errc::failed ? Errc::limit : error.code, error.text);
-            }
-            for (std::size_t i = 0; i < static_cast<std::size_t>(found); ++i)
-                into.add_range((regions_[i].start - target_.address) / kPageSize,
-                               (regions_[i].end - regions_[i].start) / kPageSize);
-            if (scan.walk_end <= scan.start) return make_error(Errc::failed, "PAGEMAP_SCAN makes no progress");
-            scan.start = scan.walk_end;
-        }
-        return {};
+        const auto scanned = scan_written(into, kScanWriteProtectMatching | kScanCheckWpAsync);
+        // Part of the bits may be gone already: only "everything is dirty" is still true.
+        if (!scanned) all_dirty_ = true;
+        return scanned;
+    }
+
+    Result<void> peek(replication::PageSet& into) override
+    {
+        if (!pagemap_) return make_error(Errc::invalid, "the dirty log was not started");
+        if (all_dirty_) into.add_range(0, target_.pages);
+        return all_dirty_ ? Result<void>{} : scan_written(into, kScanCheckWpAsync);
     }
 
     void stop() override
@@ -93,6 +80,32 @@ public:
 
 private:
     std::uint64_t bytes() const { return target_.pages * kPageSize; }
+
+    Result<void> scan_written(replication::PageSet& into, std::uint64_t flags)
+    {
+        ScanArgument scan{};
+        scan.size = sizeof scan;
+        scan.flags = flags;
+        scan.start = target_.address;
+        scan.end = target_.address + bytes();
+        scan.vec = reinterpret_cast<std::uintptr_t>(regions_.data());
+        scan.vec_len = regions_.size();
+        scan.category_mask = kIsWritten;
+        scan.return_mask = kIsWritten;
+        while (scan.start < scan.end) {
+            const int found = ::ioctl(pagemap_.get(), kPagemapScan, &scan);
+            if (found < 0) {
+                const Error error = errno_error("PAGEMAP_SCAN", errno);
+                return make_error(error.code == Errc::failed ? Errc::limit : error.code, error.text);
+            }
+            for (std::size_t i = 0; i < static_cast<std::size_t>(found); ++i)
+                into.add_range((regions_[i].start - target_.address) / kPageSize,
+                               (regions_[i].end - regions_[i].start) / kPageSize);
+            if (scan.walk_end <= scan.start) return make_error(Errc::failed, "PAGEMAP_SCAN makes no progress");
+            scan.start = scan.walk_end;
+        }
+        return {};
+    }
 
     DirtyTarget target_;
     Fd pagemap_;

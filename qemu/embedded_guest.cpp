@@ -76,6 +76,8 @@ public:
     Result<void> save_device_state(const std::string& file, bool live, Deadline deadline) override;
     Result<void> load_device_state(const std::string& file, Deadline deadline) override;
     Result<void> set_global_dirty_log(bool enable, Deadline deadline) override;
+    Result<void> reset(Deadline deadline) override;
+    Result<void> powerdown(Deadline deadline) override;
 
 private:
     Result<void> choose(Deadline deadline);
@@ -468,7 +470,9 @@ void QemuGuest::probe()
 
 void QemuGuest::on_event(GuestEvent event)
 {
-    if (event.kind != GuestEventKind::reset) running_ = false;
+    if (event.kind == GuestEventKind::device_model_died || event.kind == GuestEventKind::power_off ||
+        event.kind == GuestEventKind::panicked)
+        running_ = false;
     if (handler_) handler_(std::move(event));
 }
 
@@ -499,6 +503,25 @@ Result<void> QemuGuest::set_global_dirty_log(bool enable, Deadline deadline)
 {
     auto done = run("xen-set-global-dirty-log",
                     fmt::format(R"({{"execute":"xen-set-global-dirty-log","arguments":{{"enable":{}}}}})", enable ? "true" : "false"), deadline);
+    if (!done) return done.error();
+    return {};
+}
+
+// QEMU answers before it resets, and a reset writes RAM (ROMs): a cut must not run into it.
+Result<void> QemuGuest::reset(Deadline deadline)
+{
+    auto control = link();
+    if (!control) return with_context("reset", control.error());
+    if (auto r = forget_events(); !r) return explain(r.error());
+    const auto happened = [this, before = model_->host_resets] { return model_->host_resets != before; };
+    if (auto r = run("system_reset", R"({"execute":"system_reset"})", deadline); !r) return r.error();
+    if (auto r = (*control)->wait_event("system_reset", happened, deadline); !r) return explain(r.error());
+    return {};
+}
+
+Result<void> QemuGuest::powerdown(Deadline deadline)
+{
+    auto done = run("system_powerdown", R"({"execute":"system_powerdown"})", deadline);
     if (!done) return done.error();
     return {};
 }

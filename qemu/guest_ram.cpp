@@ -49,17 +49,23 @@ Result<void> GuestRam::zero()
     return {};
 }
 
-Result<void> GuestRam::read(std::span<const Gfn> gfns, std::uint8_t* out, std::span<FrameStatus> status)
+Result<void> GuestRam::peek(std::span<const Gfn> gfns, std::uint8_t* out, std::span<FrameStatus> status)
 {
     for (std::size_t i = 0; i < gfns.size(); ++i, out += kPageSize) {
         status[i] = gfns[i] < pages_ ? FrameStatus::ok : FrameStatus::absent;
-        if (status[i] == FrameStatus::absent) {
+        if (status[i] == FrameStatus::ok)
+            std::memcpy(out, data_ + gfns[i] * kPageSize, kPageSize);
+        else
             std::memset(out, 0, kPageSize);
-            continue;
-        }
-        std::memcpy(out, data_ + gfns[i] * kPageSize, kPageSize);
-        if (observer_ != nullptr) observer_->page_passed(gfns[i], out);
     }
+    return {};
+}
+
+Result<void> GuestRam::read(std::span<const Gfn> gfns, std::uint8_t* out, std::span<FrameStatus> status)
+{
+    if (auto r = peek(gfns, out, status); !r || observer_ == nullptr) return r;
+    for (std::size_t i = 0; i < gfns.size(); ++i)
+        if (status[i] == FrameStatus::ok) observer_->page_passed(gfns[i], out + i * kPageSize);
     return {};
 }
 

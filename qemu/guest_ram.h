@@ -33,6 +33,8 @@ public:
     void set_observer(RamObserver* observer) { observer_ = observer; }
 
     Result<void> read(std::span<const Gfn> gfns, std::uint8_t* out, std::span<replication::FrameStatus> status) override;
+    Result<void> peek(std::span<const Gfn> gfns, std::uint8_t* out,
+                      std::span<replication::FrameStatus> status) override;
     Result<void> write(std::span<const replication::PageWrite> pages) override;
     std::uint64_t resident_bytes() const override;
     const std::uint8_t* view(Gfn gfn) const override;

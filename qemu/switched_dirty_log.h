@@ -29,6 +29,11 @@ public:
         if (!log_) return make_error(Errc::guest_died, "dirty log: there is no device model");
         return log_->fetch_and_clear(into, final);
     }
+    Result<void> peek(replication::PageSet& into) override
+    {
+        if (!log_) return make_error(Errc::guest_died, "dirty log: there is no device model");
+        return log_->peek(into);
+    }
     void stop() override
     {
         started_ = false;

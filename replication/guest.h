@@ -86,6 +86,11 @@ public:
     // Copies frames into out (gfns.size() * kPageSize bytes). status.size() == gfns.size(). Fails as a whole only if the
     // guest is gone. May be called while the guest runs: a page can then be torn, and its dirty bit says so.
     virtual Result<void> read(std::span<const Gfn> gfns, std::uint8_t* out, std::span<FrameStatus> status) = 0;
+    // The same for somebody who only looks: no dirty log takes it for the capture of these pages (R6).
+    virtual Result<void> peek(std::span<const Gfn> gfns, std::uint8_t* out, std::span<FrameStatus> status)
+    {
+        return read(gfns, out, status);
+    }
     // Writes frames; populates absent ones. Our own writes do not appear in the dirty log.
     virtual Result<void> write(std::span<const PageWrite> pages) = 0;
     // Any thread, after create(): memory of the host that the frames take by now. They take what they need when they
@@ -104,6 +109,12 @@ public:
     // that the hypervisor still maps writable (Xen FINAL). Destructive: the caller owns the bits from now on (R6).
     // An incomplete log (ENOMEM) is Errc::limit: the caller must treat every frame as dirty.
     virtual Result<void> fetch_and_clear(PageSet& into, bool final) = 0;
+    // Adds the frames that a fetch would report now and leaves them in the log. The guest may run.
+    virtual Result<void> peek(PageSet& into)
+    {
+        (void)into;
+        return make_error(Errc::unsupported, method() + ": this dirty log cannot be read without clearing it");
+    }
     virtual void stop() = 0;
     virtual std::string method() const = 0;  // "uffd-wp", "soft-dirty", "compare", "xen-logdirty"
 };
@@ -113,10 +124,14 @@ enum class GuestEventKind : std::uint8_t {
     power_off,            // the guest asked for it (R9: outputs, not failures)
     reset,
     panicked,
+    power_button,         // pressed by powerdown(); what follows is the guest's business
+    suspended,            // the guest put itself to sleep
+    woken,
 };
 struct GuestEvent {
     GuestEventKind kind;
     std::string detail;
+    bool by_host = false;   // reset: by reset(), not by the guest itself
 };
 
 enum class StartMode : std::uint8_t {
@@ -179,6 +194,26 @@ public:
     virtual Result<void> save_device_state(const std::string& file, bool live, Deadline deadline) = 0;
     virtual Result<void> load_device_state(const std::string& file, Deadline deadline) = 0;
     virtual Result<void> set_global_dirty_log(bool enable, Deadline deadline) = 0;
+    // The reset button. On return it has happened (a cut that follows sees all of it); the event `reset` tells, with
+    // by_host. A guest that was off is stopped afterwards until resume().
+    virtual Result<void> reset(Deadline deadline)
+    {
+        (void)deadline;
+        return make_error(Errc::unsupported, "this kind of guest has no reset button");
+    }
+    // The power button; the event `power_button` tells.
+    virtual Result<void> powerdown(Deadline deadline)
+    {
+        (void)deadline;
+        return make_error(Errc::unsupported, "this kind of guest has no power button");
+    }
+    // Pages that each vCPU wrote since the guest was created, where the hypervisor counts them.
+    virtual bool counts_vcpu_dirty_pages() const { return false; }   // any thread, after create()
+    virtual Result<std::vector<std::uint64_t>> vcpu_dirty_pages(Deadline deadline)
+    {
+        (void)deadline;
+        return make_error(Errc::unsupported, "pages are not counted for each vCPU of this guest");
+    }
 };
 
 }  // namespace colo::replication

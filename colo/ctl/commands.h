@@ -15,6 +15,7 @@ int run_migrate(const Options& options);
 int run_capabilities(const Options& options);
 int run_parameters(const Options& options);
 int run_jobs(const Options& options);
+int run_dirty_rate(const Options& options);
 int run_qmp(const Options& options);
 int run_events(const Options& options);
 

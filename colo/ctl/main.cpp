@@ -20,6 +20,7 @@ int main(int argc, char** argv)
         case Command::capabilities: return run_capabilities(options);
         case Command::parameters: return run_parameters(options);
         case Command::jobs: return run_jobs(options);
+        case Command::dirty_rate: return run_dirty_rate(options);
         case Command::qmp: return run_qmp(options);
         case Command::events: return run_events(options);
         }

@@ -97,6 +97,16 @@ void add_commands(CLI::App& app, Options& options)
     add_wait(unprotect, options);
 
     add_migration_commands(app, options);
+    CLI::App* dirty_rate =
+        subcommand(app, options, Command::dirty_rate, "dirty-rate", "measure how fast the guest dirties its memory");
+    add_domain(dirty_rate, options, true);
+    dirty_rate->add_option("--seconds", options.seconds, "how long to measure")
+        ->check(CLI::Range(1, 60))
+        ->capture_default_str();
+    dirty_rate->add_option("--mode", options.mode, "page-sampling (default), dirty-bitmap or dirty-ring")
+        ->check(CLI::IsMember({"page-sampling", "dirty-bitmap", "dirty-ring"}));
+    dirty_rate->add_option("--sample-pages", options.sample_pages, "pages per GiB for page-sampling (default 512)")
+        ->check(CLI::Range(128, 16384));
 
     CLI::App* qmp = subcommand(app, options, Command::qmp, "qmp", "one QMP command; prints its result");
     add_domain(qmp, options, true);

@@ -27,6 +27,7 @@ enum class Command : std::uint8_t {
     capabilities,
     parameters,
     jobs,
+    dirty_rate,
     qmp,
     events
 };
@@ -49,6 +50,9 @@ struct Options {
     std::vector<std::string> settings;  // capabilities, parameters: NAME=VALUE
     std::string job_verb;               // jobs; empty: list
     std::string job_id;
+    std::int64_t seconds = 1;           // dirty-rate: measured
+    std::string mode;                   // dirty-rate; empty: page-sampling
+    std::int64_t sample_pages = 0;      // dirty-rate: per GiB; 0: default
     std::string qmp_command;
     std::string qmp_arguments;  // JSON text or empty
     double interval_s = 1;      // watch

@@ -20,6 +20,8 @@ Control::Control(Service& service, qmp::EventSink& events, qmp::Registry& regist
     add_colo_commands(*this, registry);
     add_job_commands(*this, registry);
     add_snapshot_commands(*this, registry);
+    add_machine_commands(*this, registry);
+    add_dirty_rate_commands(*this, registry);
     add_pending_commands(registry);
     COLO_CHECK(registry.missing().empty());
 }

@@ -60,6 +60,10 @@ public:
     void colo_left(bool ok, const std::string& error) override;
     void shutdown(bool guest, schema::ShutdownCause cause) override;
     void checkpoint_applied(const schema::CheckpointSample& checkpoint) override;
+    void reset(bool guest, schema::ShutdownCause cause) override;
+    void power_button() override;
+    void suspended() override;
+    void woken() override;
     void state_changed() override;
 
 private:
@@ -85,6 +89,8 @@ void add_postcopy_commands(Control& control, qmp::Registry& registry);  // and o
 void add_colo_commands(Control& control, qmp::Registry& registry);
 void add_job_commands(Control& control, qmp::Registry& registry);
 void add_snapshot_commands(Control& control, qmp::Registry& registry);  // and those of disks
+void add_machine_commands(Control& control, qmp::Registry& registry);
+void add_dirty_rate_commands(Control& control, qmp::Registry& registry);
 void add_pending_commands(qmp::Registry& registry);
 
 // The checks and the start that `migrate` and `x-colo-protect` share. Empty uri: the configured peer.

@@ -17,17 +17,12 @@ void refuse(qmp::Registry& registry)
 
 void add_pending_commands(qmp::Registry& registry)
 {
-    refuse<commands::SystemReset>(registry);
-    refuse<commands::SystemPowerdown>(registry);
-
     refuse<commands::Getfd>(registry);
     refuse<commands::Closefd>(registry);
     refuse<commands::AddFd>(registry);
     refuse<commands::RemoveFd>(registry);
     refuse<commands::QueryFdsets>(registry);
 
-    refuse<commands::CalcDirtyRate>(registry);
-    refuse<commands::QueryDirtyRate>(registry);
 }
 
 }  // namespace colo

@@ -166,6 +166,7 @@ int main(int argc, char **argv)
     configure_network();
     start_loads(atol(option("colo.dirty", value, sizeof value, "0")), atol(option("colo.wset", value, sizeof value, "96")),
                 atoi(option("colo.smc", value, sizeof value, "0")), atoi(option("colo.exec", value, sizeof value, "0")));
+    start_power_button();
     start_services();
     printf("COLO-GUEST-READY %.2f\n", uptime_seconds());
     fflush(stdout);

@@ -11,6 +11,9 @@ void sleep_us(long us);
 double uptime_seconds(void);
 void power(const char *how);   // "poweroff", "reboot", "panic"
 
+// guest_power.c
+void start_power_button(void);
+
 // guest_services.c
 void start_services(void);
 

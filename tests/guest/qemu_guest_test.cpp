@@ -404,6 +404,33 @@ INSTANTIATE_TEST_SUITE_P(Events, QemuPower,
                                            std::pair{"panic", GuestEventKind::panicked}),
                          [](const auto& test) { return std::string(test.param.first); });
 
+TEST(QemuGuest, R9_ButtonsOfTheMachine)
+{
+    TestGuest a("a", "", nullptr);
+    Guest& guest = a.make();
+    ASSERT_OK(guest.create(StartMode::boot, in_ms(kBoot)));
+    ASSERT_TRUE(a.wait_serial("COLO-GUEST-READY", kBoot)) << a.serial();
+    ASSERT_OK(guest.reset(in_ms(kStep)));
+    ASSERT_TRUE(a.wait_event(GuestEventKind::reset, kStep));
+    EXPECT_TRUE(a.events()[0].by_host);
+    EXPECT_TRUE(guest.running());
+    const std::size_t first = a.serial().find("COLO-GUEST-READY");
+    const Deadline deadline = in_ms(kBoot);
+    while (a.serial().find("COLO-GUEST-READY", first + 1) == std::string::npos && now() < deadline) ::usleep(20000);
+    ASSERT_LT(now(), deadline) << "it boots again by itself";
+
+    ASSERT_OK(guest.powerdown(in_ms(kStep)));
+    ASSERT_TRUE(a.wait_event(GuestEventKind::power_button, kStep));
+    ASSERT_TRUE(a.wait_event(GuestEventKind::power_off, kBoot)) << a.serial();
+    EXPECT_FALSE(guest.running());
+    ASSERT_OK(guest.resume(in_ms(kStep)));
+    EXPECT_FALSE(guest.running()) << "off stays off";
+    ASSERT_OK(guest.reset(in_ms(kStep)));
+    EXPECT_FALSE(guest.running()) << "reset, and waits";
+    ASSERT_OK(guest.resume(in_ms(kStep)));
+    EXPECT_TRUE(guest.running());
+}
+
 // The copy's own guest powered off: QEMU stays in that state whatever is loaded, and must not count as running.
 TEST(QemuGuest, R9_ACopyThatPoweredItselfOffNeedsANewDeviceModel)
 {

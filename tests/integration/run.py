@@ -8,7 +8,8 @@ import sys
 import time
 import traceback
 
-import test_failover    # noqa: F401  (each import registers its scenarios)
+import test_dirty_rate  # noqa: F401  (each import registers its scenarios)
+import test_failover    # noqa: F401
 import test_fallbacks   # noqa: F401
 import test_lab        # noqa: F401
 import test_operator    # noqa: F401

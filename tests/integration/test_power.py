@@ -3,7 +3,7 @@
 import time
 
 from scenario import expect, scenario
-from colo_lab import guest
+from colo_lab import LabError, guest
 from colo_lab.qmp import QmpError
 
 
@@ -100,3 +100,101 @@ def paused_by_the_operator(lab_factory, say):
         lab.settle(load, 1, "traffic after a takeover while paused")
         load.stop()
         say("taken over paused, protected again while paused, resumed: no connection lost")
+
+
+def refused(host, command):
+    """The reason why `host` does not execute the command."""
+    try:
+        host.qmp.execute(command)
+    except QmpError as error:
+        return error.description
+    raise LabError(f"host {host.name} executes {command}")
+
+
+def status_of(host):
+    return host.qmp.execute("query-status")["status"]
+
+
+@scenario(120)
+def reset_button(lab_factory, say):
+    """system_reset is a power event of the primary: the copy follows with a checkpoint."""
+    with lab_factory() as lab:
+        lab.boot()
+        lab.protect(lab.a)
+        generation = lab.a.status()["generation"]
+        for command in ("system_reset", "system_powerdown"):
+            expect("secondary" in refused(lab.b, command), f"{command} on the secondary: no reason")
+        lab.a.qmp.take_events()
+        lab.b.qmp.take_events()
+        lab.a.qmp.execute("system_reset")
+        data = lab.a.qmp.wait_event("RESET", 10)["data"]
+        expect(data == {"guest": False, "reason": "host-qmp-system-reset"}, f"RESET says {data}")
+        time.sleep(1.5)
+        guest.wait_answering(lab.network, 60, lab.a.running)
+        lab.wait_protected(lab.a)
+        status = lab.a.status()
+        expect(status["generation"] == generation, "a reset caused a failover")
+        triggers = {entry["trigger"]: entry["count"] for entry in status["checkpoints"]["by-trigger"]}
+        expect(triggers.get("power-event", 0) >= 1, f"no checkpoint because of the reset: {triggers}")
+        expect(not [e for e in lab.b.qmp.take_events() if e["event"] == "RESET"], "the secondary tells of a reset of its own")
+        load = lab.load("echo count=4 interval_ms=10")
+        lab.settle(load, 1)
+        lab.a.die()
+        lab.wait_alone(lab.b)
+        lab.settle(load, 1, "traffic after a failover that followed a reset")
+        load.stop()
+        say(f"both sides followed; checkpoints by trigger: {triggers}")
+
+
+@scenario(150)
+def power_button(lab_factory, say):
+    """system_powerdown: the guest powers itself off in order, both sides stay off, a reset starts it again."""
+    with lab_factory() as lab:
+        lab.boot()
+        lab.protect(lab.a)
+        generation = lab.a.status()["generation"]
+        lab.a.qmp.take_events()
+        lab.a.qmp.execute("system_powerdown")
+        lab.a.qmp.wait_event("POWERDOWN", 10)
+        data = lab.a.qmp.wait_event("SHUTDOWN", 30)["data"]
+        expect(data == {"guest": True, "reason": "guest-shutdown"}, f"SHUTDOWN says {data}")
+        time.sleep(2)
+        for host in (lab.a, lab.b):
+            status = host.status()
+            expect(status["run-state"] != "running", f"host {host.name} runs a guest that was powered off")
+            expect(status["generation"] == generation, f"host {host.name} failed over because of a power-off")
+        expect(status_of(lab.a) == "shutdown", f"run state {status_of(lab.a)}")
+        say("the guest reacted to the button; both sides are off, no failover")
+        lab.a.qmp.execute("system_reset")
+        lab.a.qmp.wait_event("RESET", 10)
+        guest.wait_answering(lab.network, 60, lab.a.running)
+        lab.wait_protected(lab.a)
+        expect(status_of(lab.a) in ("running", "colo"), f"run state {status_of(lab.a)}")
+        load = lab.load("echo count=4 interval_ms=10")
+        lab.settle(load, 1)
+        lab.a.die()
+        lab.wait_alone(lab.b)
+        lab.settle(load, 1, "traffic after a failover that followed power off and reset")
+        load.stop()
+        say("a reset of the powered-off guest boots it on both sides, still protected")
+
+
+@scenario(100)
+def power_button_alone(lab_factory, say):
+    """Without a copy: off means that `cont` wants a reset first, and a reset guest waits for it."""
+    with lab_factory() as lab:
+        lab.boot()
+        lab.a.qmp.take_events()
+        lab.a.qmp.execute("system_powerdown")
+        lab.a.qmp.wait_event("SHUTDOWN", 30)
+        lab.a.qmp.wait_event("STOP", 10)
+        expect(status_of(lab.a) == "shutdown", f"run state {status_of(lab.a)}")
+        expect(refused(lab.a, "cont") == "Resetting the Virtual Machine is required", "cont of a guest that is off")
+        lab.a.qmp.execute("system_reset")
+        lab.a.qmp.wait_event("RESET", 10)
+        expect(status_of(lab.a) == "prelaunch", f"run state {status_of(lab.a)}")
+        lab.a.qmp.execute("cont")
+        lab.a.qmp.wait_event("RESUME", 10)
+        expect(status_of(lab.a) == "running", f"run state {status_of(lab.a)}")
+        guest.wait_answering(lab.network, 60, lab.a.running)
+        say("off, reset, prelaunch, cont: running")

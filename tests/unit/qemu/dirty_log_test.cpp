@@ -155,6 +155,29 @@ TEST_P(DirtyLogTest, APageThatReturnsToItsOldContentAfterItsCaptureIsDirty)
     EXPECT_TRUE(fetch().contains(3));
 }
 
+// A measurement looks at the log and at pages beside a session: not one bit may be gone afterwards.
+TEST_P(DirtyLogTest, Inv08_LookingTakesNothingAway)
+{
+    PageSet looked(kPages);
+    ASSERT_TRUE(log_->peek(looked));
+    EXPECT_EQ(looked.count(), kPages);
+    EXPECT_EQ(fetch(false).count(), kPages);
+    looked.clear();
+    for (const Gfn gfn : {3, 4, 700}) writer_->write(gfn, 1);
+    ASSERT_TRUE(log_->peek(looked));
+    std::vector<std::uint8_t> page(kPageSize);
+    replication::FrameStatus status{};
+    const Gfn gfn = 3;
+    ASSERT_TRUE(ram_->peek({&gfn, 1}, page.data(), {&status, 1}));
+    EXPECT_EQ(page[17], 1);
+    ASSERT_TRUE(log_->peek(looked));
+    EXPECT_EQ(looked.count(), 3u);
+    EXPECT_EQ(fetch(), looked);
+    looked.clear();
+    ASSERT_TRUE(log_->peek(looked));
+    EXPECT_TRUE(looked.empty());
+}
+
 INSTANTIATE_TEST_SUITE_P(Methods, DirtyLogTest, ::testing::Values(DirtyMethod::uffd_wp, DirtyMethod::soft_dirty, DirtyMethod::compare),
                          [](const auto& test) {
                              std::string name = to_string(test.param);

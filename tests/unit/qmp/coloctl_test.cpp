@@ -200,6 +200,55 @@ TEST_F(ColoctlTest, UnprotectOnTheSecondaryEndsWhenItHasResigned)
     EXPECT_THAT(outcome.out, HasSubstr("web1: secondary waiting"));
 }
 
+TEST_F(ColoctlTest, DirtyRateWaitsForTheResult)
+{
+    auto web1 = daemon("web1");
+    const auto measure = [&](const std::string& arguments) {
+        Outcome outcome;
+        std::thread asking([&] { outcome = ctl(arguments); });
+        for (const Deadline deadline = soon(); now() < deadline;
+             std::this_thread::sleep_for(std::chrono::milliseconds(2)))
+            if (web1->live.run([&] { return web1->service.rate.status == schema::DirtyRateStatus::measuring; })) break;
+        web1->live.run([&] {
+            web1->service.rate.status = schema::DirtyRateStatus::measured;
+            web1->service.rate.dirty_rate = 23;
+        });
+        asking.join();
+        return outcome;
+    };
+    Outcome outcome = measure("dirty-rate web1 --seconds 10");
+    EXPECT_EQ(outcome.status, 0);
+    EXPECT_EQ(outcome.out, "23 MiB/s (page-sampling, over 10 s)\n");
+    outcome = measure("-o json dirty-rate web1 --mode dirty-bitmap --sample-pages 128");
+    const auto value = qmp::parse_json(outcome.out);
+    ASSERT_TRUE(value) << outcome.out;
+    EXPECT_EQ(*value->find("schema-version"), schema::Value(1));
+    EXPECT_EQ(*value->find("dirty-rate")->find("dirty-rate"), schema::Value(23));
+    EXPECT_THAT(web1->live.run([&] { return web1->service.take_calls(); }),
+                ::testing::ElementsAre("calc-dirty-rate page-sampling 10 512", "calc-dirty-rate dirty-bitmap 1 128"));
+}
+
+TEST_F(ColoctlTest, DirtyRateSaysWhyNot)
+{
+    auto web1 = daemon("web1");
+    Outcome outcome = ctl("dirty-rate web1 --mode dirty-ring");
+    EXPECT_EQ(outcome.status, 1);
+    EXPECT_EQ(outcome.out, "coloctl: web1: mode dirty-ring is not enabled, use other method instead.\n");
+    EXPECT_EQ(ctl("dirty-rate web1 --seconds 61").status, 2);
+    EXPECT_EQ(ctl("dirty-rate web1 --mode guess").status, 2);
+    EXPECT_EQ(ctl("dirty-rate").status, 2);
+    std::thread death([&] {
+        for (const Deadline deadline = soon(); now() < deadline;
+             std::this_thread::sleep_for(std::chrono::milliseconds(2)))
+            if (web1->live.run([&] { return web1->service.rate.status == schema::DirtyRateStatus::measuring; })) break;
+        web1->live.run([&] { web1->service.rate.status = schema::DirtyRateStatus::unstarted; });
+    });
+    outcome = ctl("dirty-rate web1");
+    death.join();
+    EXPECT_EQ(outcome.status, 1);
+    EXPECT_THAT(outcome.out, HasSubstr("given up"));
+}
+
 TEST_F(ColoctlTest, APeerWhoseStateIsNotKnownIsNotGivenOne)
 {
     auto web1 = daemon("web1");

@@ -23,6 +23,8 @@ public:
     bool hold = false;
     bool obeys = false;
     DiskEngine* engine = nullptr;
+    schema::DirtyRateInfo rate;
+    bool dirty_ring = false;
     std::vector<std::string> calls;
     std::vector<Done> held;
 
@@ -73,6 +75,23 @@ public:
     {
         operation(enable ? "dirty-log on" : "dirty-log off", done);
     }
+    void system_reset(Done done) override { operation("system-reset", done); }
+    void system_powerdown(Done done) override { operation("system-powerdown", done); }
+    Result<void> calc_dirty_rate(schema::DirtyRateMeasureMode mode, std::int64_t seconds,
+                                 std::uint64_t samples) override
+    {
+        calls.push_back("calc-dirty-rate " + std::string(to_string(mode)) + " " + std::to_string(seconds) + " " +
+                        std::to_string(samples));
+        if (!outcome) return outcome;
+        rate = {};
+        rate.status = schema::DirtyRateStatus::measuring;
+        rate.mode = mode;
+        rate.calc_time = seconds;
+        rate.sample_pages = samples;
+        return {};
+    }
+    schema::DirtyRateInfo dirty_rate() const override { return rate; }
+    bool counts_vcpu_dirty_pages() const override { return dirty_ring; }
 
     DiskEngine* disks() override { return engine; }
 

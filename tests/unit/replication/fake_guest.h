@@ -74,6 +74,11 @@ public:
         dirty.clear();
         return {};
     }
+    Result<void> peek(PageSet& into) override
+    {
+        into.merge(dirty);
+        return {};
+    }
     void stop() override { ++stops; }
     std::string method() const override { return "fake"; }
 
@@ -127,6 +132,13 @@ public:
     Result<void> save_device_state(const std::string&, bool, Deadline) override { return {}; }
     Result<void> load_device_state(const std::string&, Deadline) override { return {}; }
     Result<void> set_global_dirty_log(bool, Deadline) override { return {}; }
+    bool counts_vcpu_dirty_pages() const override { return !vcpu_pages.empty(); }
+    Result<std::vector<std::uint64_t>> vcpu_dirty_pages(Deadline) override
+    {
+        if (vcpu_pages.empty()) return make_error(Errc::unsupported, "not counted");
+        return vcpu_pages;
+    }
+    std::vector<std::uint64_t> vcpu_pages;
 
 private:
     GuestDescription description_;

@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: Apache-2.0
+// The guest as a machine: its power events, its buttons, how fast it dirties its memory.
+#include "colo/control_interface.h"
+#include "colo/daemon.h"
+#include "core/clock.h"
+#include "core/log.h"
+
+namespace colo {
+namespace {
+
+constexpr Duration kButton{10'000'000};  // a channel that is late is dead, and the guest with it: patience
+
+}  // namespace
+
+void Daemon::guest_event(const replication::GuestEvent& event)
+{
+    using Kind = replication::GuestEventKind;
+    spdlog::info("guest: {}", event.detail);
+    const bool primary = node_->status().role == Role::primary;
+    const auto tell = [&](auto call) {
+        if (primary && control_) call(control_->observer());
+    };
+    switch (event.kind) {
+    case Kind::power_button: return tell([](ServiceObserver& o) { o.power_button(); });
+    case Kind::suspended:
+    case Kind::woken:
+        suspended_ = event.kind == Kind::suspended;
+        return tell([this](ServiceObserver& o) { suspended_ ? o.suspended() : o.woken(); });
+    case Kind::device_model_died:
+        died_attached_ = attached_;
+        dirty_rate_->abandon("the device model died");
+        if (guest_running_ && control_) control_->observer().guest_stopped();
+        guest_running_ = false;
+        break;
+    case Kind::reset:
+        suspended_ = false;
+        if (!primary) break;
+        powered_off_ = false;
+        reset_while_stopped_ = !guest_running_;
+        tell([&](ServiceObserver& o) {
+            o.reset(!event.by_host,
+                    event.by_host ? schema::ShutdownCause::host_qmp_system_reset : schema::ShutdownCause::guest_reset);
+        });
+        break;
+    case Kind::power_off:
+        powered_off_ = powered_off_ || primary;
+        tell([](ServiceObserver& o) { o.shutdown(true, schema::ShutdownCause::guest_shutdown); });
+        break;
+    case Kind::panicked: tell([](ServiceObserver& o) { o.shutdown(true, schema::ShutdownCause::guest_panic); }); break;
+    }
+    feed([&](Node& node) { node.guest_event(event, now()); });
+}
+
+// A copy that follows has no power events of its own: what happens to the primary's guest arrives with the next
+// checkpoint.
+Result<void> Daemon::decides_about_guest() const
+{
+    const NodeStatus status = node_->status();
+    if (status.role == Role::secondary)
+        return make_error(Errc::refused,
+                          "This side is the secondary and its guest follows the primary's; ask the primary");
+    if (status.role != Role::primary || !guest_created_) return make_error(Errc::refused, "There is no guest here yet");
+    if (status.outdated || status.protection == Protection::abdicated)
+        return make_error(Errc::refused, std::string("This side does not run the guest: it is ") +
+                                             to_string(status.protection) +
+                                             (status.reason.empty() ? "" : " (" + status.reason + ")"));
+    return {};
+}
+
+void Daemon::system_reset(Done done)
+{
+    if (auto r = decides_about_guest(); !r) return done(r);
+    with_guest([](replication::Guest& guest, Deadline deadline) { return guest.reset(deadline); }, kButton,
+               std::move(done));
+}
+
+void Daemon::system_powerdown(Done done)
+{
+    if (auto r = decides_about_guest(); !r) return done(r);
+    with_guest([](replication::Guest& guest, Deadline deadline) { return guest.powerdown(deadline); }, kButton,
+               std::move(done));
+}
+
+Result<void> Daemon::calc_dirty_rate(schema::DirtyRateMeasureMode mode, std::int64_t calc_time_s,
+                                     std::uint64_t sample_pages)
+{
+    if (auto r = decides_about_guest(); !r) return r;
+    dirty_rate_->start({mode, calc_time_s, sample_pages});
+    // The window opens with a checkpoint; one that is taken now saves waiting for the period.
+    if (mode == schema::DirtyRateMeasureMode::dirty_bitmap && node_->status().protection == Protection::in_sync)
+        feed([](Node& node) { node.trigger(replication::TriggerReason::operator_request, now()); });
+    return {};
+}
+
+}  // namespace colo
