@@ -10,6 +10,8 @@
 namespace colo::qmp {
 namespace {
 
+constexpr std::size_t kMaxShown = 1023;  // of what is wrong; clients know this bound
+
 double real_of(std::string_view text)
 {
     double result = 0;
@@ -52,7 +54,7 @@ std::int32_t hex4(std::string_view text, std::size_t position)
 
 bool TokenParser::fail(std::string text)
 {
-    if (error_.empty()) error_ = "JSON parse error, " + std::move(text);
+    if (error_.empty()) error_ = "JSON parse error, " + text.substr(0, kMaxShown);
     return false;
 }
 
