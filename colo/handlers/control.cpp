@@ -17,6 +17,7 @@ Control::Control(Service& service, qmp::EventSink& events, qmp::Registry& regist
     add_base_commands(*this, registry);
     add_migration_commands(*this, registry);
     add_colo_commands(*this, registry);
+    add_fd_commands(registry);
     add_pending_commands(registry);
     COLO_CHECK(registry.missing().empty());
 }

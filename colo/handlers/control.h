@@ -62,6 +62,7 @@ private:
 void add_base_commands(Control& control, qmp::Registry& registry);
 void add_migration_commands(Control& control, qmp::Registry& registry);
 void add_colo_commands(Control& control, qmp::Registry& registry);
+void add_fd_commands(qmp::Registry& registry);
 void add_pending_commands(qmp::Registry& registry);
 
 // The checks and the start that `migrate` and `x-colo-protect` share. Empty uri: the configured peer.

@@ -20,12 +20,6 @@ void add_pending_commands(qmp::Registry& registry)
     refuse<commands::SystemReset>(registry);
     refuse<commands::SystemPowerdown>(registry);
 
-    refuse<commands::Getfd>(registry);
-    refuse<commands::Closefd>(registry);
-    refuse<commands::AddFd>(registry);
-    refuse<commands::RemoveFd>(registry);
-    refuse<commands::QueryFdsets>(registry);
-
     refuse<commands::QueryJobs>(registry);
     refuse<commands::JobPause>(registry);
     refuse<commands::JobResume>(registry);
