@@ -11,13 +11,13 @@ schema::VersionInfo interface_version(const std::string& service_version)
 }
 
 Control::Control(Service& service, qmp::EventSink& events, qmp::Registry& registry)
-    : service_(service), events_(events), book_(events, settings_)
+    : service_(service), events_(events), fds_(registry.fds()), book_(events, settings_)
 {
     qmp::add_introspection(registry);
     add_base_commands(*this, registry);
     add_migration_commands(*this, registry);
     add_colo_commands(*this, registry);
-    add_fd_commands(registry);
+    add_fd_commands(*this, registry);
     add_pending_commands(registry);
     COLO_CHECK(registry.missing().empty());
 }

@@ -15,6 +15,7 @@
 #include "qmp/event.h"
 #include "qmp/registry.h"
 
+#include <memory>
 #include <optional>
 
 namespace colo {
@@ -31,6 +32,8 @@ public:
     qmp::EventSink& events() { return events_; }
     MigrationSettings& settings() { return settings_; }
     MigrationBook& book() { return book_; }
+    // What clients handed over; for `fd:NAME`: fds().take_named(reply.monitor(), NAME).
+    qmp::FdStore& fds() { return *fds_; }
 
     // Whether a guest that arrives by an incoming session is to run afterwards; `stop` and `cont` in run state
     // inmigrate decide it.
@@ -51,6 +54,7 @@ public:
 private:
     Service& service_;
     qmp::EventSink& events_;
+    std::shared_ptr<qmp::FdStore> fds_;
     MigrationSettings settings_;
     MigrationBook book_;
     bool run_after_incoming_ = true;
@@ -62,7 +66,7 @@ private:
 void add_base_commands(Control& control, qmp::Registry& registry);
 void add_migration_commands(Control& control, qmp::Registry& registry);
 void add_colo_commands(Control& control, qmp::Registry& registry);
-void add_fd_commands(qmp::Registry& registry);
+void add_fd_commands(Control& control, qmp::Registry& registry);
 void add_pending_commands(qmp::Registry& registry);
 
 // The checks and the start that `migrate` and `x-colo-protect` share. Empty uri: the configured peer.

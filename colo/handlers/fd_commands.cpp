@@ -9,15 +9,15 @@ namespace {
 
 constexpr const char* kNoDescriptor = "No file descriptor supplied via SCM_RIGHTS";
 
-void add_named(qmp::Registry& registry)
+void add_named(Control& control, qmp::Registry& registry)
 {
-    registry.add<commands::Getfd>([fds = registry.fds()](const auto& arguments, auto reply) {
+    registry.add<commands::Getfd>([&control](const auto& arguments, auto reply) {
         qmp::Fd fd = reply.take_fd();
         if (!fd) return reply.fail(kNoDescriptor);
-        reply.complete(fds->name(reply.monitor(), arguments.fdname, std::move(fd)));
+        reply.complete(control.fds().name(reply.monitor(), arguments.fdname, std::move(fd)));
     });
-    registry.add<commands::Closefd>([fds = registry.fds()](const auto& arguments, auto reply) {
-        reply.complete(fds->close_named(reply.monitor(), arguments.fdname));
+    registry.add<commands::Closefd>([&control](const auto& arguments, auto reply) {
+        reply.complete(control.fds().close_named(reply.monitor(), arguments.fdname));
     });
 }
 
@@ -33,28 +33,28 @@ std::vector<schema::FdsetInfo> describe(const qmp::FdStore& fds)
     return result;
 }
 
-void add_sets(qmp::Registry& registry)
+void add_sets(Control& control, qmp::Registry& registry)
 {
-    registry.add<commands::AddFd>([fds = registry.fds()](const auto& arguments, auto reply) {
+    registry.add<commands::AddFd>([&control](const auto& arguments, auto reply) {
         qmp::Fd fd = reply.take_fd();
         if (!fd) return reply.fail(kNoDescriptor);
-        const auto placed = fds->add_to_set(arguments.fdset_id, arguments.opaque, std::move(fd));
+        const auto placed = control.fds().add_to_set(arguments.fdset_id, arguments.opaque, std::move(fd));
         if (!placed) return reply.fail(placed.error());
         reply.succeed({placed->set, placed->fd});
     });
-    registry.add<commands::RemoveFd>([fds = registry.fds()](const auto& arguments, auto reply) {
-        reply.complete(fds->remove_from_set(arguments.fdset_id, arguments.fd));
+    registry.add<commands::RemoveFd>([&control](const auto& arguments, auto reply) {
+        reply.complete(control.fds().remove_from_set(arguments.fdset_id, arguments.fd));
     });
     registry.add<commands::QueryFdsets>(
-        [fds = registry.fds()](const auto&, auto reply) { reply.succeed(describe(*fds)); });
+        [&control](const auto&, auto reply) { reply.succeed(describe(control.fds())); });
 }
 
 }  // namespace
 
-void add_fd_commands(qmp::Registry& registry)
+void add_fd_commands(Control& control, qmp::Registry& registry)
 {
-    add_named(registry);
-    add_sets(registry);
+    add_named(control, registry);
+    add_sets(control, registry);
 }
 
 }  // namespace colo
