@@ -5,6 +5,7 @@
 #include "colo/config_reader.h"
 #include "colo/config_text.h"
 #include "core/run_directory.h"
+#include "qmp/listen_socket.h"
 
 #include <algorithm>
 #include <cerrno>
@@ -120,6 +121,15 @@ void check_arbiter(const Config& c, Reader& reader)
                                                       ") contradicts arbiter.kind: only kind = \"command\" waits for it");
 }
 
+void check_control(const QmpConfig& qmp, Reader& reader)
+{
+    for (std::size_t i = 0; i < qmp.listen.size(); ++i) {
+        const auto good = qmp::check_tcp_listen_uri(qmp.listen[i].address, qmp.remote == RemoteSetting::allow);
+        const std::string key = "qmp.listen." + std::to_string(i) + ".address";
+        if (!good) reader.complain(key, key + ": " + good.error().text);
+    }
+}
+
 void check_peer(const Config& c, Reader& reader)
 {
     if (!c.peer.address.empty() && c.peer.address == c.replication.listen)
@@ -182,6 +192,7 @@ Config parse_config(std::string_view toml, const std::string& file, const std::v
     check_nics(result.nics, reader);
     check_paths(result.heartbeat.paths, reader);
     check_arbiter(result, reader);
+    check_control(result.qmp, reader);
     check_peer(result, reader);
     check_guest(result.guest, reader);
     sort_problems(problems);

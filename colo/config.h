@@ -26,6 +26,7 @@ enum class DeviceLoadSetting : std::uint8_t { automatic, snapshot_load, xen_load
 enum class FramePortSetting : std::uint8_t { tap, stream };
 enum class ModeSetting : std::uint8_t { automatic, lock_step, buffered };
 enum class CompressionSetting : std::uint8_t { none, zlib, zstd };
+enum class RemoteSetting : std::uint8_t { refuse, allow };
 
 struct DomainConfig {
     std::string name;
@@ -106,8 +107,13 @@ struct ArbiterConfig {
     std::uint32_t link_penalty_ms = 0;
 };
 
+struct ControlAddressConfig {
+    std::string address;  // tcp:HOST:PORT
+};
 struct QmpConfig {
     std::string socket;  // default /run/colo/<name>/qmp.sock
+    RemoteSetting remote = RemoteSetting::refuse;
+    std::vector<ControlAddressConfig> listen;
 };
 struct StateConfig {
     std::string directory;  // default /var/lib/colo/<name>

@@ -58,6 +58,7 @@ inline constexpr Name<ModeSetting> kModes[] = {
     {"auto", ModeSetting::automatic}, {"lock-step", ModeSetting::lock_step}, {"buffered", ModeSetting::buffered}};
 inline constexpr Name<CompressionSetting> kCompressions[] = {
     {"none", CompressionSetting::none}, {"zlib", CompressionSetting::zlib}, {"zstd", CompressionSetting::zstd}};
+inline constexpr Name<RemoteSetting> kRemotes[] = {{"refuse", RemoteSetting::refuse}, {"allow", RemoteSetting::allow}};
 inline constexpr Name<ArbiterKind> kArbiters[] = {
     {"manual", ArbiterKind::manual}, {"command", ArbiterKind::command}, {"lock", ArbiterKind::lock}};
 
@@ -257,6 +258,15 @@ void visit_config(Visitor& v, Target& config)
     v.text(
         TextSpec{"socket", TextKind::socket_path, false, "Path of the Unix socket. Empty: `/run/colo/NAME/qmp.sock`."},
         config.qmp.socket);
+    v.choice(ChoiceSpec{"remote", false,
+                        "Whether `qmp.listen` may name other addresses than those of the loopback interface. There is neither "
+                        "password nor encryption: whoever can connect has the guest and this host's files in his hands."},
+             config.qmp.remote, std::span(kRemotes));
+    v.array(ArraySpec{"qmp.listen", 0, 8, "A further address of the control interface; repeat the section for more."}, config.qmp.listen,
+            [](Visitor& each, auto& listen) {
+                each.text(TextSpec{"address", TextKind::tcp_uri, true, "`tcp:IP:PORT`, `tcp:[IP6]:PORT` or `tcp:localhost:PORT`."},
+                          listen.address);
+            });
     v.section("state", "What must survive a restart.");
     v.text(TextSpec{"directory", TextKind::path, false,
                     "On storage of this host alone, never shared. Empty: `/var/lib/colo/NAME`."},

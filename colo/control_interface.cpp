@@ -5,8 +5,12 @@
 #include "colo/handlers/control.h"
 #include "qmp/server.h"
 
+#include <fcntl.h>
+#include <unistd.h>
+
 #include <algorithm>
 #include <bit>
+#include <cerrno>
 #include <filesystem>
 
 namespace colo {
@@ -70,6 +74,26 @@ Result<void> seed(MigrationSettings& settings, const Config& config)
     return settings.set_parameters(p);
 }
 
+qmp::ServerOptions options_of(const QmpConfig& config)
+{
+    qmp::ServerOptions options;
+    options.path = config.socket;
+    for (const ControlAddressConfig& listen : config.listen) options.listen.push_back(listen.address);
+    options.allow_remote = config.remote == RemoteSetting::allow;
+    options.version = interface_version(COLO_VERSION);
+    return options;
+}
+
+// Moves `fd` away, so that no child writes into the stream or reads from it.
+Result<qmp::Fd> take_standard(int fd)
+{
+    qmp::Fd taken(::fcntl(fd, F_DUPFD_CLOEXEC, 3));
+    if (!taken) return errno_error("standard input and output as a control client", errno);
+    const qmp::Fd null(::open("/dev/null", O_RDWR | O_CLOEXEC));
+    if (!null || ::dup2(null.get(), fd) < 0) return errno_error("open /dev/null", errno);
+    return taken;
+}
+
 }  // namespace
 
 Duration pause_bound_of(std::uint64_t downtime_limit_ms)
@@ -80,8 +104,7 @@ Duration pause_bound_of(std::uint64_t downtime_limit_ms)
 
 struct ControlInterface::Parts {
     Parts(boost::asio::io_context& io, const Config& config, Daemon& daemon)
-        : server(io, registry, {.path = config.qmp.socket, .group = {}, .version = interface_version(COLO_VERSION)}),
-          control(daemon, server, registry)
+        : server(io, registry, options_of(config.qmp)), control(daemon, server, registry)
     {
     }
     qmp::Registry registry;
@@ -100,6 +123,16 @@ Result<std::unique_ptr<ControlInterface>> ControlInterface::start(boost::asio::i
     daemon.set_bandwidth(settings.parameters().max_bandwidth.value_or(0));
     if (auto r = parts->server.start(); !r) return r.error();
     return std::unique_ptr<ControlInterface>(new ControlInterface(std::move(parts)));
+}
+
+Result<void> ControlInterface::serve_stdio()
+{
+    auto in = take_standard(STDIN_FILENO);
+    if (!in) return in.error();
+    auto out = take_standard(STDOUT_FILENO);
+    if (!out) return out.error();
+    parts_->server.serve(std::move(*in), std::move(*out));
+    return {};
 }
 
 ControlInterface::ControlInterface(std::unique_ptr<Parts> parts) : parts_(std::move(parts)) {}

@@ -27,6 +27,8 @@ Duration pause_bound_of(std::uint64_t downtime_limit_ms);
 class ControlInterface {
 public:
     static Result<std::unique_ptr<ControlInterface>> start(boost::asio::io_context& io, const Config& config, Daemon& daemon);
+    // One client more, on standard input and output, which from then on nobody else uses.
+    Result<void> serve_stdio();
     ~ControlInterface();
 
     ServiceObserver& observer();

@@ -52,6 +52,7 @@ inline constexpr Duration kProgressInterval{50'000};   // how often our own part
 struct DaemonOptions {
     Config config;
     StartIntent intent = StartIntent::primary;
+    bool qmp_stdio = false;  // a control client on standard input and output
 };
 
 class Daemon final : public Service, private proxy::RuntimeEvents {

@@ -255,7 +255,7 @@ Result<void> Daemon::start_control()
     auto control = ControlInterface::start(io_, config_, *this);
     if (!control) return with_context("control socket", control.error());
     control_ = std::move(*control);
-    return {};
+    return options_.qmp_stdio ? control_->serve_stdio() : Result<void>();
 }
 
 void Daemon::watch_signals()

@@ -18,7 +18,7 @@ struct Arguments {
     std::string config;
     std::string role = "primary";
     std::vector<std::string> overrides;
-    bool check_config = false, print_config = false, accept_data_loss = false, fault_injection = false;
+    bool check_config = false, print_config = false, accept_data_loss = false, fault_injection = false, qmp_stdio = false;
 };
 
 // Exit status: 0 ended on request, 1 failed, 2 usage or configuration.
@@ -59,6 +59,7 @@ int run(const Arguments& arguments)
     options.intent = arguments.role == "secondary"   ? colo::StartIntent::secondary
                      : arguments.accept_data_loss    ? colo::StartIntent::primary_accept_data_loss
                                                      : colo::StartIntent::primary;
+    options.qmp_stdio = arguments.qmp_stdio;
     colo::Daemon daemon(std::move(options));
     if (auto r = daemon.start(); !r) return fail(r.error().text, kFailed);
     return daemon.run();
@@ -79,6 +80,7 @@ int main(int argc, char** argv)
     app.add_flag("--print-config", arguments.print_config, "print the effective configuration and exit");
     app.add_flag("--accept-data-loss", arguments.accept_data_loss,
                  "boot although this side is outdated or the other side may have taken over");
+    app.add_flag("--qmp-stdio", arguments.qmp_stdio, "one more control client, on standard input and output");
     app.add_flag("--enable-fault-injection", arguments.fault_injection, "honour COLOD_FAULT (rehearsals and tests)");
     try {
         app.parse(argc, argv);

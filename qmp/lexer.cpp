@@ -88,7 +88,9 @@ Lexer::Step Lexer::number(unsigned char byte)
         return Step::consume;
     case State::zero:
         if (digit) return Step::stray;
-        [[fallthrough]];
+        if (byte != '.') return finish(TokenType::integer, Step::token_before);  // "0e1" is 0, then a keyword
+        state_ = State::point;
+        return Step::consume;
     case State::digits:
         if (digit) return Step::consume;
         if (byte != '.' && !exponent) return finish(TokenType::integer, Step::token_before);

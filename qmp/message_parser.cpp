@@ -5,14 +5,12 @@
 namespace colo::qmp {
 namespace {
 
-constexpr std::size_t kShownStrayBytes = 4096;
 constexpr std::size_t kKeptCapacity = 1u << 20;
 
 Error stray_error(std::string_view text)
 {
-    std::string shown(text.substr(0, kShownStrayBytes));
-    if (text.size() > kShownStrayBytes) shown += "...";
-    return make_error(Errc::invalid, "JSON parse error, stray '" + shown + "'");
+    // Clients know the text as it was when a zero byte ended it.
+    return make_error(Errc::invalid, "JSON parse error, stray '" + std::string(text.substr(0, text.find('\0'))) + "'");
 }
 
 }  // namespace

@@ -9,6 +9,7 @@
 
 #include <functional>
 #include <map>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -20,6 +21,8 @@ template <class Returns>
 class TypedReply {
 public:
     explicit TypedReply(Reply reply) : reply_(std::move(reply)) {}
+    MonitorId monitor() const { return reply_.monitor(); }
+    Fd take_fd() { return reply_.take_fd(); }
     void succeed(const Returns& result) { reply_.succeed(schema::encode(result)); }
     void fail(QmpError error) { reply_.fail(std::move(error)); }
 
@@ -31,6 +34,8 @@ template <>
 class TypedReply<void> {
 public:
     explicit TypedReply(Reply reply) : reply_(std::move(reply)) {}
+    MonitorId monitor() const { return reply_.monitor(); }
+    Fd take_fd() { return reply_.take_fd(); }
     void succeed() { reply_.succeed(); }
     void fail(QmpError error) { reply_.fail(std::move(error)); }
     // For operations that report a Result.
@@ -73,9 +78,13 @@ public:
     // Names of the schema's commands that have no handler.
     std::vector<std::string> missing() const;
 
+    // What clients handed over; sessions keep it alive.
+    const std::shared_ptr<FdStore>& fds() const { return fds_; }
+
 private:
     static bool allow_oob(std::string_view name);
     std::map<std::string, Command, std::less<>> commands_;
+    std::shared_ptr<FdStore> fds_ = std::make_shared<FdStore>();
 };
 
 // query-commands and query-qmp-schema, which only the registry can answer.

@@ -5,13 +5,17 @@
 
 namespace colo::qmp {
 
-Reply::Reply(std::weak_ptr<ReplyTarget> target, std::optional<schema::Value> id, bool in_band)
-    : target_(std::move(target)), id_(std::move(id)), in_band_(in_band)
+Reply::Reply(std::weak_ptr<ReplyTarget> target, std::optional<schema::Value> id, bool in_band, Origin origin)
+    : target_(std::move(target)), id_(std::move(id)), in_band_(in_band), origin_(std::move(origin))
 {
 }
 
 Reply::Reply(Reply&& other) noexcept
-    : target_(std::move(other.target_)), id_(std::move(other.id_)), in_band_(other.in_band_), open_(other.open_)
+    : target_(std::move(other.target_)),
+      id_(std::move(other.id_)),
+      in_band_(other.in_band_),
+      origin_(std::move(other.origin_)),
+      open_(other.open_)
 {
     other.open_ = false;
 }
@@ -19,6 +23,13 @@ Reply::Reply(Reply&& other) noexcept
 Reply::~Reply()
 {
     if (open_) fail("The command ended without an answer");
+}
+
+Fd Reply::take_fd()
+{
+    std::vector<Fd> fds = std::move(origin_.fds);
+    origin_.fds.clear();
+    return fds.empty() ? Fd() : std::move(fds.front());
 }
 
 void Reply::succeed(schema::Value result)

@@ -2,156 +2,75 @@
 #include "qmp/server.h"
 
 #include "core/log.h"
+#include "qmp/connection.h"
 #include "qmp/json.h"
 #include "qmp/listen_socket.h"
-#include "qmp/session.h"
 
 #include <boost/asio/io_context.hpp>
-#include <boost/asio/local/stream_protocol.hpp>
 #include <boost/asio/post.hpp>
 #include <boost/asio/steady_timer.hpp>
-#include <boost/asio/write.hpp>
 
-#include <array>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <sys/socket.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
 #include <list>
 
 namespace colo::qmp {
 
 namespace asio = boost::asio;
 using boost::system::error_code;
-using Protocol = asio::local::stream_protocol;
 
 namespace {
 
-// One client. Keeps itself alive by the operations it has in flight; `closed` is called once, from the io_context.
-class Connection : public std::enable_shared_from_this<Connection> {
-public:
-    Connection(Protocol::socket socket, std::shared_ptr<Session> session, std::uint64_t number)
-        : socket_(std::move(socket)), session_(std::move(session)), number_(number)
+constexpr auto kAcceptPause = std::chrono::milliseconds(100);
+
+// A listening socket, and what to say about it.
+struct Listener {
+    Listener(asio::io_context& io, std::string shown, ListenSocket socket)
+        : name(std::move(shown)), inode(socket.inode), descriptor(io, socket.fd), pause(io)
     {
     }
-
-    std::function<void()> on_closed;
-
-    void start()
-    {
-        session_->on_activity = [weak = weak_from_this()] {
-            if (const auto self = weak.lock()) self->schedule();
-        };
-        pump();
-    }
-
-    void send_event(std::string_view line) { session_->send_event(line); }
-
-    // Answers what runs, sends what is there, then closes.
-    void drain()
-    {
-        ended_ = true;
-        refusing_ = true;
-        schedule();
-    }
-
-    void close()
-    {
-        if (closed_) return;
-        closed_ = true;
-        session_->on_activity = nullptr;
-        error_code ignored;
-        socket_.close(ignored);
-        asio::post(socket_.get_executor(), [self = shared_from_this()] { self->on_closed(); });
-    }
-
-private:
-    void schedule()
-    {
-        if (scheduled_ || closed_) return;
-        scheduled_ = true;
-        asio::post(socket_.get_executor(), [self = shared_from_this()] {
-            self->scheduled_ = false;
-            self->pump();
-        });
-    }
-
-    // One request at a time and then back to the queue of the io_context: monitors take turns.
-    void pump()
-    {
-        if (closed_) return;
-        if (session_->overflowed()) {
-            spdlog::warn("control client {} does not read its events; disconnected", number_);
-            return close();
-        }
-        if (!refusing_ && session_->runnable()) {
-            session_->run_one();
-            schedule();
-        }
-        write();
-        read();
-        if (ended_ && !writing_ && session_->pending_output() == 0 && (refusing_ || session_->idle())) close();
-    }
-
-    void read()
-    {
-        if (closed_ || reading_ || ended_ || !session_->wants_input()) return;
-        reading_ = true;
-        socket_.async_read_some(asio::buffer(buffer_), [self = shared_from_this()](error_code error, std::size_t size) {
-            self->reading_ = false;
-            if (self->closed_) return;
-            if (error) {
-                self->ended_ = true;
-                if (error != asio::error::eof) return self->close();
-            } else {
-                self->session_->feed({self->buffer_.data(), size});
-            }
-            self->pump();
-        });
-    }
-
-    void write()
-    {
-        if (closed_ || writing_ || session_->pending_output() == 0) return;
-        writing_ = true;
-        out_ = session_->take_output();
-        asio::async_write(socket_, asio::buffer(out_), [self = shared_from_this()](error_code error, std::size_t) {
-            self->writing_ = false;
-            self->out_ = {};
-            if (error)
-                self->close();
-            else
-                self->pump();
-        });
-    }
-
-    Protocol::socket socket_;
-    std::shared_ptr<Session> session_;
-    std::uint64_t number_;
-    std::array<char, 65536> buffer_;
-    std::string out_;
-    bool reading_ = false;
-    bool writing_ = false;
-    bool scheduled_ = false;
-    bool ended_ = false;     // the client will send no more, or must not
-    bool refusing_ = false;  // the server ends
-    bool closed_ = false;
+    std::string name;
+    std::uint64_t inode;  // of the socket file; 0: TCP
+    asio::posix::stream_descriptor descriptor;
+    asio::steady_timer pause;
 };
+
+// Requests and answers are small, and nobody may wait for a peer that is gone for ever.
+void tune_tcp(int fd)
+{
+    const int on = 1;
+    ::setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+    ::setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
+}
 
 }  // namespace
 
 class Server::State : public std::enable_shared_from_this<Server::State> {
 public:
     State(asio::io_context& io, const Registry& registry, ServerOptions options)
-        : acceptor_(io), linger_(io), registry_(registry), options_(std::move(options))
+        : io_(io), linger_(io), registry_(registry), options_(std::move(options))
     {
     }
 
     Result<void> start()
     {
-        const auto socket = open_listen_socket(options_.path, options_.mode, options_.group);
-        if (!socket) return socket.error();
-        inode_ = socket->inode;
-        error_code error;
-        acceptor_.assign(Protocol(), socket->fd, error);
-        if (error) return make_error(Errc::failed, "control socket " + options_.path + ": " + error.message());
-        accept();
+        const auto file = open_listen_socket(options_.path, options_.mode, options_.group);
+        if (!file) return file.error();
+        listeners_.emplace_back(io_, options_.path, *file);
+        for (const std::string& uri : options_.listen) {
+            const auto socket = open_tcp_listen_socket(uri, options_.allow_remote);
+            if (!socket) {
+                stop_listening();
+                return socket.error();
+            }
+            listeners_.emplace_back(io_, bound_tcp_uri(socket->fd), *socket);
+        }
+        for (auto listener = listeners_.begin(); listener != listeners_.end(); ++listener) accept(listener);
         return {};
     }
 
@@ -169,10 +88,10 @@ public:
 
     void stop_listening()
     {
-        if (!acceptor_.is_open()) return;
-        remove_listen_socket(options_.path, inode_);
-        error_code ignored;
-        acceptor_.close(ignored);
+        for (const Listener& listener : listeners_)
+            if (listener.inode != 0) remove_listen_socket(listener.name, listener.inode);
+        listeners_.clear();
+        ++listening_;
     }
 
     void close_all()
@@ -185,49 +104,83 @@ public:
         if (connections_.empty()) return;
         const std::string line = to_json(event_message(name, std::move(data))) + "\r\n";
         for (const auto& connection : connections_) connection->send_event(line);
+        drop_slowest();
     }
 
     std::size_t clients() const { return connections_.size(); }
 
-private:
-    void accept()
+    std::vector<std::string> addresses() const
     {
-        acceptor_.async_accept([weak = weak_from_this()](error_code error, Protocol::socket socket) {
+        std::vector<std::string> result;
+        for (const Listener& listener : listeners_)
+            if (listener.inode == 0) result.push_back(listener.name);
+        return result;
+    }
+
+    void serve(Fd in, Fd out)
+    {
+        const std::uint64_t number = ++accepted_;
+        if (connections_.size() >= options_.max_clients)
+            return spdlog::warn("control client {} turned away: {} are connected", number, connections_.size());
+        const auto connection = std::make_shared<Connection>(io_, std::move(in), std::move(out),
+                                                             Session::make(registry_, options_.version), number);
+        const auto place = connections_.insert(connections_.end(), connection);
+        connection->on_closed = [weak = weak_from_this(), place] {
+            if (const auto self = weak.lock()) self->forget(place);
+        };
+        connection->start();
+    }
+
+private:
+    using Place = std::list<Listener>::iterator;
+
+    // The listeners go away together: what was in flight for an earlier set of them does nothing.
+    template <class Next>
+    auto while_listening(Next next)
+    {
+        return [weak = weak_from_this(), listening = listening_, next](error_code error) {
             const auto self = weak.lock();
-            if (!self || error == asio::error::operation_aborted) return;
-            if (error)
-                self->retry(error);
-            else
-                self->admit(std::move(socket));
-        });
+            if (self && !error && self->listening_ == listening) next(*self);
+        };
+    }
+
+    void accept(Place listener)
+    {
+        listener->descriptor.async_wait(asio::posix::descriptor_base::wait_read,
+                                        while_listening([listener](State& self) { self.accept_one(listener); }));
+    }
+
+    void accept_one(Place listener)
+    {
+        Fd fd(::accept4(listener->descriptor.native_handle(), nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC));
+        if (!fd) {
+            if (errno == EAGAIN || errno == EINTR || errno == ECONNABORTED) return accept(listener);
+            return pause(listener, errno);
+        }
+        if (listener->inode == 0) tune_tcp(fd.get());
+        serve(std::move(fd), Fd());
+        accept(listener);
     }
 
     // Out of descriptors, most likely: pause instead of spinning.
-    void retry(error_code error)
+    void pause(Place listener, int error)
     {
-        spdlog::warn("control socket {}: accept: {}", options_.path, error.message());
-        linger_.expires_after(std::chrono::milliseconds(100));
-        linger_.async_wait([weak = weak_from_this()](error_code cancelled) {
-            const auto self = weak.lock();
-            if (self && !cancelled && self->acceptor_.is_open()) self->accept();
-        });
+        spdlog::warn("control socket {}: accept: {}", listener->name, std::strerror(error));
+        listener->pause.expires_after(kAcceptPause);
+        listener->pause.async_wait(while_listening([listener](State& self) { self.accept(listener); }));
     }
 
-    void admit(Protocol::socket socket)
+    // Many clients that do not read must not fill the memory together either.
+    void drop_slowest()
     {
-        const std::uint64_t number = ++accepted_;
-        if (connections_.size() >= options_.max_clients) {
-            spdlog::warn("control client {} turned away: {} are connected", number, connections_.size());
-        } else {
-            const auto connection =
-                std::make_shared<Connection>(std::move(socket), Session::make(registry_, options_.version), number);
-            const auto place = connections_.insert(connections_.end(), connection);
-            connection->on_closed = [weak = weak_from_this(), place] {
-                if (const auto self = weak.lock()) self->forget(place);
-            };
-            connection->start();
-        }
-        accept();
+        std::size_t total = 0;
+        for (const auto& connection : connections_) total += connection->unsent();
+        if (total <= kMaxUnsent) return;
+        const auto slowest =
+            std::ranges::max_element(connections_, {}, [](const auto& connection) { return connection->unsent(); });
+        spdlog::warn("control clients do not read {} bytes altogether; client {} has most of them and is disconnected",
+                     total, (*slowest)->number());
+        (*slowest)->close();
     }
 
     void forget(std::list<std::shared_ptr<Connection>>::iterator place)
@@ -240,14 +193,15 @@ private:
     {
         if (!connections_.empty() || !done_) return;
         linger_.cancel();
-        asio::post(acceptor_.get_executor(), std::exchange(done_, nullptr));
+        asio::post(io_, std::exchange(done_, nullptr));
     }
 
-    Protocol::acceptor acceptor_;
+    asio::io_context& io_;
+    std::list<Listener> listeners_;
+    std::uint64_t listening_ = 0;
     asio::steady_timer linger_;
     const Registry& registry_;
     ServerOptions options_;
-    std::uint64_t inode_ = 0;
     std::uint64_t accepted_ = 0;
     std::list<std::shared_ptr<Connection>> connections_;
     std::function<void()> done_;
@@ -268,6 +222,10 @@ Result<void> Server::start()
 {
     return state_->start();
 }
+void Server::serve(Fd in, Fd out)
+{
+    state_->serve(std::move(in), std::move(out));
+}
 void Server::stop(Duration linger, std::function<void()> done)
 {
     state_->stop(linger, std::move(done));
@@ -279,6 +237,10 @@ void Server::emit_event(std::string_view name, std::optional<schema::Object> dat
 std::size_t Server::clients() const
 {
     return state_->clients();
+}
+std::vector<std::string> Server::addresses() const
+{
+    return state_->addresses();
 }
 
 }  // namespace colo::qmp

@@ -3,7 +3,9 @@
 
 #include "core/log.h"
 
+#include <algorithm>
 #include <exception>
+#include <iterator>
 
 namespace colo::qmp {
 namespace {
@@ -27,6 +29,13 @@ std::string quoted_member(std::string_view name)
 }
 
 }  // namespace
+
+Session::Session(const Registry& registry) : registry_(registry), fds_(registry.fds()), id_(fds_->open_monitor()) {}
+
+Session::~Session()
+{
+    fds_->close_monitor(id_);
+}
 
 std::shared_ptr<Session> Session::make(const Registry& registry, const schema::VersionInfo& version)
 {
@@ -68,11 +77,34 @@ bool Session::idle() const
     return !busy_ && queue_.empty() && input_.empty() && output_.empty();
 }
 
-void Session::feed(std::string_view bytes)
+void Session::feed(std::string_view bytes, std::vector<Fd> fds)
 {
     const CallScope scope(in_call_);
+    if (!fds.empty()) keep_fds(bytes, std::move(fds));
     input_.append(bytes);
     parse();
+}
+
+void Session::keep_fds(std::string_view bytes, std::vector<Fd> fds)
+{
+    const std::uint64_t start = parsed_ + input_.size();
+    arrivals_.push_back({start, start + bytes.find_last_not_of(" \t\r\n") + 1, std::move(fds)});
+    std::size_t waiting = 0;
+    for (auto arrival = arrivals_.rbegin(); arrival != arrivals_.rend(); ++arrival) {
+        if (waiting + arrival->fds.size() > kMaxWaitingFds) arrival->fds.resize(kMaxWaitingFds - waiting);
+        waiting += arrival->fds.size();
+    }
+    std::erase_if(arrivals_, [](const Arrival& arrival) { return arrival.fds.empty(); });
+}
+
+std::vector<Fd> Session::fds_of_message(std::uint64_t end)
+{
+    std::vector<Fd> result;
+    while (!arrivals_.empty() && arrivals_.front().start < end && arrivals_.front().end <= end) {
+        std::ranges::move(arrivals_.front().fds, std::back_inserter(result));
+        arrivals_.pop_front();
+    }
+    return result;
 }
 
 void Session::parse()
@@ -80,12 +112,13 @@ void Session::parse()
     std::string_view rest = input_;
     while (!rest.empty() && may_parse()) {
         auto message = parser_.next(rest);
-        if (message) accept(std::move(*message));
+        if (message) accept(std::move(*message), fds_of_message(parsed_ + input_.size() - rest.size()));
     }
+    parsed_ += input_.size() - rest.size();
     input_.erase(0, input_.size() - rest.size());
 }
 
-void Session::accept(Result<schema::Value> message)
+void Session::accept(Result<schema::Value> message, std::vector<Fd> fds)
 {
     if (!message) {
         queue_.emplace_back(Failure{message.error(), std::nullopt});
@@ -98,15 +131,25 @@ void Session::accept(Result<schema::Value> message)
     }
     auto result = envelope(*object);
     if (auto* request = std::get_if<Request>(&result)) {
+        request->fds = std::move(fds);
         if (request->oob)
             dispatch(std::move(*request));
         else
             queue_.emplace_back(std::move(*request));
         return;
     }
-    const schema::Value* id = object->find("id");
-    queue_.emplace_back(
-        Failure{std::move(std::get<QmpError>(result)), id != nullptr ? std::optional(*id) : std::nullopt});
+    refuse(*object, std::move(std::get<QmpError>(result)));
+}
+
+// A broken request that asks for out-of-band execution is answered at once, too.
+void Session::refuse(const schema::Object& object, QmpError error)
+{
+    const schema::Value* found = object.find("id");
+    auto id = found != nullptr ? std::optional(*found) : std::nullopt;
+    if (oob_ && object.contains("exec-oob") && !object.contains("execute"))
+        Reply(weak_from_this(), std::move(id), false).fail(std::move(error));
+    else
+        queue_.emplace_back(Failure{std::move(error), std::move(id)});
 }
 
 std::variant<Session::Request, QmpError> Session::envelope(const schema::Object& object) const
@@ -155,7 +198,7 @@ void Session::run_one()
 void Session::dispatch(Request request)
 {
     using schema::QapiErrorClass;
-    Reply reply(weak_from_this(), std::move(request.id), !request.oob);
+    Reply reply(weak_from_this(), std::move(request.id), !request.oob, {id_, std::move(request.fds)});
     const bool capabilities = request.name == schema::commands::QmpCapabilities::kName;
     if (!negotiated_ && !capabilities)
         return reply.fail(
@@ -176,11 +219,11 @@ void Session::dispatch(Request request)
 
 void Session::negotiate(const schema::Object& arguments, Reply reply)
 {
+    const auto decoded = schema::decode_arguments<schema::commands::QmpCapabilities::Arguments>(arguments);
+    if (!decoded) return reply.fail(decoded.error());
     if (negotiated_)
         return reply.fail(
             {schema::QapiErrorClass::CommandNotFound, "Capabilities negotiation is already complete, command ignored"});
-    const auto decoded = schema::decode_arguments<schema::commands::QmpCapabilities::Arguments>(arguments);
-    if (!decoded) return reply.fail(decoded.error());
     negotiated_ = true;
     oob_ = decoded->enable.has_value() && !decoded->enable->empty();
     reply.succeed();

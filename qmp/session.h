@@ -7,6 +7,9 @@
 // Back pressure instead of loss: while a request runs (or 8 are queued, with oob), or while the client does not read
 // its answers, no further request is taken up and wants_input() is false. Only events can pile up; beyond
 // kMaxPendingOutput overflowed() says that the client must be dropped.
+//
+// Descriptors belong to the request whose last byte came with or after them (white space at the end aside). They are
+// closed with it if its command does not take them, also if it was broken.
 
 #include "qmp/json.h"
 #include "qmp/registry.h"
@@ -23,6 +26,7 @@ namespace colo::qmp {
 inline constexpr std::size_t kMaxQueuedRequests = 8;
 inline constexpr std::size_t kBusyOutput = 1u << 20;         // not read so far: no new request
 inline constexpr std::size_t kMaxPendingOutput = 16u << 20;  // not read so far: too slow for events
+inline constexpr std::size_t kMaxWaitingFds = 16;            // came before their request did; the oldest go first
 
 class Session : public ReplyTarget, public std::enable_shared_from_this<Session> {
 public:
@@ -32,7 +36,8 @@ public:
     // Called when an answer or event came outside of feed() and run_one(); must not call back into the session.
     std::function<void()> on_activity;
 
-    void feed(std::string_view bytes);
+    void feed(std::string_view bytes, std::vector<Fd> fds = {});
+    ~Session() override;
     bool runnable() const;
     void run_one();
     bool wants_input() const;
@@ -53,6 +58,12 @@ private:
         schema::Object arguments;
         std::optional<schema::Value> id;
         bool oob = false;
+        std::vector<Fd> fds;
+    };
+    struct Arrival {  // descriptors and the part of the stream that they came with
+        std::uint64_t start;
+        std::uint64_t end;
+        std::vector<Fd> fds;
     };
     struct Failure {
         QmpError error;
@@ -60,18 +71,25 @@ private:
     };
     using Entry = std::variant<Request, Failure>;
 
-    explicit Session(const Registry& registry) : registry_(registry) {}
+    explicit Session(const Registry& registry);
     void send(const schema::Object& message);
     bool may_parse() const;
     void parse();
-    void accept(Result<schema::Value> message);
+    void keep_fds(std::string_view bytes, std::vector<Fd> fds);
+    std::vector<Fd> fds_of_message(std::uint64_t end);
+    void accept(Result<schema::Value> message, std::vector<Fd> fds);
+    void refuse(const schema::Object& object, QmpError error);
     std::variant<Request, QmpError> envelope(const schema::Object& object) const;
     void dispatch(Request request);
     void negotiate(const schema::Object& arguments, Reply reply);
 
     const Registry& registry_;
+    std::shared_ptr<FdStore> fds_;
+    MonitorId id_;
     MessageParser parser_;
     std::string input_;
+    std::uint64_t parsed_ = 0;  // bytes of the stream before input_
+    std::deque<Arrival> arrivals_;
     std::deque<Entry> queue_;
     std::string output_;
     bool busy_ = false;  // an in-band request runs

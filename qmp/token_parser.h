@@ -4,6 +4,8 @@
 #include "qmp/json.h"
 
 #include <span>
+#include <string>
+#include <unordered_set>
 
 namespace colo::qmp {
 
@@ -15,17 +17,19 @@ public:
     Result<schema::Value> parse();
 
 private:
+    using Names = std::unordered_set<std::string>;  // of an object with many members
+
     // All return false after a mistake; error_ then holds the text of the first one.
     bool value(schema::Value& out);
     bool object(schema::Value& out);
-    bool pair(schema::Object& out);
+    bool pair(schema::Object& out, Names& names);
     bool array(schema::Value& out);
     bool keyword(std::string_view text, schema::Value& out);
     bool string(std::string_view quoted, std::string& out);
-    bool escape(std::string_view body, std::size_t& position, std::string& out);
-    bool unicode_escape(std::string_view body, std::size_t& position, std::string& out);
+    bool escape(std::string_view quoted, std::size_t& position, std::string& out);
+    bool unicode_escape(std::string_view quoted, std::size_t& position, std::string& out);
     bool fail(std::string text);
-    bool check_duplicates(const schema::Object& object);
+    bool check_duplicate(const schema::Object& object, Names& names);
 
     bool take(TokenType type);  // consumes the next token if it is one
     bool peek(TokenType type) const { return position_ < tokens_.size() && tokens_[position_].type == type; }

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "qmp/utf8.h"
 
+#include <bit>
+
 namespace colo::qmp {
 
 bool is_character(std::int32_t code_point)
@@ -18,29 +20,18 @@ std::int32_t read_code_point(std::string_view text, std::size_t& position)
     const unsigned char lead = byte(start);
     if (lead < 0x80) return lead;
 
-    std::size_t length = 0;
-    std::int32_t code_point = 0;
-    if ((lead & 0xe0) == 0xc0) {
-        length = 2;
-        code_point = lead & 0x1f;
-    } else if ((lead & 0xf0) == 0xe0) {
-        length = 3;
-        code_point = lead & 0x0f;
-    } else if ((lead & 0xf8) == 0xf0) {
-        length = 4;
-        code_point = lead & 0x07;
-    } else {
-        return -1;
-    }
-    if (text.size() - start < length) return -1;
-    for (std::size_t i = start + 1; i < start + length; ++i) {
-        if ((byte(i) & 0xc0) != 0x80) return -1;
-        code_point = (code_point << 6) | (byte(i) & 0x3f);
+    // The number of leading ones; sequences of five and six bytes never hold a character.
+    const auto length = static_cast<std::size_t>(std::countl_one(lead));
+    if (length < 2 || length > 6) return -1;
+    std::int32_t code_point = lead & (0x7f >> length);
+    for (; position < start + length; ++position) {
+        if (position >= text.size() || (byte(position) & 0xc0) != 0x80) return -1;
+        code_point = (code_point << 6) | (byte(position) & 0x3f);
     }
     constexpr std::int32_t kSmallest[] = {0, 0, 0x80, 0x800, 0x10000};
+    if (length > 4) return -1;
     const bool zero_as_two_bytes = length == 2 && code_point == 0;
     if ((code_point < kSmallest[length] && !zero_as_two_bytes) || !is_character(code_point)) return -1;
-    position = start + length;
     return code_point;
 }
 

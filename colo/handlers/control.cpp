@@ -11,7 +11,7 @@ schema::VersionInfo interface_version(const std::string& service_version)
 }
 
 Control::Control(Service& service, qmp::EventSink& events, qmp::Registry& registry)
-    : service_(service), events_(events), book_(events, settings_), jobs_(events)
+    : service_(service), events_(events), fds_(registry.fds()), book_(events, settings_), jobs_(events)
 {
     qmp::add_introspection(registry);
     add_base_commands(*this, registry);
@@ -22,7 +22,7 @@ Control::Control(Service& service, qmp::EventSink& events, qmp::Registry& regist
     add_snapshot_commands(*this, registry);
     add_machine_commands(*this, registry);
     add_dirty_rate_commands(*this, registry);
-    add_pending_commands(registry);
+    add_fd_commands(*this, registry);
     COLO_CHECK(registry.missing().empty());
 }
 

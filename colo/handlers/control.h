@@ -16,6 +16,7 @@
 #include "qmp/event.h"
 #include "qmp/registry.h"
 
+#include <memory>
 #include <optional>
 
 namespace colo {
@@ -34,6 +35,8 @@ public:
     const MigrationSettings& settings() const { return settings_; }
     MigrationBook& book() { return book_; }
     JobTable& jobs() { return jobs_; }
+    // What clients handed over; for `fd:NAME`: fds().take_named(reply.monitor(), NAME).
+    qmp::FdStore& fds() { return *fds_; }
 
     // Whether a guest that arrives by an incoming session is to run afterwards; `stop` and `cont` in run state
     // inmigrate decide it.
@@ -69,6 +72,7 @@ public:
 private:
     Service& service_;
     qmp::EventSink& events_;
+    std::shared_ptr<qmp::FdStore> fds_;
     MigrationSettings settings_;
     MigrationBook book_;
     JobTable jobs_;
@@ -91,7 +95,7 @@ void add_job_commands(Control& control, qmp::Registry& registry);
 void add_snapshot_commands(Control& control, qmp::Registry& registry);  // and those of disks
 void add_machine_commands(Control& control, qmp::Registry& registry);
 void add_dirty_rate_commands(Control& control, qmp::Registry& registry);
-void add_pending_commands(qmp::Registry& registry);
+void add_fd_commands(Control& control, qmp::Registry& registry);
 
 // The checks and the start that `migrate` and `x-colo-protect` share. Empty uri: the configured peer.
 void start_protection(Control& control, const std::string& uri, qmp::TypedReply<void> reply);

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Benchmarks: pause of the primary, network, failover. Started by scripts/bench; writes JSON and prints a table."""
+"""Benchmarks: pause of the primary, network, failover, control interface. Started by scripts/bench; writes JSON and prints a table."""
 import argparse
 import json
 import os
@@ -11,6 +11,7 @@ import time
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "integration"))
 from colo_lab import Lab, LabError, Skip  # noqa: E402
 from colo_lab.lab import check_unharmed  # noqa: E402
+from qmp_bench import bench_qmp  # noqa: E402
 from scenario import gaps_after, guest_is_sound, wait_flowing  # noqa: E402
 
 QUIET = {"log": {"level": "info"}}
@@ -315,9 +316,12 @@ def print_table(results):
             print(f"failover {name}_gap_ms: {over[name + '_gap_ms']}  target <= {target}: "
                   f"{verdict(over[name + '_gap_ms'] <= target)}")
         print(f"failover connections_lost: {over['connections_lost']}, wrong_bytes: {over['wrong_bytes']}")
+    for name, row in results.get("qmp", {}).get("requests", {}).items():
+        print(f"qmp {name}: {row['per_s']}/s, p50 {row['p50_us']} us, p99 {row['p99_us']} us")
 
 
-PARTS = {"pause": bench_pause, "network": bench_network, "failover": bench_failover}
+PARTS = {"pause": bench_pause, "network": bench_network, "failover": bench_failover,
+         "qmp": lambda options: bench_qmp(options, QUIET, say)}
 
 
 def main():

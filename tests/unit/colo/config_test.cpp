@@ -312,6 +312,19 @@ TEST(Config, ContradictionsAcrossSectionsAreRefused)
     good(kMinimal, {"arbiter.kind=command", "arbiter.command=/bin/true", "arbiter.fence_delay_ms=100"});
 }
 
+TEST(Config, ControlAddressesBeyondThisHostNeedPermission)
+{
+    const auto with = [](const std::string& address, const std::string& remote = "") {
+        return std::string(kMinimal) + "[qmp]\n" + remote + "[[qmp.listen]]\naddress = \"" + address + "\"\n";
+    };
+    const std::string allow = "remote = \"allow\"\n";
+    EXPECT_THAT(good(with("tcp:127.0.0.1:4444")).qmp.listen, testing::SizeIs(1));
+    EXPECT_EQ(good(with("tcp:[::1]:4444")).qmp.remote, RemoteSetting::refuse);
+    EXPECT_THAT(problems_of(with("tcp:192.0.2.1:4444")), ElementsAre(HasSubstr("remote = \"allow\"")));
+    EXPECT_EQ(good(with("tcp:192.0.2.1:4444", allow)).qmp.listen[0].address, "tcp:192.0.2.1:4444");
+    EXPECT_THAT(problems_of(with("tcp:some.host:4444", allow)), testing::SizeIs(1));
+}
+
 TEST(Config, NodeConfigTakesTheTimesOver)
 {
     const NodeConfig node = node_config(

@@ -116,8 +116,16 @@ TEST(Json, RequestLevelErrors)
         {"nope", "invalid keyword 'nope'"},
         {"[nul]", "invalid keyword 'nul'"},
         {R"("\x41")", "invalid escape sequence in string"},
-        {R"("\u12G4")", "invalid escape sequence in string"},
-        {R"("\u12")", "invalid escape sequence in string"},
+        {R"("\u12G4")", R"(\u12G4 is not a valid Unicode character)"},
+        {R"("\u12")", R"(\u12" is not a valid Unicode character)"},
+        {R"("\u")", R"(\u" is not a valid Unicode character)"},
+        {R"("\ud800\u00")", R"(\ud800 is not a valid Unicode character)"},
+        {R"("\ud800\n")", R"(\ud800 is not a valid Unicode character)"},
+        {R"(["\x", "\u"])", "invalid escape sequence in string"},
+        {R"({"id":0e1})", "expected separator in dict"},
+        {"{[}]", "expecting value"},
+        {R"({"a":{])", "expecting value"},
+        {"truefalse", "invalid keyword 'truefalse'"},
         {R"("\ud800")", R"(\ud800 is not a valid Unicode character)"},
         {R"("\uDC00")", R"(\uDC00 is not a valid Unicode character)"},
         {R"("\ud800\u0041")", R"(\ud800 is not a valid Unicode character)"},
@@ -156,6 +164,20 @@ TEST(Json, StrayBytesAndRecovery)
     EXPECT_THAT(all("True\n"), ElementsAre("! JSON parse error, stray 'T'"));
     EXPECT_THAT(all("trueX\n"), ElementsAre("true", "! JSON parse error, stray 'X'"));
     EXPECT_THAT(all("%s\n"), ElementsAre("! JSON parse error, stray '%'"));
+    EXPECT_THAT(all("1\xff\n"), ElementsAre("1", "! JSON parse error, stray '\xff'"));
+    EXPECT_THAT(all("nul\xff\n"),
+                ElementsAre("! JSON parse error, invalid keyword 'nul'", "! JSON parse error, stray '\xff'"));
+    EXPECT_THAT(all("0e1\n"), ElementsAre("0", "! JSON parse error, invalid keyword 'e'", "1"));
+    EXPECT_THAT(all("1.5.2\n"), ElementsAre("1.5", "! JSON parse error, stray '.'"));
+    EXPECT_THAT(all("-01\n"), ElementsAre("! JSON parse error, stray '-01'"));
+    EXPECT_THAT(all("\x0b\n7 "), ElementsAre("! JSON parse error, stray '\x0b'", "7"));
+    // A zero byte ends the text that is shown.
+    EXPECT_THAT(all(std::string_view("\"ab\0 cd\n7 ", 10)), ElementsAre("! JSON parse error, stray '\"ab'", "7"));
+    // Of a mistake in the order of tokens a part is shown, of a stray token everything.
+    const std::string keyword = "invalid keyword '" + std::string(5000, 'q');
+    EXPECT_THAT(all(std::string(5000, 'q') + " "), ElementsAre("! JSON parse error, " + keyword.substr(0, 1023)));
+    EXPECT_THAT(all("\"" + std::string(5000, 'y') + "\n"),
+                ElementsAre("! JSON parse error, stray '\"" + std::string(5000, 'y') + "\n'"));
     // A tab does not end the skipping, a structural character does.
     EXPECT_THAT(all("*\t[1]"), ElementsAre("! JSON parse error, stray '*'", "[1]"));
     EXPECT_THAT(all("*\t7\n8 "), ElementsAre("! JSON parse error, stray '*'", "8"));
@@ -238,11 +260,26 @@ TEST(JsonLimits, ManyKeysAreNotQuadratic)
     for (int i = 1; i < 200'000; ++i) text += ",\"k" + std::to_string(i) + "\":0";
     EXPECT_TRUE(parse_json(text + "}"));
     EXPECT_EQ(one(text + ",\"k7\":1}"), "! JSON parse error, duplicate key");
+    EXPECT_EQ(one(text + ",\"k7\":1,nope}"), "! JSON parse error, duplicate key");  // the first mistake is told
 }
 
 TEST(JsonWriter, InvalidUtf8AndLayout)
 {
-    EXPECT_EQ(to_json(Value(std::string("a\xff\xfe\xc3"))), R"("a\uFFFD\uFFFD\uFFFD")");
+    // One replacement for each sequence that belongs together.
+    const std::pair<const char*, const char*> cases[] = {
+        {"a\xff\xfe\xc3", R"("a\uFFFD\uFFFD\uFFFD")"},
+        {"\xe2\x82(", R"("\uFFFD(")"},
+        {"\xe0\x80\x80", R"("\uFFFD")"},
+        {"\xed\xa0\x80", R"("\uFFFD")"},
+        {"\x80\x80", R"("\uFFFD\uFFFD")"},
+        {"\xf4\x90\x80\x80", R"("\uFFFD")"},
+        {"\xf8\x88\x80\x80\x80", R"("\uFFFD")"},
+        {"\xfc\x84\x80\x80\x80\x80", R"("\uFFFD")"},
+        {"\xf8\x80"
+         "a",
+         R"("\uFFFDa")"},
+    };
+    for (const auto& [text, expected] : cases) EXPECT_EQ(to_json(Value(text)), expected);
     EXPECT_EQ(to_json(*parse_json(R"({"a":[1,2],"b":{},"c":[]})"), Style::indented),
               "{\n  \"a\": [\n    1,\n    2\n  ],\n  \"b\": {},\n  \"c\": []\n}");
 }

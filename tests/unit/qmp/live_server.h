@@ -63,12 +63,18 @@ public:
     }
 
     LiveServer(const Registry& registry, const std::string& path, std::size_t max_clients = 64)
+        : LiveServer(registry, [&] {
+              ServerOptions options;
+              options.path = path;
+              options.max_clients = max_clients;
+              return options;
+          }())
     {
-        ServerOptions options;
-        options.path = path;
-        options.max_clients = max_clients;
+    }
+    LiveServer(const Registry& registry, ServerOptions options)
+    {
         options.version = {{7, 0, 0}, "test"};
-        server_.emplace(io_, registry, options);
+        server_.emplace(io_, registry, std::move(options));
         started_ = server_->start();
         thread_ = std::thread([this] { io_.run(); });
     }

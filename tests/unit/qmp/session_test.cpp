@@ -59,6 +59,9 @@ TEST_F(SessionTest, GreetsAndNegotiates)
               with_id(empty_answer(), 1));
     EXPECT_EQ(monitor.ask(R"({"execute": "qmp_capabilities"})"),
               error_answer("Capabilities negotiation is already complete, command ignored", "CommandNotFound"));
+    // Arguments are looked at first, then whether it is the time.
+    EXPECT_EQ(monitor.ask(R"({"execute": "qmp_capabilities", "arguments": {"x": 1}})"),
+              error_answer("Parameter 'x' is unexpected"));
 }
 
 TEST_F(SessionTest, EnvelopeErrors)
@@ -156,6 +159,11 @@ TEST_F(SessionTest, OutOfBandOvertakes)
     EXPECT_EQ(monitor.ask(R"({"exec-oob":"echo"})"), error_answer("The command echo does not support OOB"));
     EXPECT_EQ(monitor.ask(R"({"exec-oob":"nope"})"),
               error_answer("The command nope has not been found", "CommandNotFound"));
+    // A broken one does not wait either, unless it could be meant in-band.
+    EXPECT_EQ(monitor.ask(R"({"exec-oob":1,"id":9})"),
+              with_id(error_answer("QMP input member 'exec-oob' must be a string"), 9));
+    EXPECT_EQ(monitor.ask(R"({"exec-oob":"qmp_capabilities"})"),
+              error_answer("The command qmp_capabilities does not support OOB"));
     waiting_[0].succeed();
     EXPECT_THAT(
         monitor.send(R"({"execute":"urgent","id":4})"),
