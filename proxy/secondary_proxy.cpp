@@ -21,7 +21,7 @@ SecondaryFlow* SecondaryProxyImpl::flow_of(const FlowKey& key, Time now)
         flows_.touch(*flow, now);
         return flow;
     }
-    flow = flows_.use_or_add(key, now);
+    flow = flows_.use_or_add(key, now, [&](const SecondaryFlow& oldest) { return oldest.may_go(now, lag_ticks_); });
     // Not begun in this epoch and not in the manifest: P's numbers, but our guest's clock lags.
     if (flow != nullptr) flow->timestamp_offset = lag_ticks_;
     return flow;
@@ -68,6 +68,7 @@ void SecondaryProxyImpl::note_client(SecondaryFlow& flow, const Packet& packet)
         flow.closed = true;
         return;
     }
+    if (packet.has(kTcpFin)) flow.client_fin = packet.seq + packet.sequence_size();
     if (!packet.has(kTcpAck)) return;
     if (!flow.client_ack || packet.has(kTcpSyn) || seq_after(packet.ack, *flow.client_ack))
         flow.client_ack = packet.ack;
@@ -211,6 +212,7 @@ void SecondaryProxyImpl::take_state(const replication::FlowState& state, Time no
     flow->highest_timestamp = state.highest_timestamp;
     flow->has_timestamp = (state.flags & 1) != 0;
     flow->established = true;
+    flow->opened = (state.flags & kFlowOpened) != 0;
 }
 
 void SecondaryProxyImpl::applied(Epoch epoch, const replication::ProxySection& section, Time now)
@@ -226,7 +228,8 @@ void SecondaryProxyImpl::applied(Epoch epoch, const replication::ProxySection& s
         journal_bytes_ += flow.journal.memory();
         flow.journal.hurry(now);  // a guest that is loaded again has forgotten what it was given
         flow.wire_offset = flow.timestamp_offset = 0;
-        flow.learning_carried = flow.closed = flow.has_timestamp = false;
+        flow.learning_carried = flow.closed = flow.has_timestamp = flow.opened = false;
+        flow.guest_fin.reset();
         flow.learning.reset();
         flow.covered.reset();
         flow.guest_ack.reset();
