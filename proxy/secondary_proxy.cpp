@@ -205,6 +205,8 @@ void SecondaryProxyImpl::take_state(const replication::FlowState& state, Time no
         flow->timestamp_offset = 0;
         return;
     }
+    // P gives it to us again, but P may be gone: a primary before it may have told the client that we have it.
+    flow->journal.keep_for(running_, state.acked_seq);
     const bool zeroed = broken(Breakage::offsets_zeroed_at_apply);
     flow->wire_offset = zeroed ? 0 : state.wire_offset;
     flow->timestamp_offset = zeroed ? 0 : state.timestamp_offset + lag_ticks_;
@@ -223,9 +225,6 @@ void SecondaryProxyImpl::applied(Epoch epoch, const replication::ProxySection& s
     if (gap_ && *gap_ < epoch) gap_.reset();
     lag_ticks_ = 0;
     for (SecondaryFlow& flow : flows_) {
-        journal_bytes_ -= flow.journal.memory();
-        flow.journal.drop_older(epoch);
-        journal_bytes_ += flow.journal.memory();
         flow.journal.hurry(now);  // a guest that is loaded again has forgotten what it was given
         flow.wire_offset = flow.timestamp_offset = 0;
         flow.learning_carried = flow.closed = flow.has_timestamp = flow.opened = false;
@@ -237,6 +236,11 @@ void SecondaryProxyImpl::applied(Epoch epoch, const replication::ProxySection& s
     }
     flows_.remove_if([](const SecondaryFlow& flow) { return flow.journal.empty(); });
     for (const replication::FlowState& state : section.flows) take_state(state, now);
+    for (SecondaryFlow& flow : flows_) {
+        journal_bytes_ -= flow.journal.memory();
+        flow.journal.drop_older(epoch);
+        journal_bytes_ += flow.journal.memory();
+    }
     update_lag(now);
     if (!broken(Breakage::replay_after_staged)) {
         replay_.clear();

@@ -248,6 +248,22 @@ TEST_F(Secondary, R2_ReplayIsBounded)
     EXPECT_EQ(decode_tcp(from.replay.back().frame).seq, 99'000u) << "the newest are kept";
 }
 
+// A primary before this one told the client that the bytes are there; this one has not consumed them either, and was
+// lost before its guest's input reached us again.
+TEST_F(Secondary, R4_WhatTheCheckpointsGuestHasNotAcknowledgedOutlivesTheApply)
+{
+    proxy->applied(1, {}, now);
+    input(client_data(100, "abc"), 1);
+    input(client_data(103, "def"), 1);
+    replication::ProxySection section;
+    section.flows.push_back(flow(0));
+    section.flows.back().acked_seq = 103;
+    proxy->applied(2, section, now);
+    const TakeOver from = proxy->take_over(now);
+    ASSERT_EQ(from.reinject.size(), 1u) << "the checkpoint has the first";
+    EXPECT_EQ(decode_tcp(from.reinject[0].frame).data, "def");
+}
+
 TEST_F(Secondary, R4_TakeOverDeliversEverythingTheClientMayThinkWeHave)
 {
     proxy->applied(1, {}, now);
