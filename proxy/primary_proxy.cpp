@@ -127,7 +127,7 @@ replication::ProxySection PrimaryProxyImpl::build_section() const
     replication::ProxySection section;
     for (const PrimaryFlow& flow : flows_) {
         if (!flow.tcp || section.flows.size() >= replication::kMaxFlows) continue;
-        if ((flow.tcp->closed() || flow.tcp->finished()) && !flow.translated())
+        if (flow.tcp->closed() && !flow.translated())
             continue;  // a translated one that is open after all needs its offset
         if (!flow.tcp->known() && !flow.translated() && flow.reinject.empty()) continue;
         replication::FlowState state = flow.tcp->state();

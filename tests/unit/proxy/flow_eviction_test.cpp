@@ -154,17 +154,6 @@ TEST_F(PrimaryEviction, Inv29_FlowsThatStayDoNotHideThoseThatMayGo)
     EXPECT_TRUE(knows(1) && knows(1000));
 }
 
-TEST_F(PrimaryEviction, AConnectionThatIsOverIsNotInTheManifest)
-{
-    table_of(8);
-    const auto end = tcp({.peer_port = 1, .seq = 1, .ack = 1, .flags = kTcpAck | kTcpFin});
-    guest(end);
-    peer(end);
-    EXPECT_TRUE(knows(1));
-    client(tcp({.from_guest = false, .peer_port = 1, .seq = 1, .ack = 2, .flags = kTcpAck | kTcpFin}));
-    EXPECT_FALSE(knows(1)) << "or S's table is full of them";
-}
-
 class SecondaryEviction : public SecondaryHarness {
 protected:
     void table_of(std::size_t flows) { make({.nics = {}, .flows_max = flows}); }
