@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-// Flows by key, bounded, with the least recently used idle flow given up first. A flow that holds something (busy()) or
-// was active within its idle time is never given up (invariant 29): the table then refuses the new one instead.
+// Flows by key, bounded. A full table gives up the least recently used flow that may go for a new one; which may, the
+// owner says: never one whose loss somebody would notice (invariant 29). If none may, the new one is refused.
 //
-// `Flow` has: FlowKey key; Time last_active; bool busy() const; Duration idle_after() const;
+// `Flow` has: FlowKey key; Time last_active;
 
 #include "core/types.h"
 #include "proxy/packet.h"
 
+#include <algorithm>
 #include <list>
 #include <unordered_map>
 
@@ -25,6 +26,8 @@ struct FlowKey {
 // FlowState::flags: the handshake began on the host before this one and the client has not named its number yet. Then
 // covered_seq is the guest's first number and highest_timestamp the TSval of its SYN, both in guest numbers.
 inline constexpr std::uint8_t kFlowHalfOpen = 8;
+// The guest is beyond the handshake: a SYN that follows begins another connection.
+inline constexpr std::uint8_t kFlowOpened = 16;
 
 // ARP has one flow per NIC; order among its frames is kept, their content says the rest.
 inline FlowKey key_from_guest(std::uint8_t nic, const Packet& packet)
@@ -82,11 +85,12 @@ public:
         flows_.splice(flows_.end(), flows_, at->second);
         return &*at->second;
     }
-    // nullptr: the table is full of flows that may not be given up.
-    Flow* use_or_add(const FlowKey& key, Time now)
+    // `may_go(Flow&)`: asked only when the table is full. nullptr: none of those asked may go.
+    template <class MayGo>
+    Flow* use_or_add(const FlowKey& key, Time now, MayGo may_go)
     {
         if (Flow* flow = use(key, now)) return flow;
-        if (flows_.size() >= max_ && !evict_one(now)) return nullptr;
+        if (flows_.size() >= max_ && !evict_one(may_go)) return nullptr;
         flows_.emplace_back();
         flows_.back().key = key;
         flows_.back().last_active = now;
@@ -114,15 +118,20 @@ private:
         index_.erase(it->key);
         flows_.erase(it);
     }
-    bool evict_one(Time now)
+    // The oldest come first. One that must stay goes to the back (as under the hand of a clock), or a few of them would
+    // hide all others for ever.
+    template <class MayGo>
+    bool evict_one(MayGo& may_go)
     {
-        // The oldest come first; a flow with a long idle time must not hide those behind it.
         constexpr std::size_t kLook = 256;
-        std::size_t seen = 0;
-        for (auto it = flows_.begin(); it != flows_.end() && seen < kLook; ++it, ++seen) {
-            if (it->busy() || now - it->last_active < it->idle_after()) continue;
-            erase(it);
-            return true;
+        const std::size_t look = std::min(kLook, flows_.size());
+        for (std::size_t i = 0; i < look; ++i) {
+            const auto oldest = flows_.begin();
+            if (may_go(*oldest)) {
+                erase(oldest);
+                return true;
+            }
+            flows_.splice(flows_.end(), flows_, oldest);
         }
         return false;
     }

@@ -44,21 +44,17 @@ std::size_t Neighbours::Ip6Hash::operator()(const std::pair<std::uint8_t, Ip6>& 
 void Neighbours::learn(std::uint8_t nic, const Packet& mirrored)
 {
     if (mirrored.size < kVnetHeaderSize + kEthernetHeaderSize) return;
-    const auto put4 = [&](std::uint32_t ip, const Mac& mac) {
-        const std::uint64_t key = std::uint64_t{nic} << 32 | ip;
-        if (ip != 0 && (ip4_.size() < kMax || ip4_.contains(key))) ip4_[key] = mac;
-    };
-    if (mirrored.kind == PacketKind::arp) return put4(mirrored.source_ip, mac_at(mirrored.frame + mirrored.l3 + 8));
-    // Behind a router this names the router's MAC for a far address, which the guest never asks for.
     if (mirrored.kind != PacketKind::opaque) {
+        if (mirrored.source_ip == 0) return;
         const std::uint64_t key = std::uint64_t{nic} << 32 | mirrored.source_ip;
-        if (!ip4_.contains(key)) put4(mirrored.source_ip, mac_at(mirrored.source_mac()));
-        return;
+        if (mirrored.kind == PacketKind::arp) return ip4_.learn(key, mac_at(mirrored.frame + mirrored.l3 + 8), true);
+        // Behind a router this is the router's MAC for a far address, which the guest never asks for.
+        return ip4_.learn(key, mac_at(mirrored.source_mac()), false);
     }
     if (mirrored.ether_type != kEtherTypeIpv6 || mirrored.size < kIcmp6) return;
     const bool advertised = is_neighbour_discovery(mirrored, kAdvertisement);
     const auto key = std::pair(nic, ip6_at(advertised ? mirrored.frame + kIcmp6 + 8 : mirrored.frame + kIp6Header + 8));
-    if (ip6_.contains(key) ? advertised : ip6_.size() < kMax) ip6_[key] = mac_at(mirrored.source_mac());
+    ip6_.learn(key, mac_at(mirrored.source_mac()), advertised);
 }
 
 FramePtr Neighbours::answer(std::uint8_t nic, const Packet& from_guest) const
@@ -71,19 +67,19 @@ FramePtr Neighbours::answer(std::uint8_t nic, const Packet& from_guest) const
 FramePtr Neighbours::answer_arp(std::uint8_t nic, const Packet& request) const
 {
     if (request.source_ip == 0 || request.source_ip == request.target_ip) return nullptr;  // a claim, not a question
-    const auto at = ip4_.find(std::uint64_t{nic} << 32 | request.target_ip);
-    if (at == ip4_.end()) return nullptr;
+    const Mac* const known = ip4_.find(std::uint64_t{nic} << 32 | request.target_ip);
+    if (known == nullptr) return nullptr;
     const Mac asker = mac_at(request.frame + request.l3 + 8);
-    return make_arp(2, asker, at->second, request.target_ip, asker, request.source_ip);
+    return make_arp(2, asker, *known, request.target_ip, asker, request.source_ip);
 }
 
 FramePtr Neighbours::answer_solicitation(std::uint8_t nic, const Packet& request) const
 {
     const Ip6 asker = ip6_at(request.frame + kIp6Header + 8), target = ip6_at(request.frame + kIcmp6 + 8);
     if (asker == Ip6{}) return nullptr;  // duplicate address detection
-    const auto at = ip6_.find({nic, target});
-    if (at == ip6_.end()) return nullptr;
-    return make_neighbour_advertisement(mac_at(request.source_mac()), at->second, target, asker, true);
+    const Mac* const known = ip6_.find({nic, target});
+    if (known == nullptr) return nullptr;
+    return make_neighbour_advertisement(mac_at(request.source_mac()), *known, target, asker, true);
 }
 
 }  // namespace colo::proxy

@@ -32,7 +32,7 @@ PacketSocket::PacketSocket(FileDescriptor fd, int index, std::string interface)
 {
 }
 
-Result<PacketSocket> PacketSocket::open(const std::string& interface)
+Result<PacketSocket> PacketSocket::open(const std::string& interface, Transmit transmit)
 {
     const unsigned index = ::if_nametoindex(interface.c_str());
     if (index == 0) return errno_error("interface " + interface, errno);
@@ -47,8 +47,8 @@ Result<PacketSocket> PacketSocket::open(const std::string& interface)
         (void)set_option(fd.get(), SOL_SOCKET, SO_RCVBUF, "SO_RCVBUF", kBufferBytes);
     if (!set_option(fd.get(), SOL_SOCKET, SO_SNDBUFFORCE, "SO_SNDBUFFORCE", kBufferBytes))
         (void)set_option(fd.get(), SOL_SOCKET, SO_SNDBUF, "SO_SNDBUF", kBufferBytes);
-    // Our frames need no shaping, and a stopped queue must not block the guest.
-    (void)set_option(fd.get(), SOL_PACKET, PACKET_QDISC_BYPASS, "PACKET_QDISC_BYPASS", 1);
+    if (transmit == Transmit::direct)
+        (void)set_option(fd.get(), SOL_PACKET, PACKET_QDISC_BYPASS, "PACKET_QDISC_BYPASS", 1);
     PacketSocket socket(std::move(fd), static_cast<int>(index), interface);
     if (auto r = socket.listen(false); !r) return r.error();
     return socket;
@@ -165,25 +165,25 @@ Result<std::size_t> PacketSocket::receive(std::size_t max, const std::function<v
     return total;
 }
 
-Result<bool> PacketSocket::send(ByteView frame)
+Result<SendResult> PacketSocket::send(ByteView frame)
 {
     if (frame.size() < kVnetHeaderSize + kEthernetHeaderSize) {
         ++stats_.dropped_invalid;
-        return false;
+        return SendResult::dropped;
     }
     if (::send(fd_.get(), frame.data(), frame.size(), MSG_DONTWAIT | MSG_NOSIGNAL) >= 0) {
         ++stats_.sent;
-        return true;
+        return SendResult::sent;
     }
     switch (errno) {
     case EAGAIN:
     case ENOBUFS:
-    case EINTR:
-    case ENOMEM:
-    case ENETDOWN: ++stats_.dropped_full; return false;
+    case EINTR: return SendResult::full;
+    case ENOMEM:  // also what the kernel says of a large segment that it cannot split
+    case ENETDOWN: ++stats_.dropped_full; return SendResult::dropped;
     case EINVAL:
     case EMSGSIZE:
-    case EPROTO: ++stats_.dropped_invalid; return false;
+    case EPROTO: ++stats_.dropped_invalid; return SendResult::dropped;
     default: return errno_error("send on " + interface_, errno);
     }
 }

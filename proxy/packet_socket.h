@@ -11,8 +11,11 @@ namespace colo::proxy {
 
 class PacketSocket {
 public:
+    // `queue`: of the host, with its discipline. `direct`: past it, so that a full ring of the device is refused and
+    // not dropped behind the queue; only for a device that takes our large segments as they are.
+    enum class Transmit : std::uint8_t { queue, direct };
     // In the network namespace of the calling thread. Receives nothing until listen(true).
-    static Result<PacketSocket> open(const std::string& interface);
+    static Result<PacketSocket> open(const std::string& interface, Transmit transmit);
 
     int fd() const { return fd_.get(); }
     Result<void> listen(bool on);
@@ -20,7 +23,7 @@ public:
     // Kernel-side filter: targets in `macs` and groups.
     Result<void> filter(const std::vector<std::array<std::uint8_t, 6>>& macs);
     Result<std::size_t> receive(std::size_t max, const std::function<void(FramePtr)>& take);
-    Result<bool> send(ByteView frame);
+    Result<SendResult> send(ByteView frame);
     bool carrier() const;
     const PortStats& stats() const { return stats_; }
 

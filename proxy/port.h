@@ -15,9 +15,14 @@
 
 namespace colo::proxy {
 
+// `dropped_full`: there was no link, or no room to wait for the port (SendQueue).
 struct PortStats {
     std::uint64_t received = 0, sent = 0, dropped_full = 0, dropped_invalid = 0;
 };
+
+// `full`: nothing was taken, the same frame may go a moment later. `dropped`: it never will (malformed, nobody at the
+// other end), and is counted.
+enum class SendResult : std::uint8_t { sent, full, dropped };
 
 class Port {
 public:
@@ -25,8 +30,7 @@ public:
     virtual int poll_fd() const = 0;   // readable when receive() may yield
     // Up to `max` frames; each is passed to `take`. Returns the number; an error means that the port is unusable.
     virtual Result<std::size_t> receive(std::size_t max, const std::function<void(FramePtr)>& take) = 0;
-    // false: the port is full, the frame was dropped (as a network may).
-    virtual Result<bool> send(ByteView frame) = 0;
+    virtual Result<SendResult> send(ByteView frame) = 0;
     virtual PortStats stats() const = 0;
     virtual std::string name() const = 0;
 };
@@ -41,6 +45,8 @@ public:
     virtual std::string netdev_argument(int fd_in_guest) const = 0;
     // The device model (re)started: reconnect where the port is a connection. Blocking up to the deadline.
     virtual Result<void> attach(Time deadline) = 0;
+    // false: a part of a frame that counts as sent has not left; call again soon.
+    virtual Result<bool> flush() { return true; }
     // Guest stopped. Input that it never read, in order; the port is empty afterwards. Exact for tap; for a stream it is
     // every frame since the queue was last seen empty (duplicates are harmless, loss is not).
     virtual Result<std::vector<FramePtr>> take_unread() = 0;

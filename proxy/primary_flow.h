@@ -86,7 +86,17 @@ struct PrimaryFlow {
 
     std::size_t peer_memory() const { return (tcp ? tcp->peer_memory() : 0) + (datagrams ? datagrams->memory() : 0); }
     bool translated() const { return wire_offset != 0 || timestamp_offset != 0 || learning; }
-    bool busy() const { return !held.empty() || !reinject.empty() || !input.empty() || peer_memory() != 0; }
+    bool busy() const
+    {
+        const bool unconsumed = !input.empty() || input.lost_from() || !reinject.empty();
+        return !held.empty() || unconsumed || peer_memory() != 0 || (tcp && !tcp->input().settled());
+    }
+    // For a new flow, if there is no more room. The numbers of one that we translate are known here alone (R3).
+    bool may_go(Time now) const
+    {
+        if (busy()) return false;
+        return now - last_active >= idle_after() || (!translated() && (!tcp || tcp->agreed()));
+    }
     // RFC 5382: an established connection that we translate must outlive two hours of silence. One that we do not
     // translate is learnt again from its next segment.
     Duration idle_after() const

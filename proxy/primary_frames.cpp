@@ -26,7 +26,11 @@ bool PrimaryProxyImpl::accept_from_wire(std::uint8_t nic, const Packet& packet, 
 
 PrimaryFlow* PrimaryProxyImpl::flow_of(const FlowKey& key, Time now)
 {
-    PrimaryFlow* flow = flows_.use_or_add(key, now);
+    const auto may_go = [&](PrimaryFlow& oldest) {
+        if (oldest.tcp) oldest.tcp->input().confirmed(journalled_);
+        return oldest.may_go(now);
+    };
+    PrimaryFlow* flow = flows_.use_or_add(key, now, may_go);
     if (flow == nullptr || flow->tcp || flow->datagrams) return flow;
     if (key.kind == PacketKind::tcp)
         flow->tcp = std::make_unique<TcpCompare>();

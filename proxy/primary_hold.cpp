@@ -269,6 +269,13 @@ Time PrimaryProxyImpl::due_of(const PrimaryFlow& flow) const
     return std::min(due, std::max(since, flow.datagrams->oldest()) + grace);
 }
 
+Time PrimaryProxyImpl::earliest_due() const
+{
+    Time due = kNever;
+    for (const PrimaryFlow* flow : holding_) due = std::min(due, due_of(*flow));
+    return due;
+}
+
 void PrimaryProxyImpl::check_late(Time now)
 {
     if (now < next_late_) return;

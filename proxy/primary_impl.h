@@ -95,6 +95,7 @@ private:
     bool needs_cut(PrimaryFlow& flow, Time now);
     void check_late(Time now);
     Time due_of(const PrimaryFlow& flow) const;
+    Time earliest_due() const;
     bool warming(Time since) const { return since - open_since_ < HoldDeadline::kWarmUp; }
     void note_matched(Time held_since, Time now);
 

@@ -119,7 +119,7 @@ void PrimaryProxyImpl::set_mode(replication::Mode mode, Time now)
         forget_peer();
     }
     trigger_if_waiting(now);
-    if (!holding_.empty() && trigger_allowed()) next_late_ = now + deadline_.current();
+    if (mode == replication::Mode::lock_step && trigger_allowed()) next_late_ = std::min(next_late_, earliest_due());
 }
 
 replication::ProxySection PrimaryProxyImpl::build_section() const
@@ -129,7 +129,7 @@ replication::ProxySection PrimaryProxyImpl::build_section() const
         if (!flow.tcp || section.flows.size() >= replication::kMaxFlows) continue;
         if (flow.tcp->closed() && !flow.translated())
             continue;  // a translated one that is open after all needs its offset
-        if (!flow.tcp->known() && !flow.translated()) continue;
+        if (!flow.tcp->known() && !flow.translated() && flow.reinject.empty()) continue;
         replication::FlowState state = flow.tcp->state();
         if (!flow.tcp->known()) state.covered_seq = flow.syn_contained.value_or(0);
         state.nic = flow.key.nic;
@@ -210,7 +210,7 @@ void PrimaryProxyImpl::applied(Epoch epoch, Time now)
     pump_all(now);
     if (holding_.empty()) return;
     trigger_if_waiting(now);
-    if (trigger_allowed()) next_late_ = std::min(next_late_, now + deadline_.current());
+    if (trigger_allowed() && mode_ == replication::Mode::lock_step) next_late_ = std::min(next_late_, earliest_due());
 }
 
 // R7: the number is another name for the epoch before it; its output is compared like that one's.

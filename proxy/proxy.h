@@ -79,7 +79,7 @@ struct ProxyOptions {
     std::uint64_t compare_bytes_max = 64u << 20;     // S's output waiting for P's
     std::uint64_t journal_bytes_max = 64u << 20;
     std::uint64_t replay_bytes_max = 8u << 20;
-    std::size_t flows_max = 16384;                   // idle flows are evicted first, active ones never (invariant 29)
+    std::size_t flows_max = 16384;                   // the oldest agreed flow goes for a new one (invariant 29)
     Duration hold_deadline_min{20'000};              // adaptive between these two (R8, section 3 step 1)
     Duration hold_deadline_max{200'000};
     Duration reinject_interval{40'000};              // R4: first re-injection; doubles

@@ -78,6 +78,14 @@ public:
         acked_.reset();
         if (syn != entries_.rend()) drop_before(syn->number);
     }
+    // What a guest that has acknowledged `acked` (0: not known) still needs belongs to `epoch` from now on. A SYN does not:
+    // nobody was told of it.
+    void keep_for(Epoch epoch, std::uint32_t acked)
+    {
+        for (Entry& e : entries_)
+            if ((acked == 0 || seq_after(e.end, acked)) && !parse_packet(e.frame->view()).has(kTcpSyn))
+                e.epoch = std::max(e.epoch, epoch);
+    }
     void drop_older(Epoch epoch)
     {
         drop_if([epoch](const Entry& e) { return e.epoch < epoch; }, true);

@@ -78,6 +78,7 @@ Result<void> RuntimeImpl::attach_guest(Deadline deadline)
         for (std::size_t i = 0; i < nics_.size(); ++i) {
             if (nics_[i].port_registered >= 0) forget(nics_[i].port_registered);
             nics_[i].port_registered = -1;
+            nics_[i].guest_queue.clear();
             if (auto r = nics_[i].port->attach(deadline); !r) return r.error();
             register_port(i);
         }
@@ -156,6 +157,10 @@ void RuntimeImpl::drop_cores()
     }
     channel_.reset();
     channel_watched_ = 0;
+    for (Nic& nic : nics_) {
+        nic.guest_queue.clear();
+        nic.wire_queue.clear();
+    }
     primary_.reset();
     secondary_.reset();
     role_ = RuntimeRole::none;
@@ -206,6 +211,7 @@ void RuntimeImpl::end_session()
             received_before_ += channel_->bytes_received();
         }
         channel_.reset();
+        drop_released();
         if (primary_) primary_->end_session(now_);
         lease_told_ = kNever;
     });
@@ -216,6 +222,11 @@ void RuntimeImpl::set_output(PrimaryProxy::Output output, Generation generation)
     commands_.post([this, output, generation] {
         if (!primary_) return;
         protected_ = output == PrimaryProxy::Output::protect;
+        if (output == PrimaryProxy::Output::hold) drop_released();
+        for (Nic& nic : nics_) {
+            if (protected_) nic.wire_queue.bind_to_peer();
+            if (output == PrimaryProxy::Output::frozen) nic.wire_queue.clear();
+        }
         primary_->set_output(output, generation, now_);
     });
 }
@@ -271,9 +282,12 @@ Result<replication::ProxySection> RuntimeImpl::seal_now(Epoch next, bool protect
         auto frames = nics_[i].port->take_unread();
         if (!frames) return with_context("seal", frames.error());
         for (FramePtr& frame : *frames) unread.push_back({static_cast<std::uint8_t>(i), std::move(frame)});
+        for (FramePtr& frame : nics_[i].guest_queue.take_all())
+            unread.push_back({static_cast<std::uint8_t>(i), std::move(frame)});
     }
     if (protect) {
         protected_ = true;
+        for (Nic& nic : nics_) nic.wire_queue.bind_to_peer();
         primary_->set_output(PrimaryProxy::Output::protect, 0, now_);
     }
     replication::ProxySection section = primary_->seal(next, unread, now_);
@@ -317,8 +331,10 @@ Result<void> RuntimeImpl::seal_secondary(Deadline deadline)
     return commands_.ask<void>(deadline, [this]() -> Result<void> {
         if (role_ != RuntimeRole::secondary) return wrong_role("seal_secondary");
         drain_ports();
-        for (Nic& nic : nics_)
+        for (Nic& nic : nics_) {
+            nic.guest_queue.clear();
             if (auto unread = nic.port->take_unread(); !unread) return with_context("seal", unread.error());
+        }
         secondary_->seal(now_);
         return {};
     });

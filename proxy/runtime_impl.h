@@ -6,6 +6,7 @@
 #include "proxy/channel.h"
 #include "proxy/command_queue.h"
 #include "proxy/runtime.h"
+#include "proxy/send_queue.h"
 
 #include <atomic>
 #include <thread>
@@ -54,9 +55,14 @@ public:
                                    Deadline deadline) override;
 
 private:
+    // A guest that does not read is as patient as its ring; on the wire a checkpoint's worth of output may wait.
+    static constexpr SendQueue::Limits kForGuest{4096, 8u << 20, Duration::max()};
+    static constexpr SendQueue::Limits kForWire{16384, 32u << 20, Duration{10'000}};
     struct Nic {
         std::unique_ptr<FramePort> port;
         std::unique_ptr<WirePort> wire;
+        SendQueue guest_queue{kForGuest}, wire_queue{kForWire};
+        bool flushed = true;       // the port has no rest of a frame
         int port_registered = -1;  // descriptor in the epoll set
         bool wire_registered = false, wire_failed = false;
     };
@@ -80,6 +86,9 @@ private:
     void read_port(std::size_t nic, std::size_t max);
     void read_wire(std::size_t nic);
     void give_to_guest(std::uint8_t nic, const FramePtr& frame);
+    Result<SendResult> put_on_wire(Nic& nic, const SendQueue::Entry& entry);
+    void send_waiting(Time now);
+    void drop_released();
     void read_channel();
     void flush_channel();
     void watch_channel();

@@ -25,6 +25,7 @@ constexpr std::size_t kDrainFrames = 1u << 20;  // a sealed port that never runs
 constexpr Duration kTurnAtLeast{50'000};        // progress() rises 20 times a second
 constexpr Duration kStatsEvery{50'000};
 constexpr Duration kLeasePoll{2'000};
+constexpr Duration kFlushAgain{1'000};
 constexpr int kPriority = 2;  // above threads that wait for us in a cut, below the heartbeat
 
 void raise_priority()
@@ -120,6 +121,10 @@ Duration RuntimeImpl::wait(Time now) const
     if (secondary_) until = std::min(until, secondary_->next_deadline());
     if (channel_) until = std::min(until, channel_->next_deadline());
     until = std::min(until, announcing_.next);
+    for (const Nic& nic : nics_) {
+        until = std::min({until, nic.guest_queue.due(), nic.wire_queue.due()});
+        if (!nic.flushed) until = std::min(until, now + kFlushAgain);
+    }
     if (protected_ && lease() <= now) until = std::min(until, now + kLeasePoll);
     return until - now;
 }
@@ -143,6 +148,7 @@ void RuntimeImpl::turn(Time now)
     if (primary_ && now >= primary_->next_deadline()) primary_->tick(now);
     if (secondary_ && now >= secondary_->next_deadline()) secondary_->tick(now);
     announce_due(now);
+    send_waiting(now);
     for (std::size_t i = 0; i < nics_.size(); ++i) register_wire(i);
     flush_channel();
     if (now >= stats_due_) publish_stats(now);
@@ -260,22 +266,63 @@ void RuntimeImpl::to_guest(std::uint8_t nic, const FramePtr& frame)
 
 void RuntimeImpl::give_to_guest(std::uint8_t nic, const FramePtr& frame)
 {
-    // A frame that finds the guest's queue full is lost, as by a slow NIC; TCP input is given again (R4) or repeated.
-    if (const auto sent = nics_[nic].port->send(frame->view()); !sent && nics_[nic].port_registered >= 0)
-        port_failed(nic, false, sent.error());
+    Nic& n = nics_[nic];
+    if (!n.guest_queue.empty()) return n.guest_queue.push({frame}, now_);
+    const auto sent = n.port->send(frame->view());
+    if (sent && *sent == SendResult::full) return n.guest_queue.push({frame}, now_);
+    n.flushed = false;
+    if (!sent && n.port_registered >= 0) port_failed(nic, false, sent.error());
 }
 
 void RuntimeImpl::to_wire(std::uint8_t nic, const FramePtr& frame, const ReleaseReason& reason)
 {
-    if (nic >= nics_.size() || frozen_.load(std::memory_order_acquire)) return;
+    if (nic >= nics_.size()) return;
     const bool by_peer = reason.kind() == ReleaseReason::Kind::matched || reason.kind() == ReleaseReason::Kind::staged;
-    // The decision may be older than it looks: this thread, or the whole machine, may have stood still since.
-    if (by_peer && colo::now() >= lease()) {
+    Nic& n = nics_[nic];
+    if (!n.wire_queue.empty()) return n.wire_queue.push({frame, by_peer}, now_);
+    const auto sent = put_on_wire(n, {frame, by_peer});
+    if (sent && *sent == SendResult::full) return n.wire_queue.push({frame, by_peer}, now_);
+    if (!sent && !n.wire_failed) port_failed(nic, true, sent.error());
+}
+
+// The decision may be older than it looks: the frame may have waited, and this thread, or the whole machine, may have
+// stood still since.
+Result<SendResult> RuntimeImpl::put_on_wire(Nic& nic, const SendQueue::Entry& entry)
+{
+    if (frozen_.load(std::memory_order_acquire)) return SendResult::dropped;
+    if (entry.by_peer && colo::now() >= lease()) {
         ++counters_.lease_stopped;
-        return;
+        return SendResult::dropped;
     }
-    if (const auto sent = nics_[nic].wire->send(frame->view()); !sent && !nics_[nic].wire_failed)
-        port_failed(nic, true, sent.error());
+    return nic.wire->send(entry.frame->view());
+}
+
+void RuntimeImpl::send_waiting(Time now)
+{
+    for (std::size_t i = 0; i < nics_.size(); ++i) {
+        Nic& n = nics_[i];
+        if (n.wire_queue.due() <= now) {
+            const auto r = n.wire_queue.drain(now, [&](const SendQueue::Entry& e) { return put_on_wire(n, e); });
+            if (!r && !n.wire_failed) port_failed(i, true, r.error());
+        }
+        if (!n.flushed) {
+            const auto flushed = n.port->flush();
+            n.flushed = !flushed || *flushed;
+            if (!flushed && n.port_registered >= 0) port_failed(i, false, flushed.error());
+        }
+        if (n.guest_queue.due() > now) continue;
+        const auto r = n.guest_queue.drain(now, [&](const SendQueue::Entry& e) {
+            n.flushed = false;
+            return n.port->send(e.frame->view());
+        });
+        if (!r && n.port_registered >= 0) port_failed(i, false, r.error());
+    }
+}
+
+// What S took part in and has not left yet. The session is closed, or the output is: the client asks again.
+void RuntimeImpl::drop_released()
+{
+    for (Nic& nic : nics_) nic.wire_queue.drop_if([](const SendQueue::Entry& entry) { return entry.by_peer; });
 }
 
 void RuntimeImpl::mirror(std::uint8_t nic, Epoch epoch, std::uint64_t number, const FramePtr& frame)
@@ -330,6 +377,8 @@ void RuntimeImpl::publish_stats(Time now)
     for (const Nic& nic : nics_) {
         stats.ports.push_back(nic.port->stats());
         stats.wires.push_back(nic.wire->stats());
+        stats.ports.back().dropped_full += nic.guest_queue.dropped();
+        stats.wires.back().dropped_full += nic.wire_queue.dropped();
         stats.carrier.push_back(nic.wire->carrier());
     }
     stats.channel_bytes_sent = sent_before_ + (channel_ ? channel_->bytes_sent() : 0);

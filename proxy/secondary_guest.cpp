@@ -9,7 +9,9 @@ void SecondaryProxyImpl::note_guest_syn(SecondaryFlow& flow, const Packet& packe
     if (flow.learning && flow.learning->guest_isn == packet.seq) return;
     if (flow.covered && packet.seq + flow.wire_offset + 1 == *flow.covered) return;  // repeated
     flow.wire_offset = flow.timestamp_offset = 0;
-    flow.learning_carried = flow.closed = flow.established = false;
+    flow.learning_carried = flow.closed = flow.established = flow.opened = false;
+    flow.guest_fin.reset();
+    flow.client_fin.reset();
     flow.covered.reset();
     flow.client_ack.reset();
     flow.client_tsecr.reset();
@@ -41,6 +43,7 @@ void SecondaryProxyImpl::note_guest(SecondaryFlow& flow, const Packet& packet, T
     } else if (packet.has(kTcpAck)) {
         flow.closed = false;
         if (!packet.has(kTcpSyn)) flow.established = true;
+        if (packet.has(kTcpFin)) flow.guest_fin = packet.seq + packet.sequence_size() + flow.wire_offset;
         if (!flow.guest_ack || seq_after(packet.ack, *flow.guest_ack)) flow.guest_ack = packet.ack;
         flow.journal.acknowledged(packet.ack, now, options_.reinject_interval);
     }

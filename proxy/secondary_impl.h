@@ -35,16 +35,35 @@ struct SecondaryFlow {
     Time guest_tsval_at;
     std::uint32_t highest_timestamp = 0;  // manifest, wire numbers
     bool has_timestamp = false, closed = false, established = false;
+    bool opened = false;                     // our guest is beyond the handshake
+    std::optional<std::uint32_t> guest_fin;  // wire number after it
+    std::optional<std::uint32_t> client_fin;
     Reinjector journal;
 
     bool translated() const { return wire_offset != 0 || timestamp_offset != 0 || learning; }
-    bool busy() const { return !journal.empty(); }
+    // Both FINs were acknowledged. That our guest took the client's (anybody can send one) shows in its exact answer.
+    bool finished() const
+    {
+        return guest_fin && client_ack && !seq_before(*client_ack, *guest_fin) && client_fin == guest_ack && guest_ack;
+    }
     Duration idle_after() const
     {
         using std::chrono::seconds;
-        if (wire_offset != 0) return closed ? seconds(60) : seconds(7440);
+        if (wire_offset != 0) return closed || finished() ? seconds(60) : seconds(7440);
         if (closed) return seconds(1);
         return established ? seconds(60) : seconds(30);
+    }
+    // For a new flow, if there is no more room. What is learnt again, or needed no more, may go at once: numbers that
+    // are the primary's, with a clock that lags like that of every flow, once its answers are older than the lag. A
+    // handshake that the checkpoint contains must be over: a repeated SYN would look like that of a new connection.
+    bool may_go(Time now, std::uint32_t lag_ticks) const
+    {
+        const Duration idle = now - last_active;
+        if (!journal.empty()) return false;
+        if (idle >= idle_after()) return true;
+        if (idle < std::max<Duration>(std::chrono::seconds(1), std::chrono::milliseconds(lag_ticks))) return false;
+        if (closed || finished()) return true;
+        return opened && wire_offset == 0 && timestamp_offset == lag_ticks && !learning;
     }
 };
 

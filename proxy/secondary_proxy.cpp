@@ -21,7 +21,7 @@ SecondaryFlow* SecondaryProxyImpl::flow_of(const FlowKey& key, Time now)
         flows_.touch(*flow, now);
         return flow;
     }
-    flow = flows_.use_or_add(key, now);
+    flow = flows_.use_or_add(key, now, [&](const SecondaryFlow& oldest) { return oldest.may_go(now, lag_ticks_); });
     // Not begun in this epoch and not in the manifest: P's numbers, but our guest's clock lags.
     if (flow != nullptr) flow->timestamp_offset = lag_ticks_;
     return flow;
@@ -68,6 +68,7 @@ void SecondaryProxyImpl::note_client(SecondaryFlow& flow, const Packet& packet)
         flow.closed = true;
         return;
     }
+    if (packet.has(kTcpFin)) flow.client_fin = packet.seq + packet.sequence_size();
     if (!packet.has(kTcpAck)) return;
     if (!flow.client_ack || packet.has(kTcpSyn) || seq_after(packet.ack, *flow.client_ack))
         flow.client_ack = packet.ack;
@@ -204,6 +205,8 @@ void SecondaryProxyImpl::take_state(const replication::FlowState& state, Time no
         flow->timestamp_offset = 0;
         return;
     }
+    // P gives it to us again, but P may be gone: a primary before it may have told the client that we have it.
+    flow->journal.keep_for(running_, state.acked_seq);
     const bool zeroed = broken(Breakage::offsets_zeroed_at_apply);
     flow->wire_offset = zeroed ? 0 : state.wire_offset;
     flow->timestamp_offset = zeroed ? 0 : state.timestamp_offset + lag_ticks_;
@@ -211,6 +214,7 @@ void SecondaryProxyImpl::take_state(const replication::FlowState& state, Time no
     flow->highest_timestamp = state.highest_timestamp;
     flow->has_timestamp = (state.flags & 1) != 0;
     flow->established = true;
+    flow->opened = (state.flags & kFlowOpened) != 0;
 }
 
 void SecondaryProxyImpl::applied(Epoch epoch, const replication::ProxySection& section, Time now)
@@ -221,12 +225,10 @@ void SecondaryProxyImpl::applied(Epoch epoch, const replication::ProxySection& s
     if (gap_ && *gap_ < epoch) gap_.reset();
     lag_ticks_ = 0;
     for (SecondaryFlow& flow : flows_) {
-        journal_bytes_ -= flow.journal.memory();
-        flow.journal.drop_older(epoch);
-        journal_bytes_ += flow.journal.memory();
         flow.journal.hurry(now);  // a guest that is loaded again has forgotten what it was given
         flow.wire_offset = flow.timestamp_offset = 0;
-        flow.learning_carried = flow.closed = flow.has_timestamp = false;
+        flow.learning_carried = flow.closed = flow.has_timestamp = flow.opened = false;
+        flow.guest_fin.reset();
         flow.learning.reset();
         flow.covered.reset();
         flow.guest_ack.reset();
@@ -234,6 +236,11 @@ void SecondaryProxyImpl::applied(Epoch epoch, const replication::ProxySection& s
     }
     flows_.remove_if([](const SecondaryFlow& flow) { return flow.journal.empty(); });
     for (const replication::FlowState& state : section.flows) take_state(state, now);
+    for (SecondaryFlow& flow : flows_) {
+        journal_bytes_ -= flow.journal.memory();
+        flow.journal.drop_older(epoch);
+        journal_bytes_ += flow.journal.memory();
+    }
     update_lag(now);
     if (!broken(Breakage::replay_after_staged)) {
         replay_.clear();

@@ -31,7 +31,7 @@ public:
 
     int poll_fd() const override { return fd_.get(); }
     Result<std::size_t> receive(std::size_t max, const std::function<void(FramePtr)>& take) override;
-    Result<bool> send(ByteView frame) override;
+    Result<SendResult> send(ByteView frame) override;
     PortStats stats() const override { return stats_; }
     std::string name() const override { return "stream:" + path_; }
     int guest_fd() const override { return -1; }
@@ -40,11 +40,12 @@ public:
         return "stream,id=net" + std::to_string(nic_) + ",server=on,addr.type=unix,addr.path=" + path_;
     }
     Result<void> attach(Time deadline) override;
+    Result<bool> flush() override;
     Result<std::vector<FramePtr>> take_unread() override;
 
 private:
     Result<bool> fill();
-    Result<bool> flush();
+    Result<void> put(Bytes frame);
     bool next_frame(FramePtr& frame);
     bool drained() const;
 
@@ -53,7 +54,7 @@ private:
     FileDescriptor fd_;
     Bytes in_;
     std::size_t in_begin_ = 0, in_end_ = 0;
-    Bytes out_;                    // the rest of a frame of which a part was written
+    Bytes out_;                    // the rest of a frame, or of its segments, of which a part was written
     std::deque<FramePtr> unread_;  // sent since the socket was last seen empty
     PortStats stats_;
 };
@@ -87,12 +88,12 @@ Result<void> StreamPort::attach(Time deadline)
 bool StreamPort::drained() const
 {
     int queued = 0;
-    return ::ioctl(fd_.get(), SIOCOUTQ, &queued) == 0 && queued == 0;
+    return out_.empty() && ::ioctl(fd_.get(), SIOCOUTQ, &queued) == 0 && queued == 0;
 }
 
 Result<bool> StreamPort::flush()
 {
-    if (out_.empty()) return true;
+    if (out_.empty() || !fd_.valid()) return true;
     const ssize_t n = ::send(fd_.get(), out_.data(), out_.size(), MSG_DONTWAIT | MSG_NOSIGNAL);
     if (n < 0 && (errno == EAGAIN || errno == EINTR)) return false;
     if (n < 0) return errno_error("send to " + path_, errno);
@@ -100,60 +101,61 @@ Result<bool> StreamPort::flush()
     return out_.empty();
 }
 
-Result<bool> StreamPort::send(ByteView frame)
+// One frame that fits on the cable; behind what was not written yet.
+Result<void> StreamPort::put(Bytes frame)
+{
+    finish_checksum(frame);
+    std::array<std::uint8_t, kLengthSize> length{};
+    const ByteView ethernet = ByteView(frame).subspan(kVnetHeaderSize);
+    store_be32(length.data(), static_cast<std::uint32_t>(ethernet.size()));
+    std::size_t written = 0;
+    if (out_.empty()) {
+        std::array<iovec, 2> parts{{{length.data(), length.size()}, {frame.data() + kVnetHeaderSize, ethernet.size()}}};
+        msghdr message{};
+        message.msg_iov = parts.data();
+        message.msg_iovlen = parts.size();
+        const ssize_t n = ::sendmsg(fd_.get(), &message, MSG_DONTWAIT | MSG_NOSIGNAL);
+        if (n < 0 && errno != EAGAIN && errno != EINTR) return errno_error("send to " + path_, errno);
+        written = static_cast<std::size_t>(std::max<ssize_t>(n, 0));
+    }
+    if (written < kLengthSize) {
+        out_.insert(out_.end(), length.begin() + static_cast<std::ptrdiff_t>(written), length.end());
+        written = kLengthSize;
+    }
+    out_.insert(out_.end(), ethernet.begin() + static_cast<std::ptrdiff_t>(written - kLengthSize), ethernet.end());
+    unread_.push_back(make_frame(std::move(frame)));
+    ++stats_.sent;
+    return {};
+}
+
+Result<SendResult> StreamPort::send(ByteView frame)
 {
     if (!fd_.valid()) {
         ++stats_.dropped_full;
-        return false;
+        return SendResult::dropped;
     }
-    // No offload on this cable: what a network card would do is done here.
-    if (frame.size() > kVnetHeaderSize && frame[1] != kVnetGsoNone) {
-        bool all = true;
-        const auto segments = segment_tcp4(frame);
-        for (const Bytes& segment : segments) {
-            const auto sent = send(segment);
-            if (!sent) return sent.error();
-            all = all && *sent;
-        }
-        if (segments.empty()) ++stats_.dropped_invalid;
-        return all && !segments.empty();
-    }
-    if (frame.size() < kVnetHeaderSize + kEthernetHeaderSize || frame.size() > kMaxFrameSize ||
-        frame[1] != kVnetGsoNone) {
+    const bool large = frame.size() > kVnetHeaderSize && frame[1] != kVnetGsoNone;
+    if (!large && (frame.size() < kVnetHeaderSize + kEthernetHeaderSize || frame.size() > kMaxFrameSize)) {
         ++stats_.dropped_invalid;
-        return false;
+        return SendResult::dropped;
     }
     if (drained()) unread_.clear();
     const auto flushed = flush();
     if (!flushed) return flushed.error();
-    if (!*flushed || unread_.size() >= kMaxUnread) {
-        ++stats_.dropped_full;
-        return false;
+    if (!*flushed || unread_.size() >= kMaxUnread) return SendResult::full;
+    if (!large) {
+        if (auto r = put(Bytes(frame.begin(), frame.end())); !r) return r.error();
+        return SendResult::sent;
     }
-    Bytes whole(frame.begin(), frame.end());
-    finish_checksum(whole);
-    std::array<std::uint8_t, kLengthSize> length{};
-    const ByteView ethernet = ByteView(whole).subspan(kVnetHeaderSize);
-    store_be32(length.data(), static_cast<std::uint32_t>(ethernet.size()));
-    std::array<iovec, 2> parts{{{length.data(), length.size()}, {whole.data() + kVnetHeaderSize, ethernet.size()}}};
-    msghdr message{};
-    message.msg_iov = parts.data();
-    message.msg_iovlen = parts.size();
-    const ssize_t n = ::sendmsg(fd_.get(), &message, MSG_DONTWAIT | MSG_NOSIGNAL);
-    if (n < 0 && (errno == EAGAIN || errno == EINTR)) {
-        ++stats_.dropped_full;
-        return false;
+    // No offload on this cable: what a network card would do is done here.
+    auto segments = segment_tcp4(frame);
+    if (segments.empty()) {
+        ++stats_.dropped_invalid;
+        return SendResult::dropped;
     }
-    if (n < 0) return errno_error("send to " + path_, errno);
-    auto written = static_cast<std::size_t>(n);
-    if (written < kLengthSize) {
-        out_.assign(length.begin() + n, length.end());
-        written = kLengthSize;
-    }
-    out_.insert(out_.end(), ethernet.begin() + static_cast<std::ptrdiff_t>(written - kLengthSize), ethernet.end());
-    unread_.push_back(make_frame(std::move(whole)));
-    ++stats_.sent;
-    return true;
+    for (Bytes& segment : segments)
+        if (auto r = put(std::move(segment)); !r) return r.error();
+    return SendResult::sent;
 }
 
 Result<bool> StreamPort::fill()

@@ -4,6 +4,7 @@
 #include "proxy/tap_device.h"
 
 #include <linux/if_tun.h>
+#include <poll.h>
 #include <sched.h>
 #include <sys/ioctl.h>
 
@@ -14,7 +15,7 @@
 namespace colo::proxy {
 namespace {
 
-// Frames that the guest has not read yet; more are lost, as by a slow NIC.
+// Frames that the guest has not read yet; more wait in front of the port.
 constexpr int kGuestQueueFrames = 512;
 constexpr int kLargestMtu = 65521;
 
@@ -34,8 +35,13 @@ public:
     {
         return socket_.receive(max, take);
     }
-    Result<bool> send(ByteView frame) override { return socket_.send(frame); }
-    PortStats stats() const override { return socket_.stats(); }
+    Result<SendResult> send(ByteView frame) override;
+    PortStats stats() const override
+    {
+        PortStats stats = socket_.stats();
+        stats.dropped_invalid += refused_;
+        return stats;
+    }
     std::string name() const override { return "tap:" + name_; }
     int guest_fd() const override { return tap_.get(); }
     std::string netdev_argument(int fd_in_guest) const override
@@ -51,7 +57,20 @@ private:
     FileDescriptor tap_;   // shared with the device model
     PacketSocket socket_;  // the other end of the cable
     Bytes buffer_;
+    std::uint64_t refused_ = 0;
 };
+
+// Refused although the guest has read everything: it is not the room that is missing. The guest's device does not take
+// such a frame (a large segment, without the offload).
+Result<SendResult> TapPort::send(ByteView frame)
+{
+    const auto sent = socket_.send(frame);
+    if (!sent || *sent != SendResult::full) return sent;
+    pollfd unread{tap_.get(), POLLIN, 0};
+    if (::poll(&unread, 1, 0) != 0) return SendResult::full;
+    ++refused_;
+    return SendResult::dropped;
+}
 
 // Reads what the device model would have read. It may have set a longer vnet header (12 bytes with merged receive
 // buffers); the first ten bytes are the same.
@@ -89,7 +108,7 @@ Result<std::unique_ptr<FramePort>> make_in_new_namespace(const std::string& name
     if (auto r = set_interface_mtu(name, kLargestMtu); !r) return r.error();
     if (auto r = set_transmit_queue(name, kGuestQueueFrames); !r) return r.error();
     if (auto r = set_interface_up(name, true, true); !r) return r.error();
-    auto socket = PacketSocket::open(name);
+    auto socket = PacketSocket::open(name, PacketSocket::Transmit::direct);
     if (!socket) return socket.error();
     if (auto r = socket->listen(true); !r) return r.error();
     return std::unique_ptr<FramePort>(std::make_unique<TapPort>(name, nic, std::move(*tap), std::move(*socket)));

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "proxy/tcp_compare.h"
 
+#include "proxy/flow_table.h"
+
 #include <utility>
 
 namespace colo::proxy {
@@ -48,7 +50,7 @@ bool MirroredInput::covers(std::uint32_t ack) const
 void TcpCompare::begin(Position at)
 {
     known_ = true;
-    diverged_ = difference_reported_ = closed_ = fin_sent_ = fin_received_ = false;
+    diverged_ = difference_reported_ = closed_ = opened_ = fin_sent_ = fin_received_ = false;
     verified_ = next_ = at;
     syn_at_.reset();
     sealed_epoch_ = 0;
@@ -60,6 +62,9 @@ void TcpCompare::begin(Position at)
 void TcpCompare::note_own(const Packet& packet, Position end)
 {
     if (end > next_) next_ = end;
+    const bool acknowledges = established_ && guest_ack_ && seq_after(packet.ack, *guest_ack_) && packet.has(kTcpAck);
+    if (!packet.has(kTcpRst | kTcpSyn) && (packet.payload_size() != 0 || packet.has(kTcpFin) || acknowledges))
+        opened_ = true;
     if (packet.has(kTcpAck) && !packet.has(kTcpRst) && (!guest_ack_ || seq_after(packet.ack, *guest_ack_)))
         guest_ack_ = packet.ack;
     if (packet.options.has_timestamp() && (!highest_timestamp_ || seq_after(packet.options.tsval, *highest_timestamp_)))
@@ -277,8 +282,8 @@ replication::FlowState TcpCompare::state() const
     state.covered_seq = static_cast<std::uint32_t>(next_);
     state.acked_seq = guest_ack_.value_or(0);
     state.highest_timestamp = highest_timestamp_.value_or(0);
-    state.flags =
-        static_cast<std::uint8_t>((highest_timestamp_ ? 1 : 0) | (fin_sent_ ? 2 : 0) | (fin_received_ ? 4 : 0));
+    state.flags = static_cast<std::uint8_t>((highest_timestamp_ ? 1 : 0) | (fin_sent_ ? 2 : 0) |
+                                            (fin_received_ ? 4 : 0) | (opened_ ? kFlowOpened : 0));
     return state;
 }
 

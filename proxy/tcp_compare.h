@@ -35,6 +35,7 @@ public:
     void forget_before(std::uint64_t number) { confirmed(number == 0 ? 0 : number - 1); }
     bool covers(std::uint32_t ack) const;
     bool empty() const { return entries_.empty(); }
+    bool settled() const { return entries_.empty() && !missing_; }  // nothing that an ACK would have to wait for
     void clear()
     {
         entries_.clear();
@@ -106,6 +107,17 @@ public:
     bool closed() const { return closed_; }
     bool established() const { return established_; }
     bool finished() const { return fin_sent_ && fin_received_; }
+    // Our guest is beyond the handshake: it has sent bytes, or has acknowledged the client's.
+    bool opened() const { return opened_; }
+    // S owns everything that our guest has said, and what S has said was needed: who forgets this flow learns the same
+    // from its next segment.
+    bool agreed() const
+    {
+        const bool awaited = peer_syn_ || (peer_reset_ && !closed_) || !theirs_.empty() || !mine_.empty();
+        // Our guest's own SYN, repeated, would look like the first: what was mirrored before it would be forgotten.
+        const bool asking = syn_at_ && !established_ && (own_syn_.flags & kTcpAck) == 0;
+        return !awaited && !asking && !diverged_ && !foreign_ && (!known_ || verified_ == next_) && input_.settled();
+    }
     bool difference_reported() const { return difference_reported_; }  // once per difference, for the statistics
     void report_difference() { difference_reported_ = true; }
     std::uint64_t compared_bytes() const { return compared_bytes_; }
@@ -125,7 +137,7 @@ private:
     bool diverged_ = false;  // different bytes: nothing is compared until S has our state
     bool difference_reported_ = false;
     bool foreign_ = false;  // a new incarnation began while frames of the old one are held
-    bool closed_ = false, established_ = false;
+    bool closed_ = false, established_ = false, opened_ = false;
     bool fin_sent_ = false, fin_received_ = false;
     Position verified_ = 0, next_ = 0, sealed_ = 0;
     Epoch sealed_epoch_ = 0;

@@ -18,9 +18,9 @@ public:
         if (!up_) return std::size_t{0};
         return socket_.receive(max, take);
     }
-    Result<bool> send(ByteView frame) override
+    Result<SendResult> send(ByteView frame) override
     {
-        if (!up_) return false;
+        if (!up_) return SendResult::dropped;
         return socket_.send(frame);
     }
     PortStats stats() const override { return socket_.stats(); }
@@ -44,7 +44,7 @@ private:
 
 Result<std::unique_ptr<WirePort>> make_packet_wire(const std::string& interface, const MacList& macs)
 {
-    auto socket = PacketSocket::open(interface);
+    auto socket = PacketSocket::open(interface, PacketSocket::Transmit::queue);
     if (!socket) return socket.error();
     if (auto r = socket->set_promiscuous(); !r) return r.error();
     if (auto r = socket->filter(macs); !r) return r.error();

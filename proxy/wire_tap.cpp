@@ -20,7 +20,7 @@ public:
 
     int poll_fd() const override { return fd_.get(); }
     Result<std::size_t> receive(std::size_t max, const std::function<void(FramePtr)>& take) override;
-    Result<bool> send(ByteView frame) override;
+    Result<SendResult> send(ByteView frame) override;
     PortStats stats() const override { return stats_; }
     std::string name() const override { return "tap:" + name_ + (bridge_.empty() ? "" : "@" + bridge_); }
     Result<void> set_up(bool up) override;
@@ -55,23 +55,24 @@ Result<std::size_t> TapWire::receive(std::size_t max, const std::function<void(F
     return n;
 }
 
-Result<bool> TapWire::send(ByteView frame)
+Result<SendResult> TapWire::send(ByteView frame)
 {
     if (!up_ || frame.size() < kVnetHeaderSize + kEthernetHeaderSize) {
         ++stats_.dropped_invalid;
-        return false;
+        return SendResult::dropped;
     }
     if (::write(fd_.get(), frame.data(), frame.size()) >= 0) {
         ++stats_.sent;
-        return true;
+        return SendResult::sent;
     }
-    if (errno == EAGAIN || errno == ENOBUFS || errno == EINTR || errno == ENOMEM || errno == EIO) {
+    if (errno == EAGAIN || errno == ENOBUFS || errno == EINTR) return SendResult::full;
+    if (errno == ENOMEM || errno == EIO) {
         ++stats_.dropped_full;
-        return false;
+        return SendResult::dropped;
     }
     if (errno == EINVAL || errno == EMSGSIZE) {
         ++stats_.dropped_invalid;
-        return false;
+        return SendResult::dropped;
     }
     return errno_error("write " + name_, errno);
 }

@@ -131,5 +131,20 @@ TEST_F(Primary, R4_AckOfTheSecondarysOldEpochDoesNotCountForTheNewOne)
     EXPECT_EQ(released(), 1u);
 }
 
+TEST_F(Primary, OutputHeldWhenTheComparerOpensIsLookedAtWhenItIsDueAndNotBefore)
+{
+    protect();
+    guest(data(1, "a"));
+    pass(ProxyOptions{}.hold_deadline_min);
+    ASSERT_EQ(sink.triggers.size(), 1u) << "late: a freshly loaded copy is given twice the time from now on";
+    proxy->seal(2, {}, now);
+    proxy->staged(2, now);
+    guest(data(2, "b"));
+    proxy->applied(2, now);
+    EXPECT_EQ(proxy->next_deadline(), now + ProxyOptions{}.hold_deadline_min * 2);
+    pass(ProxyOptions{}.hold_deadline_min * 2);
+    EXPECT_EQ(sink.triggers.size(), 2u);
+}
+
 }  // namespace
 }  // namespace colo::proxy::test

@@ -248,6 +248,22 @@ TEST_F(Secondary, R2_ReplayIsBounded)
     EXPECT_EQ(decode_tcp(from.replay.back().frame).seq, 99'000u) << "the newest are kept";
 }
 
+// A primary before this one told the client that the bytes are there; this one has not consumed them either, and was
+// lost before its guest's input reached us again.
+TEST_F(Secondary, R4_WhatTheCheckpointsGuestHasNotAcknowledgedOutlivesTheApply)
+{
+    proxy->applied(1, {}, now);
+    input(client_data(100, "abc"), 1);
+    input(client_data(103, "def"), 1);
+    replication::ProxySection section;
+    section.flows.push_back(flow(0));
+    section.flows.back().acked_seq = 103;
+    proxy->applied(2, section, now);
+    const TakeOver from = proxy->take_over(now);
+    ASSERT_EQ(from.reinject.size(), 1u) << "the checkpoint has the first";
+    EXPECT_EQ(decode_tcp(from.reinject[0].frame).data, "def");
+}
+
 TEST_F(Secondary, R4_TakeOverDeliversEverythingTheClientMayThinkWeHave)
 {
     proxy->applied(1, {}, now);
@@ -274,6 +290,34 @@ TEST_F(Secondary, Inv30_R8_NeighboursAreAnsweredFromWhatMirroredTrafficTold)
     EXPECT_EQ(answer.source_ip, kClientIp);
     EXPECT_EQ(std::memcmp(answer.frame + answer.l3 + 8, kClientMac.data(), 6), 0);
     EXPECT_EQ(sink.out.size(), 2u) << "the question itself is compared with P's";
+}
+
+TEST_F(Secondary, Inv29_AFullNeighbourTableForgetsWhoWasOnlySeenThenTheOldest)
+{
+    constexpr std::uint32_t kNear = 0x0a4e0000, kFar = 0xc0000000, kMax = 1024;
+    const auto known = [&](std::uint32_t ip) {
+        sink.guest.clear();
+        guest(arp(true, false, kGuestIp, ip));
+        return sink.guest.size() == 1;
+    };
+    proxy->applied(1, {}, now);
+    for (std::uint32_t i = 0; i < kMax; ++i) input(udp(false, 53, 5353, "x", 1, 64, kFar + i));
+    EXPECT_TRUE(known(kFar) && known(kFar + kMax - 1));
+    input(udp(false, 53, 5353, "x", 1, 64, kFar + kMax));
+    EXPECT_FALSE(known(kFar + kMax)) << "one that was only seen makes nobody leave";
+    input(arp(false, false, kNear, kGuestIp));
+    EXPECT_TRUE(known(kNear));
+    EXPECT_FALSE(known(kFar)) << "the oldest";
+    EXPECT_TRUE(known(kFar + 1));
+    for (std::uint32_t i = 1; i < kMax; ++i) input(arp(false, false, kNear + i, kGuestIp));
+    EXPECT_TRUE(known(kNear)) << "an older one that named itself";
+    EXPECT_FALSE(known(kFar + kMax - 1));
+    input(arp(false, false, kNear + 1, kGuestIp));  // names itself again
+    input(arp(false, false, kNear + kMax, kGuestIp));
+    input(arp(false, false, kNear + kMax + 1, kGuestIp));
+    EXPECT_FALSE(known(kNear));
+    EXPECT_TRUE(known(kNear + 1));
+    EXPECT_FALSE(known(kNear + 2));
 }
 
 TEST_F(Secondary, R5_InputBetweenSealAndApplyIsJournalledAndNotDelivered)
