@@ -79,7 +79,8 @@ TEST_F(IntrospectionTest, CommandsAndEventsKeepTheirNames)
     }
     for (const std::string_view event : event_table())
         EXPECT_EQ(text(entities_.at(std::string(event)), "meta-type"), "event");
-    EXPECT_EQ(event_table().size(), 6u);
+    const auto is_event = [](const auto& entity) { return text(entity.second, "meta-type") == "event"; };
+    EXPECT_EQ(std::ranges::count_if(entities_, is_event), std::ssize(event_table()));
 }
 
 TEST_F(IntrospectionTest, TypesHaveNumbersForNames)
