@@ -129,7 +129,7 @@ replication::ProxySection PrimaryProxyImpl::build_section() const
         if (!flow.tcp || section.flows.size() >= replication::kMaxFlows) continue;
         if (flow.tcp->closed() && !flow.translated())
             continue;  // a translated one that is open after all needs its offset
-        if (!flow.tcp->known() && !flow.translated() && flow.reinject.empty()) continue;
+        if (!flow.tcp->known() && !flow.translated()) continue;
         replication::FlowState state = flow.tcp->state();
         if (!flow.tcp->known()) state.covered_seq = flow.syn_contained.value_or(0);
         state.nic = flow.key.nic;
