@@ -20,7 +20,7 @@ using colo::schema::RunState;
 class EmptyGuest : public colo::test::FakeService {
 public:
     EmptyGuest() { who = {"test", "", "", false, true}; }
-    void stop(colo::Done done) override { become(RunState::paused, done); }
+    void stop(RunState as, colo::Done done) override { become(as, done); }
     void cont(colo::Done done) override { become(RunState::running, done); }
 
     colo::ServiceObserver* observer = nullptr;

@@ -52,6 +52,9 @@ TEST(Events, HaveTheirNamesAndData)
                                             ReplicationMode::lock_step, true, "", 7}),
               R"(X_COLO_STATE_CHANGE {"role": "primary", "state": "protected", "mode": "lock-step", "healthy": true, )"
               R"("reason": "", "generation": 7})");
+    EXPECT_EQ(sent(events::XColoCheckpoint{9, CheckpointTrigger::period, 1500, 20, 4096, 3000, 9000}),
+              R"(X_COLO_CHECKPOINT {"epoch": 9, "trigger": "period", "pause-us": 1500, "pages": 20, "sent-bytes": 4096, )"
+              R"("staged-us": 3000, "applied-us": 9000})");
     EXPECT_EQ(sink.names, std::set<std::string_view>(event_table().begin(), event_table().end()));
 }
 
