@@ -8,6 +8,8 @@
 #include <netinet/tcp.h>
 #include <poll.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -41,7 +43,8 @@ Result<std::vector<Address>> look_up(const TcpUri& uri, int flags)
     const bool any = uri.host.empty() || uri.host == "*";
     addrinfo* raw = nullptr;
     const int status = getaddrinfo(any ? nullptr : uri.host.c_str(), std::to_string(uri.port).c_str(), &hints, &raw);
-    if (status != 0) return make_error(Errc::failed, "look up " + uri.host + ": " + gai_strerror(status));
+    const std::string context = "address resolution failed for " + uri.host + ":" + std::to_string(uri.port) + ": ";
+    if (status != 0) return make_error(Errc::failed, context + gai_strerror(status));
     const std::unique_ptr<addrinfo, AddressListFree> list(raw);
     std::vector<Address> addresses;
     for (const addrinfo* each = raw; each != nullptr && addresses.size() < 16; each = each->ai_next) {
@@ -50,7 +53,7 @@ Result<std::vector<Address>> look_up(const TcpUri& uri, int flags)
         std::copy_n(reinterpret_cast<const char*>(each->ai_addr), each->ai_addrlen,
                     reinterpret_cast<char*>(&address.storage));
     }
-    if (addresses.empty()) return make_error(Errc::failed, "look up " + uri.host + ": no address");
+    if (addresses.empty()) return make_error(Errc::failed, context + "no address");
     return addresses;
 }
 
@@ -74,7 +77,8 @@ Result<std::vector<Address>> resolve(const TcpUri& uri, Deadline deadline)
     while (shared->result == nullptr) {
         const int wait_ms = poll_timeout_ms(deadline);
         if (wait_ms == 0)
-            return make_error(Errc::timed_out, "look up " + uri.host + ": no answer of the name service in time");
+            return make_error(Errc::timed_out, "address resolution failed for " + uri.host + ":" +
+                                                   std::to_string(uri.port) + ": no answer of the name service in time");
         shared->done.wait_for(lock, std::chrono::milliseconds(wait_ms));
     }
     return std::move(*shared->result);
@@ -97,19 +101,46 @@ Result<void> set_option(int fd, int level, int name, int value, const char* what
     return {};
 }
 
-Result<Fd> connect_one(const Address& address, Deadline deadline, const SocketOptions& options)
+Result<Fd> connect_one(const Address& address, Deadline deadline, const SocketOptions& options, const std::string& context)
 {
     Fd fd(socket(address.storage.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
     if (!fd.valid()) return errno_error("socket", errno);
     if (auto applied = apply_socket_options(fd.get(), options); !applied) return applied.error();
     if (connect(fd.get(), address.get(), address.length) != 0) {
-        if (errno != EINPROGRESS) return errno_error("connect", errno);
-        if (auto ready = wait_for(fd.get(), POLLOUT, deadline, "connect"); !ready) return ready.error();
+        if (errno != EINPROGRESS) return errno_error(context, errno);
+        if (auto ready = wait_for(fd.get(), POLLOUT, deadline, context.c_str()); !ready) return ready.error();
         int status = 0;
         socklen_t length = sizeof status;
-        if (getsockopt(fd.get(), SOL_SOCKET, SO_ERROR, &status, &length) != 0) return errno_error("connect", errno);
-        if (status != 0) return errno_error("connect", status);
+        if (getsockopt(fd.get(), SOL_SOCKET, SO_ERROR, &status, &length) != 0) return errno_error(context, errno);
+        if (status != 0) return errno_error(context, status);
     }
+    return fd;
+}
+
+constexpr std::string_view kUnix = "unix:";
+
+const sockaddr* generic(const sockaddr_un& address) { return reinterpret_cast<const sockaddr*>(&address); }
+
+Result<sockaddr_un> unix_address(const std::string& path)
+{
+    sockaddr_un address{};
+    address.sun_family = AF_UNIX;
+    if (path.empty() || path.size() >= sizeof address.sun_path || path.find('\0') != std::string::npos)
+        return make_error(Errc::invalid, "\"unix:" + path.substr(0, 200) + "\" has no path of 1 to " +
+                                             std::to_string(sizeof address.sun_path - 1) + " bytes");
+    path.copy(address.sun_path, path.size());
+    return address;
+}
+
+// At once: there is no network in between. A full backlog is an error like a refusal.
+Result<Fd> connect_unix(const std::string& path)
+{
+    const std::string context = "Failed to connect to '" + path + "'";
+    const auto address = unix_address(path);
+    if (!address) return with_context(context, address.error());
+    Fd fd(socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
+    if (!fd.valid()) return with_context(context, errno_error("socket", errno));
+    if (connect(fd.get(), generic(*address), sizeof *address) != 0) return errno_error(context, errno);
     return fd;
 }
 
@@ -187,26 +218,61 @@ Result<void> apply_socket_options(int fd, const SocketOptions& options)
     return {};
 }
 
-Result<Fd> connect_tcp(std::string_view text, Deadline deadline, const SocketOptions& options)
+Result<void> check_session_uri(std::string_view uri)
 {
+    if (uri.starts_with("unix:")) {
+        const auto address = unix_address(std::string(uri.substr(kUnix.size())));
+        return address ? Result<void>{} : address.error();
+    }
+    const auto tcp = parse_tcp_uri(uri);
+    return tcp ? Result<void>{} : tcp.error();
+}
+
+Result<Fd> connect_session(std::string_view text, Deadline deadline, const SocketOptions& options)
+{
+    if (text.starts_with(kUnix)) return connect_unix(std::string(text.substr(kUnix.size())));
     const auto uri = parse_tcp_uri(text);
     if (!uri) return uri.error();
-    const std::string context = "connect to " + std::string(text);
     if (uri->host.empty() || uri->host == "*" || uri->port == 0)
-        return make_error(Errc::invalid, context + ": names no host and port");
+        return make_error(Errc::invalid, "connect to " + std::string(text) + ": names no host and port");
     const auto addresses = resolve(*uri, deadline);
-    if (!addresses) return with_context(context, addresses.error());
-    Error last = make_error(Errc::failed, "no address");
+    if (!addresses) return addresses.error();
+    // Clients of the control interface know this text.
+    const std::string context = "Failed to connect to '" + std::string(text.substr(4)) + "'";
+    Error last = make_error(Errc::failed, context + ": no address");
     for (const Address& address : *addresses) {
-        auto fd = connect_one(address, deadline, options);
+        auto fd = connect_one(address, deadline, options, context);
         if (fd) return fd;
         last = fd.error();
     }
-    return with_context(context, std::move(last));
+    return last;
+}
+
+Listener::SocketFile::~SocketFile()
+{
+    static_cast<void>(unlink(path.c_str()));
+}
+
+Result<Listener> Listener::open_unix(const std::string& path, const SocketOptions& options)
+{
+    const std::string uri = std::string(kUnix) + path, context = "listen on " + uri;
+    const auto address = unix_address(path);
+    if (!address) return with_context(context, address.error());
+    struct stat old {};
+    if (lstat(path.c_str(), &old) == 0 && S_ISSOCK(old.st_mode)) static_cast<void>(unlink(path.c_str()));
+    Fd fd(socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
+    if (!fd.valid()) return with_context(context, errno_error("socket", errno));
+    if (bind(fd.get(), generic(*address), sizeof *address) != 0) return with_context(context, errno_error("bind", errno));
+    auto file = std::make_unique<SocketFile>(path);
+    // Whoever may connect may replace the guest's memory.
+    if (chmod(path.c_str(), 0600) != 0) return with_context(context, errno_error("chmod", errno));
+    if (::listen(fd.get(), 32) != 0) return with_context(context, errno_error("listen", errno));
+    return Listener(std::move(fd), uri, options, std::move(file));
 }
 
 Result<Listener> Listener::open(std::string_view text, const SocketOptions& options)
 {
+    if (text.starts_with(kUnix)) return open_unix(std::string(text.substr(kUnix.size())), options);
     const auto uri = parse_tcp_uri(text);
     if (!uri) return uri.error();
     const std::string context = "listen on " + std::string(text);
@@ -236,6 +302,10 @@ Result<Fd> Listener::accept(Deadline deadline, std::string* peer)
         socklen_t length = sizeof from;
         Fd fd(accept4(fd_.get(), reinterpret_cast<sockaddr*>(&from), &length, SOCK_NONBLOCK | SOCK_CLOEXEC));
         if (fd.valid()) {
+            if (file_) {
+                if (peer != nullptr) *peer = uri_;
+                return fd;
+            }
             if (auto applied = apply_socket_options(fd.get(), options_); !applied) return applied.error();
             if (peer != nullptr) *peer = name_of_address(from, length);
             return fd;

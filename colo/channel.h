@@ -13,6 +13,7 @@
 
 #include <cstdint>
 #include <span>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -57,13 +58,17 @@ struct SocketOptions {
     Duration keepalive{1'000'000};     // idle before the first probe, and between probes
 };
 
-// Name look-up included in the deadline. The socket is non-blocking, close-on-exec, TCP_NODELAY.
-Result<Fd> connect_tcp(std::string_view uri, Deadline deadline, const SocketOptions& options = {});
+// Where a session is dialled or awaited: "tcp:HOST:PORT" or "unix:PATH" (two daemons on one host, or a tunnel).
+Result<void> check_session_uri(std::string_view uri);
+
+// By either kind of address. Name look-up included in the deadline. The socket is non-blocking, close-on-exec, TCP_NODELAY.
+Result<Fd> connect_session(std::string_view uri, Deadline deadline, const SocketOptions& options = {});
 Result<void> apply_socket_options(int fd, const SocketOptions& options);
 
 class Listener {
 public:
-    // Port 0 picks one; uri() has the real one.
+    // Port 0 picks one; uri() has the real one. A socket file that is there already is replaced, and goes with the
+    // listener.
     static Result<Listener> open(std::string_view uri, const SocketOptions& options = {});
     // Errc::timed_out at the deadline.
     Result<Fd> accept(Deadline deadline, std::string* peer = nullptr);
@@ -71,11 +76,20 @@ public:
     const std::string& uri() const { return uri_; }
 
 private:
-    Listener(Fd fd, std::string uri, const SocketOptions& options)
-        : fd_(std::move(fd)), uri_(std::move(uri)), options_(options)
+    struct SocketFile {
+        explicit SocketFile(std::string p) : path(std::move(p)) {}
+        SocketFile(const SocketFile&) = delete;
+        SocketFile& operator=(const SocketFile&) = delete;
+        ~SocketFile();
+        std::string path;
+    };
+    Listener(Fd fd, std::string uri, const SocketOptions& options, std::unique_ptr<SocketFile> file = nullptr)
+        : fd_(std::move(fd)), file_(std::move(file)), uri_(std::move(uri)), options_(options)
     {
     }
+    static Result<Listener> open_unix(const std::string& path, const SocketOptions& options);
     Fd fd_;
+    std::unique_ptr<SocketFile> file_;
     std::string uri_;
     SocketOptions options_;
 };

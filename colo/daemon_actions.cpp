@@ -63,7 +63,7 @@ void Daemon::on(const action::BootGuest&)
 {
     // Not the first one: the operator gave the other copy up, and a guest or a proxy of an earlier role is left here.
     const bool again = guest_created_;
-    powered_off_ = false;
+    powered_off_ = suspended_ = false;
     guest_worker_->post([this, again] {
         Result<void> result = again ? runtime_->stand_down(now() + kRuntimeCall) : Result<void>{};
         if (result) result = runtime_->become_primary(now() + kRuntimeCall);

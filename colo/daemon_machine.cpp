@@ -28,6 +28,7 @@ void Daemon::guest_event(const replication::GuestEvent& event)
         return tell([this](ServiceObserver& o) { suspended_ ? o.suspended() : o.woken(); });
     case Kind::device_model_died:
         died_attached_ = attached_;
+        suspended_ = false;
         dirty_rate_->abandon("the device model died");
         if (guest_running_ && control_) control_->observer().guest_stopped();
         guest_running_ = false;

@@ -32,8 +32,9 @@ ServiceIdentity Daemon::identity() const
 
 schema::RunState Daemon::run_state() const
 {
-    if (powered_off_) return schema::RunState::shutdown;
     const NodeStatus status = node_->status();
+    if (powered_off_ || (status.role == Role::primary && status.power == replication::PowerState::powered_off))
+        return schema::RunState::shutdown;
     switch (status.protection) {
     case Protection::idle: return schema::RunState::prelaunch;
     case Protection::standby:
@@ -124,6 +125,12 @@ void Daemon::migrate_cancel()
 std::vector<schema::SocketAddress> Daemon::listening() const
 {
     if (!listener_) return {};
+    constexpr std::string_view kUnix = "unix:";
+    if (listener_->uri().starts_with(kUnix)) {
+        schema::SocketAddressUnix address;
+        address.path = listener_->uri().substr(kUnix.size());
+        return {schema::SocketAddress{address}};
+    }
     const auto uri = parse_tcp_uri(listener_->uri());
     if (!uri) return {};
     schema::SocketAddressInet inet;

@@ -34,12 +34,15 @@ void Daemon::migrate(const std::string& uri, Done done)
 {
     const std::string address = uri.empty() ? config_.peer.address : uri;
     if (address.empty()) return done(make_error(Errc::invalid, "no peer given and [peer] address is not configured"));
-    if (auto parsed = parse_tcp_uri(address); !parsed) return done(parsed.error());
+    if (auto usable = check_session_uri(address); !usable) return done(usable.error());
     const NodeStatus status = node_->status();
     if (status.role != Role::primary || status.protection != Protection::unprotected)
         return done(make_error(Errc::refused, std::string("this side is ") + to_string(status.protection) +
                                                   (protection_reason_.empty() ? "" : ": " + protection_reason_)));
     if (session_ != 0) return done(make_error(Errc::refused, "a session is being set up already"));
+    // The first cut would make it run behind the operator's back.
+    if (run_state() == schema::RunState::prelaunch)
+        return done(make_error(Errc::refused, "the guest was reset and waits; let it run with `cont` first, then protect it"));
     peer_ = address;
     session_ = random_session();
     session_begun_ = now();

@@ -47,6 +47,7 @@ Daemon::~Daemon()
     if (guest_) guest_->kill();
     if (errand_) errand_->cancel();
     stop_or_exit({guest_worker_.get(), dial_worker_.get(), storage_worker_.get(), arbiter_worker_.get()}, now() + kEnd);
+    if (dirty_rate_) dirty_rate_->end();
     drop_channels(Duration{0});
     runtime_.reset();
 }

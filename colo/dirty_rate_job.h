@@ -39,6 +39,12 @@ public:
     void start(const DirtyRateOrder& order);
     // The guest is gone or no longer ours to measure. There is no result then: the status is unstarted.
     void abandon(const std::string& why);
+    // The worker has ended, and guest and tap go next: handlers of the io_context must not outlive them with a meter.
+    void end()
+    {
+        if (run_) run_->meter.reset();
+        run_.reset();
+    }
     const schema::DirtyRateInfo& info() const { return info_; }
 
 private:

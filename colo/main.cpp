@@ -6,6 +6,9 @@
 
 #include <CLI/CLI.hpp>
 
+#include <sys/resource.h>
+
+#include <algorithm>
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
@@ -39,6 +42,16 @@ int arm_faults(const Arguments& arguments)
     return 0;
 }
 
+// Clients of the control interface may hand over many; the usual soft limit of 1024 is for programs that use select().
+void raise_descriptor_limit()
+{
+    constexpr rlim_t kEnough = 65536;
+    rlimit limit{};
+    if (::getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur >= kEnough) return;
+    limit.rlim_cur = std::min<rlim_t>(limit.rlim_max, kEnough);
+    (void)::setrlimit(RLIMIT_NOFILE, &limit);
+}
+
 int run(const Arguments& arguments)
 {
     if (arguments.role == "secondary" && arguments.accept_data_loss)
@@ -54,6 +67,7 @@ int run(const Arguments& arguments)
     if (const int status = arm_faults(arguments); status != 0) return status;
     if (auto r = colo::log::init({config->log.level, config->log.file, config->domain.name}); !r)
         return fail(r.error().text, kFailed);
+    raise_descriptor_limit();
     colo::DaemonOptions options;
     options.config = std::move(*config);
     options.intent = arguments.role == "secondary"   ? colo::StartIntent::secondary

@@ -37,7 +37,9 @@ Result<void> NodeImpl::pause(bool paused, Time now)
         return make_error(Errc::refused, std::string("This side may not run the guest: it is ") + colo::to_string(protection_) +
                                              (reason_.empty() ? "" : " (" + reason_ + ")"));
     const PowerState wanted = paused ? PowerState::paused : PowerState::running;
-    if (power_ == wanted || (power_ != PowerState::running && power_ != PowerState::paused)) return {};
+    if (!paused && (power_ == PowerState::powered_off || power_ == PowerState::panicked))
+        return make_error(Errc::refused, "Resetting the Virtual Machine is required");
+    if (power_ == wanted || power_ == PowerState::powered_off || power_ == PowerState::panicked) return {};
     power_ = wanted;
     trigger(replication::TriggerReason::power_event, now);
     return {};

@@ -296,7 +296,9 @@ void NodeImpl::primary_power_event(PowerState power, Time now)
 
 void NodeImpl::resume_guest()
 {
-    if (power_ != PowerState::paused) act(action::ResumeGuest{});
+    if (power_ != PowerState::paused) return act(action::ResumeGuest{});
+    // Its driver kills a device model that does not answer this either, and that is noticed.
+    act(action::StopGuest{"paused by an operator"});
 }
 
 // It hangs, or it died and the event follows. With a copy elsewhere that is the same: S is faster than waiting. Without one

@@ -20,7 +20,7 @@ constexpr Duration kAcceptWait{200'000};
 
 Result<Fd> dial(const std::string& uri, SessionId session, ChannelKind kind, std::uint8_t index, Deadline deadline)
 {
-    auto fd = connect_tcp(uri, deadline);
+    auto fd = connect_session(uri, deadline);
     if (!fd) return fd.error();
     replication::FrameWriter writer(kind, session);
     Bytes hello;

@@ -83,8 +83,13 @@ public:
     void keep_for(Epoch epoch, std::uint32_t acked)
     {
         for (Entry& e : entries_)
-            if ((acked == 0 || seq_after(e.end, acked)) && !parse_packet(e.frame->view()).has(kTcpSyn))
-                e.epoch = std::max(e.epoch, epoch);
+            if (missing(parse_packet(e.frame->view()), acked)) e.epoch = std::max(e.epoch, epoch);
+    }
+    // The client's segment holds what a guest that acknowledged `acked` (0: nothing) has not got.
+    static bool missing(const Packet& packet, std::uint32_t acked)
+    {
+        return !packet.has(kTcpSyn) && packet.sequence_size() != 0 &&
+               (acked == 0 || seq_after(packet.seq + packet.sequence_size(), acked));
     }
     void drop_older(Epoch epoch)
     {

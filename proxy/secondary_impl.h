@@ -95,6 +95,7 @@ private:
     bool stopped() const { return paused_ || sealed_; }
     bool current(Epoch epoch) const { return epoch <= running_ || epoch <= alias_; }
     SecondaryFlow* flow_of(const FlowKey& key, Time now);
+    void drop_contained(Epoch epoch, const replication::ProxySection& section);
     // False: our guest has enough on its way and is given this later, from the journal.
     bool journal_input(const Waiting& input, const Packet& packet, SecondaryFlow* flow, Time now);
     void give_more(SecondaryFlow& flow);

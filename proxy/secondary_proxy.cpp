@@ -3,8 +3,18 @@
 #include "proxy/secondary_impl.h"
 
 #include <algorithm>
+#include <iterator>
+#include <unordered_map>
 
 namespace colo::proxy {
+namespace {
+
+FlowKey key_of(const replication::FlowState& state)
+{
+    return {state.nic, PacketKind::tcp, state.guest_port, state.peer_port, state.guest_ip, state.peer_ip};
+}
+
+}  // namespace
 
 SecondaryProxyImpl::SecondaryProxyImpl(const ProxyOptions& options, SecondarySink& sink)
     : options_(options),
@@ -189,8 +199,7 @@ void SecondaryProxyImpl::update_lag(Time now)
 
 void SecondaryProxyImpl::take_state(const replication::FlowState& state, Time now)
 {
-    SecondaryFlow* flow =
-        flow_of({state.nic, PacketKind::tcp, state.guest_port, state.peer_port, state.guest_ip, state.peer_ip}, now);
+    SecondaryFlow* flow = flow_of(key_of(state), now);
     if (flow == nullptr) return;
     if ((state.flags & kFlowHalfOpen) != 0) {
         flow->learning = TakeOver::HalfOpen{state.nic,
@@ -205,8 +214,6 @@ void SecondaryProxyImpl::take_state(const replication::FlowState& state, Time no
         flow->timestamp_offset = 0;
         return;
     }
-    // P gives it to us again, but P may be gone: a primary before it may have told the client that we have it.
-    flow->journal.keep_for(running_, state.acked_seq);
     const bool zeroed = broken(Breakage::offsets_zeroed_at_apply);
     flow->wire_offset = zeroed ? 0 : state.wire_offset;
     flow->timestamp_offset = zeroed ? 0 : state.timestamp_offset + lag_ticks_;
@@ -215,6 +222,35 @@ void SecondaryProxyImpl::take_state(const replication::FlowState& state, Time no
     flow->has_timestamp = (state.flags & 1) != 0;
     flow->established = true;
     flow->opened = (state.flags & kFlowOpened) != 0;
+}
+
+// P gives us its input again, but P may be gone: what the checkpoint's guest has not acknowledged, a primary before it may
+// have acknowledged to the client. That outlives the apply, in the journals and among what still waits.
+void SecondaryProxyImpl::drop_contained(Epoch epoch, const replication::ProxySection& section)
+{
+    std::unordered_map<FlowKey, std::uint32_t, FlowKeyHash> acked(section.flows.size(), FlowKeyHash{options_.hash_seed});
+    for (const replication::FlowState& state : section.flows)
+        if ((state.flags & kFlowHalfOpen) == 0) acked.emplace(key_of(state), state.acked_seq);
+    for (SecondaryFlow& flow : flows_) {
+        journal_bytes_ -= flow.journal.memory();
+        if (const auto at = acked.find(flow.key); at != acked.end()) flow.journal.keep_for(epoch, at->second);
+        flow.journal.drop_older(epoch);
+        journal_bytes_ += flow.journal.memory();
+    }
+    std::deque<Waiting> kept;
+    while (!waiting_.empty() && waiting_.front().epoch < epoch) {
+        Waiting input = std::move(waiting_.front());
+        waiting_.pop_front();
+        const Packet packet = parse_packet(input.frame->view());
+        const auto at = packet.kind == PacketKind::tcp ? acked.find(key_from_peer(input.nic, packet)) : acked.end();
+        if (at != acked.end() && Reinjector::missing(packet, at->second)) {
+            input.epoch = epoch;
+            kept.push_back(std::move(input));
+        } else {
+            journal_bytes_ -= memory(input.frame);
+        }
+    }
+    waiting_.insert(waiting_.begin(), std::make_move_iterator(kept.begin()), std::make_move_iterator(kept.end()));
 }
 
 void SecondaryProxyImpl::applied(Epoch epoch, const replication::ProxySection& section, Time now)
@@ -234,21 +270,13 @@ void SecondaryProxyImpl::applied(Epoch epoch, const replication::ProxySection& s
         flow.guest_ack.reset();
         flow.guest_tsval = flow.highest_timestamp = 0;
     }
+    drop_contained(epoch, section);  // first, so that the flows of the manifest find room
     flows_.remove_if([](const SecondaryFlow& flow) { return flow.journal.empty(); });
     for (const replication::FlowState& state : section.flows) take_state(state, now);
-    for (SecondaryFlow& flow : flows_) {
-        journal_bytes_ -= flow.journal.memory();
-        flow.journal.drop_older(epoch);
-        journal_bytes_ += flow.journal.memory();
-    }
     update_lag(now);
     if (!broken(Breakage::replay_after_staged)) {
         replay_.clear();
         replay_bytes_ = 0;
-    }
-    while (!waiting_.empty() && waiting_.front().epoch < epoch) {
-        journal_bytes_ -= memory(waiting_.front().frame);
-        waiting_.pop_front();
     }
     next_reinject_ = now;
     deliver_waiting(now);

@@ -99,6 +99,7 @@ void Connection::pump()
         schedule();
     }
     write();
+    if (unsent() > kBusyOutput && on_backlog) on_backlog();
     read();
     if (ended_ && unsent() == 0 && (refusing_ || session_->idle())) close();
 }

@@ -25,6 +25,8 @@ public:
     Connection(const Connection&) = delete;
     Connection& operator=(const Connection&) = delete;
 
+    // Much is not read yet; may close this connection or another.
+    std::function<void()> on_backlog;
     std::function<void()> on_closed;
 
     void start();

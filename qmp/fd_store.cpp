@@ -54,6 +54,8 @@ Result<void> FdStore::name(MonitorId monitor, const std::string& name, Fd fd)
 {
     if (!name.empty() && name.front() >= '0' && name.front() <= '9')
         return make_error(Errc::invalid, "Parameter 'fdname' expects a name not starting with a digit");
+    if (name.size() > kMaxName)
+        return make_error(Errc::limit, "Parameter 'fdname' is longer than " + std::to_string(kMaxName) + " bytes");
     auto& names = named_[monitor];
     if (const auto old = names.find(name); old != names.end()) {
         old->second = std::move(fd);
@@ -81,6 +83,8 @@ Result<Fd> FdStore::take_named(MonitorId monitor, const std::string& name)
 Result<FdStore::Placed> FdStore::add_to_set(std::optional<std::int64_t> set, std::optional<std::string> opaque, Fd fd)
 {
     if (set && *set < 0) return make_error(Errc::invalid, "Parameter 'fdset-id' expects a non-negative value");
+    if (opaque && opaque->size() > kMaxOpaque)
+        return make_error(Errc::limit, "Parameter 'opaque' is longer than " + std::to_string(kMaxOpaque) + " bytes");
     if (auto room = room_for_one(); !room) return room.error();
     std::int64_t number = set.value_or(0);
     if (!set)

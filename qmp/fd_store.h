@@ -23,6 +23,7 @@ using MonitorId = std::uint64_t;  // of one connection, never used again
 class FdStore {
 public:
     static constexpr std::size_t kMaxHeld = 256;  // names and sets of all monitors together
+    static constexpr std::size_t kMaxName = 255, kMaxOpaque = 4096;  // bytes
 
     MonitorId open_monitor();
     // Closes its names, and with the last monitor also the sets that nobody uses.

@@ -128,6 +128,9 @@ public:
         connection->on_closed = [weak = weak_from_this(), place] {
             if (const auto self = weak.lock()) self->forget(place);
         };
+        connection->on_backlog = [weak = weak_from_this()] {
+            if (const auto self = weak.lock()) self->drop_slowest();
+        };
         connection->start();
     }
 

@@ -88,6 +88,8 @@ void JobTable::change(Job& job, JobStatus status)
 
 Result<void> JobTable::create(const std::string& id, std::shared_ptr<JobDriver> driver, JobOptions options)
 {
+    // It goes into every event of the job, to every client.
+    if (id.size() > kMaxId) return make_error(Errc::invalid, "Invalid job ID " + quoted(id.substr(0, kMaxId) + "..."));
     if (!well_formed(id)) return make_error(Errc::invalid, "Invalid job ID " + quoted(id));
     if (find(id) != nullptr) return make_error(Errc::refused, "Job ID " + quoted(id) + " already in use");
     if (jobs_.size() >= kMaxJobs)

@@ -35,6 +35,7 @@ class JobTable {
 public:
     // A client that never dismisses is refused more jobs; concluded ones are not thrown away behind its back.
     static constexpr std::size_t kMaxJobs = 256;
+    static constexpr std::size_t kMaxId = 255;  // bytes
 
     explicit JobTable(qmp::EventSink& events);
     ~JobTable();

@@ -74,6 +74,9 @@ void migrate_incoming(Control& control, const std::string& uri, qmp::TypedReply<
         return reply.fail("The incoming migration has already been started");
     if (control.service().run_state() != RunState::inmigrate)
         return reply.fail("'-incoming' was not specified on the command line");
+    // A daemon that was started as a secondary listens by itself; the book hears of that when a primary comes.
+    if (status == MigrationStatus::none && !control.service().listening().empty())
+        return reply.fail("The incoming migration has already been started");
     control.set_several_connections(several_connections(uri));
     book.start_incoming();  // announced whatever comes of the address
     if (auto checked = check_incoming(control, uri); !checked) {
@@ -91,7 +94,8 @@ void migrate_incoming(Control& control, const std::string& uri, qmp::TypedReply<
 Result<void> set_parameters(Control& control, const schema::MigrateSetParameters& wanted)
 {
     const std::string* creds = wanted.tls_creds ? std::get_if<std::string>(&wanted.tls_creds->value) : nullptr;
-    const bool awaited = !control.service().listening().empty() && !control.book().in_progress();
+    const bool awaited = control.service().run_state() == RunState::inmigrate &&
+                         !control.service().listening().empty() && !control.book().in_progress();
     if (creds != nullptr && !creds->empty() && awaited) return refusal_error(Refused::tls_incoming, *creds);
     return control.settings().set_parameters(wanted);
 }

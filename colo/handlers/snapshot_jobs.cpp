@@ -195,9 +195,25 @@ void SnapshotJob::put_back(const Result<void>& result)
         [self = shared_from_this(), result](const Result<void>& resumed) { self->end(result ? resumed : result); });
 }
 
+// A job keeps them until it is dismissed.
+Result<void> check_lengths(const SnapshotRequest& request)
+{
+    constexpr std::size_t kMaxText = 255, kMaxDevices = 256;
+    const auto too_long = [](const char* what) {
+        return make_error(Errc::limit, "Parameter '" + std::string(what) + "' is longer than " + std::to_string(kMaxText) + " bytes");
+    };
+    if (request.tag.size() > kMaxText) return too_long("tag");
+    if (request.vmstate.size() > kMaxText) return too_long("vmstate");
+    if (request.devices.size() > kMaxDevices)
+        return make_error(Errc::limit, "Parameter 'devices' has more than " + std::to_string(kMaxDevices) + " elements");
+    if (std::ranges::any_of(request.devices, [](const std::string& d) { return d.size() > kMaxText; })) return too_long("devices");
+    return {};
+}
+
 void start_snapshot(Control& control, const std::string& id, JobType type, SnapshotRequest request,
                     qmp::TypedReply<void> reply)
 {
+    if (auto lengths = check_lengths(request); !lengths) return reply.fail(lengths.error());
     auto driver = std::make_shared<SnapshotJob>(control, type, std::move(request));
     // Finalized by itself, dismissed by the client: it wants to see how it ended.
     if (auto created = control.jobs().create(id, std::move(driver), {}); !created) return reply.fail(created.error());

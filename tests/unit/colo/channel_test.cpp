@@ -6,10 +6,13 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
+#include <array>
 #include <numeric>
 #include <random>
 #include <thread>
@@ -39,7 +42,7 @@ Connection make_connection(const std::string& uri = "tcp:127.0.0.1:0")
     EXPECT_TRUE(listener) << listener.error().text;
     Connection c;
     std::thread connecting([&] {
-        auto fd = connect_tcp(listener->uri(), soon());
+        auto fd = connect_session(listener->uri(), soon());
         EXPECT_TRUE(fd) << fd.error().text;
         if (fd) c.client = std::move(*fd);
     });
@@ -97,7 +100,7 @@ TEST(Channel, NameIsLookedUp)
     auto listener = Listener::open("tcp:127.0.0.1:0");
     ASSERT_TRUE(listener);
     const std::string port = listener->uri().substr(listener->uri().rfind(':'));
-    const auto fd = connect_tcp("tcp:localhost" + port, soon());
+    const auto fd = connect_session("tcp:localhost" + port, soon());
     EXPECT_TRUE(fd) << fd.error().text;
 }
 
@@ -112,12 +115,52 @@ TEST(Channel, RefusedAndUnknownHostsAreErrorsThatNameTheHost)
         ASSERT_FALSE(second) << "the port is taken";
         EXPECT_THAT(second.error().text, HasSubstr(uri));
     }
-    const auto fd = connect_tcp(uri, soon());
+    const auto fd = connect_session(uri, soon());
     ASSERT_FALSE(fd);
     EXPECT_EQ(fd.error().code, Errc::refused);
-    EXPECT_THAT(fd.error().text, HasSubstr(uri));
-    EXPECT_FALSE(connect_tcp("tcp:host.invalid:1", soon()));
-    EXPECT_FALSE(connect_tcp("tcp:127.0.0.1:0", soon()));
+    EXPECT_EQ(fd.error().text, "Failed to connect to '" + uri.substr(4) + "': Connection refused");
+    const auto unknown = connect_session("tcp:host.invalid:1", soon());
+    ASSERT_FALSE(unknown);
+    EXPECT_THAT(unknown.error().text, testing::StartsWith("address resolution failed for host.invalid:1: "));
+    EXPECT_FALSE(connect_session("tcp:127.0.0.1:0", soon()));
+}
+
+TEST(Channel, UnixSocketsCarrySessionsToo)
+{
+    const std::string path = testing::TempDir() + "colo-channel-" + std::to_string(getpid()) + ".sock", uri = "unix:" + path;
+    EXPECT_TRUE(check_session_uri(uri));
+    EXPECT_FALSE(check_session_uri("unix:"));
+    EXPECT_FALSE(check_session_uri("unix:/" + std::string(200, 'x')));
+    const auto nobody = connect_session(uri, soon());
+    ASSERT_FALSE(nobody);
+    EXPECT_EQ(nobody.error().text, "Failed to connect to '" + path + "': No such file or directory");
+    {
+        auto listener = Listener::open(uri);
+        ASSERT_TRUE(listener) << listener.error().text;
+        EXPECT_EQ(listener->uri(), uri);
+        const auto near = connect_session(uri, soon());
+        ASSERT_TRUE(near) << near.error().text;
+        std::string peer;
+        const auto far = listener->accept(soon(), &peer);
+        ASSERT_TRUE(far);
+        EXPECT_EQ(peer, uri);
+        const std::uint8_t word[] = {1, 2, 3};
+        ASSERT_TRUE(send_all(near->get(), ByteView(word), soon()));
+        std::array<std::uint8_t, 3> got{};
+        ASSERT_TRUE(recv_all(far->get(), got, soon()));
+        EXPECT_EQ(got[2], 3);
+    }
+    EXPECT_NE(access(path.c_str(), F_OK), 0) << "the socket file goes with its listener";
+    {
+        // What a daemon that was killed left behind is replaced; another kind of file is not.
+        auto left = Listener::open(uri);
+        ASSERT_TRUE(left);
+        auto second = Listener::open(uri);
+        EXPECT_TRUE(second) << second.error().text;
+    }
+    ASSERT_GE(Fd(open(path.c_str(), O_CREAT | O_WRONLY | O_CLOEXEC, 0600)).get(), 0);
+    EXPECT_FALSE(Listener::open(uri));
+    EXPECT_EQ(unlink(path.c_str()), 0);
 }
 
 TEST(Channel, ManyPartsArriveInOrderThroughASmallSocket)

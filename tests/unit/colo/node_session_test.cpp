@@ -388,6 +388,9 @@ TEST(NodeSession, OnlyThePrimaryMayPause)
     desk.a.node->guest_event({replication::GuestEventKind::power_off, "guest"}, desk.now);
     EXPECT_TRUE(desk.a.node->pause(true, desk.now));
     EXPECT_EQ(desk.a.status().power, replication::PowerState::powered_off);   // off stays off
+    const auto off = desk.a.node->pause(false, desk.now);
+    ASSERT_FALSE(off);
+    EXPECT_EQ(off.error().text, "Resetting the Virtual Machine is required");
 }
 
 TEST(NodeSession, R9_PowerEventOfTheSecondaryOnlyAsksForACheckpoint)

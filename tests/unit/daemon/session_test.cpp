@@ -96,7 +96,7 @@ TEST_F(SessionTest, AllConnectionsOfASessionArriveTogether)
 
 TEST_F(SessionTest, AStrangerDoesNotDisturb)
 {
-    auto stranger = connect_tcp(listener->uri(), now() + kLong);
+    auto stranger = connect_session(listener->uri(), now() + kLong);
     ASSERT_TRUE(stranger);
     const Bytes noise(200, 0x55);
     ASSERT_TRUE(send_all(stranger->get(), ByteView(noise), now() + kLong));

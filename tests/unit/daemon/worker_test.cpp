@@ -67,10 +67,14 @@ TEST(WorkerDeathTest, AHangingWorkerIsNamedAndDoesNotKeepTheProcess)
 {
     GTEST_FLAG_SET(death_test_style, "threadsafe");
     const auto end = [] {
-        std::promise<void> never;
+        std::promise<void> never, entered;
         Worker good("good");
         Worker bad("storage");
-        bad.post([&] { never.get_future().wait(); });
+        bad.post([&] {
+            entered.set_value();
+            never.get_future().wait();
+        });
+        entered.get_future().wait();
         stop_or_exit({&good, nullptr, &bad}, now() + Duration{50'000});
     };
     EXPECT_EXIT(end(), testing::ExitedWithCode(EXIT_FAILURE), "");

@@ -264,6 +264,22 @@ TEST_F(Secondary, R4_WhatTheCheckpointsGuestHasNotAcknowledgedOutlivesTheApply)
     EXPECT_EQ(decode_tcp(from.reinject[0].frame).data, "def");
 }
 
+// The same for input that waits: in buffered mode the copy stands, and nothing of it gets into a journal.
+TEST_F(Secondary, R4_WaitingInputThatTheCheckpointsGuestHasNotAcknowledgedOutlivesTheApply)
+{
+    proxy->applied(1, {}, now);
+    proxy->set_paused(true, now);
+    input(client_data(100, "abc"), 1);
+    input(client_data(103, "def"), 1);
+    replication::ProxySection section;
+    section.flows.push_back(flow(0));
+    section.flows.back().acked_seq = 103;
+    proxy->applied(2, section, now);
+    const TakeOver from = proxy->take_over(now);
+    ASSERT_EQ(from.reinject.size(), 1u) << "the checkpoint has the first";
+    EXPECT_EQ(decode_tcp(from.reinject[0].frame).data, "def");
+}
+
 TEST_F(Secondary, R4_TakeOverDeliversEverythingTheClientMayThinkWeHave)
 {
     proxy->applied(1, {}, now);

@@ -46,6 +46,18 @@ private:
     Fd writer_;
 };
 
+TEST(FdStore, NamesAndNotesAreShort)
+{
+    FdStore store;
+    const auto monitor = store.open_monitor();
+    Watched named, placed;
+    EXPECT_FALSE(store.name(monitor, std::string(256, 'a'), named.hand_over()));
+    EXPECT_FALSE(store.add_to_set({}, std::string(4097, 'x'), placed.hand_over()));
+    EXPECT_TRUE(named.closed());
+    EXPECT_TRUE(placed.closed());
+    EXPECT_TRUE(store.sets().empty());
+}
+
 TEST(FdStore, NamesBelongToOneMonitor)
 {
     FdStore store;

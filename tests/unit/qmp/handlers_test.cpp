@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "handlers_fixture.h"
 
+#include <algorithm>
+
 namespace colo::test {
 namespace {
 
@@ -74,6 +76,22 @@ TEST_F(HandlersTest, StopAndContWhileWaitingForAPrimaryDecideWhatComesAfter)
     EXPECT_FALSE(control_.run_after_incoming());
     must("cont");
     EXPECT_TRUE(control_.run_after_incoming());
+    EXPECT_THAT(events_.take(), IsEmpty());
+}
+
+// No guest of ours has a network card that stands in for an assigned one, so nothing causes UNPLUG_PRIMARY; clients find it
+// in the introspection all the same, as they do where the device exists.
+TEST_F(HandlersTest, UnplugPrimaryIsListedThoughNothingCausesIt)
+{
+    const schema::Value listed = result("query-qmp-schema");
+    const auto is_event = [](const schema::Value& entity) {
+        const schema::Value* name = entity.find("name");
+        const schema::Value* type = entity.find("meta-type");
+        return name != nullptr && type != nullptr && *name == schema::Value(std::string("UNPLUG_PRIMARY")) &&
+               *type == schema::Value(std::string("event"));
+    };
+    ASSERT_NE(listed.as_array(), nullptr);
+    EXPECT_EQ(std::ranges::count_if(*listed.as_array(), is_event), 1);
     EXPECT_THAT(events_.take(), IsEmpty());
 }
 

@@ -430,5 +430,21 @@ TEST_F(JobTableTest, QuitCancelsJobs)
     EXPECT_THAT(changes(), ElementsAre("SHUTDOWN false host-qmp-quit", "aborting", "concluded"));
 }
 
+// An id goes into every event to every client: one client must not be able to fill the output of all.
+TEST_F(JobTableTest, IdsAndSnapshotArgumentsAreShort)
+{
+    const std::string longest(JobTable::kMaxId, 'j');
+    create(longest);
+    const std::string more = longest + "j";
+    EXPECT_THAT(error("snapshot-delete", R"({"job-id": ")" + more + R"(", "tag": "t", "devices": []})"),
+                ::testing::StartsWith("Invalid job ID 'jjj"));
+    const std::string text(256, 't');
+    EXPECT_EQ(error("snapshot-delete", R"({"job-id": "a", "tag": ")" + text + R"(", "devices": []})"),
+              "Parameter 'tag' is longer than 255 bytes");
+    EXPECT_EQ(error("snapshot-delete", R"({"job-id": "a", "tag": "t", "devices": [")" + text + R"("]})"),
+              "Parameter 'devices' is longer than 255 bytes");
+    EXPECT_EQ(table().list().size(), 1u);
+}
+
 }  // namespace
 }  // namespace colo::test
