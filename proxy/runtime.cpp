@@ -136,7 +136,7 @@ Result<void> RuntimeImpl::go_live_now(Generation generation)
 {
     if (role_ != RuntimeRole::secondary) return wrong_role("go_live");
     drain_ports();  // what the guest said until now is of the old life: it is replayed in order
-    channel_.reset();
+    drop_channel();
     const TakeOver from = secondary_->take_over(now_);
     secondary_.reset();
     role_ = RuntimeRole::primary;
@@ -155,8 +155,7 @@ void RuntimeImpl::drop_cores()
         sent_before_ += channel_->bytes_sent();
         received_before_ += channel_->bytes_received();
     }
-    channel_.reset();
-    channel_watched_ = 0;
+    drop_channel();
     for (Nic& nic : nics_) {
         nic.guest_queue.clear();
         nic.wire_queue.clear();
@@ -210,7 +209,7 @@ void RuntimeImpl::end_session()
             sent_before_ += channel_->bytes_sent();
             received_before_ += channel_->bytes_received();
         }
-        channel_.reset();
+        drop_channel();
         drop_released();
         if (primary_) primary_->end_session(now_);
         lease_told_ = kNever;

@@ -92,6 +92,7 @@ private:
     void read_channel();
     void flush_channel();
     void watch_channel();
+    void drop_channel();
     void lose_channel(const Error& why);
     void port_failed(std::size_t nic, bool wire, const Error& why);
     void register_port(std::size_t nic);

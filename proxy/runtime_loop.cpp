@@ -230,13 +230,21 @@ void RuntimeImpl::flush_channel()
     watch_channel();
 }
 
+// The daemon holds a duplicate of the socket, and with it the registration would live on: a closed channel is ready for
+// ever, and this thread, with its priority, would leave no time to whoever closes the duplicate.
+void RuntimeImpl::drop_channel()
+{
+    if (channel_ && channel_watched_ != 0) forget(channel_->fd());
+    channel_.reset();
+    channel_watched_ = 0;
+}
+
 void RuntimeImpl::lose_channel(const Error& why)
 {
     const SessionId session = channel_->session();
     sent_before_ += channel_->bytes_sent();
     received_before_ += channel_->bytes_received();
-    channel_.reset();
-    channel_watched_ = 0;
+    drop_channel();
     events_.channel_lost(session, why);
 }
 
