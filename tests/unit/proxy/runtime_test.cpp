@@ -446,5 +446,24 @@ TEST_F(Runtime, FramesReadTooFarAtTheHandOverAreNotLost)
     EXPECT_EQ(s.guest->wait(1).size(), 1u);
 }
 
+// The owner of the session keeps a duplicate of the socket until it has heard of the loss. Turns are counted, not time: a
+// thread that spins makes hundreds of thousands.
+TEST_F(Runtime, ALostChannelDoesNotMakeItSpin)
+{
+    int fds[2];
+    ASSERT_EQ(::socketpair(AF_UNIX, SOCK_STREAM, 0, fds), 0);
+    const int duplicate = ::dup(fds[1]);
+    ASSERT_GE(duplicate, 0);
+    ASSERT_TRUE(p.runtime->become_primary(soon()));
+    p.runtime->set_output(PrimaryProxy::Output::flow, 1);
+    ASSERT_TRUE(p.runtime->begin_session(kSession, channel(fds[1]), soon()));
+    ::close(fds[0]);
+    ASSERT_TRUE(eventually([&] { return p.losses == 1; }));
+    const std::uint64_t before = p.runtime->progress();
+    ::poll(nullptr, 0, 200);
+    EXPECT_LT(p.runtime->progress() - before, 5'000u);
+    ::close(duplicate);
+}
+
 }  // namespace
 }  // namespace colo::proxy::test
