@@ -263,6 +263,7 @@ TEST_F(SettingsTest, TlsStringsTakeNull)
     must("migrate-set-parameters", R"({"tls-creds": null})");
     // A stream that is awaited already would come without them.
     service_.addresses = {{schema::SocketAddressUnix{.path = "/x", .abstract = {}, .tight = {}}}};
+    service_.state = schema::RunState::inmigrate;
     EXPECT_EQ(set_error(R"({"tls-creds": "tls0"})"), "No TLS credentials with id 'tls0'");
     must("migrate-set-parameters", R"({"tls-creds": ""})");
     EXPECT_EQ(set_error(R"({"tls-creds": 7})"), "Invalid parameter type for 'tls-creds', expected: StrOrNull");
