@@ -4,6 +4,7 @@ import time
 
 from colo_lab import LabError
 from colo_lab.lab import check_unharmed
+from colo_lab.qmp import QmpError
 
 SCENARIOS = {}
 
@@ -14,6 +15,15 @@ def scenario(limit_s, tier="ci"):
         SCENARIOS[function.__name__] = (function, limit_s, tier)
         return function
     return register
+
+
+def refused(host, command, arguments=None):
+    """The reason why `host` does not execute the command."""
+    try:
+        host.qmp.execute(command, arguments)
+    except QmpError as error:
+        return error.description
+    raise LabError(f"host {host.name}: {command} was accepted")
 
 
 def expect(condition, what):

@@ -4,19 +4,10 @@ import json
 import os
 import time
 
-from scenario import CALM, expect, finish, lose_primary, scenario, wait_flowing
+from scenario import CALM, expect, finish, lose_primary, refused, scenario, wait_flowing
 from colo_lab import LabError, guest
 from colo_lab.config import REPLICATION_PORT
 from colo_lab.net import address
-from colo_lab.qmp import QmpError
-
-
-def refused(host, command, arguments=None):
-    try:
-        host.qmp.execute(command, arguments)
-    except QmpError as error:
-        return error.description
-    raise LabError(f"host {host.name}: {command} was accepted")
 
 
 @scenario(90)
