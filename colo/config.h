@@ -105,6 +105,7 @@ struct ArbiterConfig {
     std::uint32_t fence_delay_ms = 2'000;
     std::uint32_t timeout_ms = 5'000;
     std::uint32_t link_penalty_ms = 0;
+    std::uint32_t unreached_delay_ms = 200;
 };
 
 struct ControlAddressConfig {

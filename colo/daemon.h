@@ -155,7 +155,7 @@ private:
     void on(const action::OperatorDone& a);
     void on(const action::ModeChanged& a);
 
-    void ask_arbiter(Generation generation, Role role);
+    void ask_arbiter(Generation generation, Role role, bool contested);
     void thaw(Generation generation);
 
     // ---- sessions (daemon_session.cpp)

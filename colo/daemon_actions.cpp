@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Carries out the node's actions, in order, and feeds the answers back.
+#include "colo/client_reach.h"
 #include "colo/control_interface.h"
 #include "colo/daemon.h"
 #include "core/clock.h"
@@ -254,7 +255,7 @@ void Daemon::thaw(Generation generation)
 }
 
 // The waits that are about this host, not about the protocol: both sides of a fence command must not shoot each other, and
-// a side whose clients are cut off should let the other one win.
+// a side whose clients are cut off should let the other one win (see also seek_clients).
 void Daemon::on(const action::RequestGrant& a)
 {
     const Role role = node_->status().role;
@@ -263,15 +264,26 @@ void Daemon::on(const action::RequestGrant& a)
     if (config_.arbiter.kind == ArbiterKind::command && role == Role::secondary && !a.peer_abdicated)
         wait += milliseconds(config_.arbiter.fence_delay_ms);
     errand_->want(a.generation);
-    if (wait == Duration{0}) return ask_arbiter(a.generation, role);
+    const bool contested = !a.peer_abdicated;
+    if (wait == Duration{0}) return ask_arbiter(a.generation, role, contested);
     auto timer = std::make_shared<boost::asio::steady_timer>(io_, std::chrono::microseconds(wait.count()));
-    timer->async_wait([this, timer, generation = a.generation, role](const boost::system::error_code& error) {
-        if (!error && errand_->wants(generation)) ask_arbiter(generation, role);
+    timer->async_wait([this, timer, generation = a.generation, role, contested](const boost::system::error_code& error) {
+        if (!error && errand_->wants(generation)) ask_arbiter(generation, role, contested);
     });
 }
 
-void Daemon::ask_arbiter(Generation generation, Role role)
+// `contested`: the peer may ask too.
+void Daemon::ask_arbiter(Generation generation, Role role, bool contested)
 {
+    if (contested) {
+        ReachQuestion question{role, milliseconds(config_.arbiter.unreached_delay_ms), runtime_->stats().clients,
+                               runtime_->host_interfaces(), [this] { return runtime_->last_heard(); },
+                               [this, generation] { return errand_->wants(generation); }};
+        arbiter_worker_->post([question = std::move(question)] {
+            if (const ReachAnswer answer = seek_clients(question); !answer.text.empty())
+                spdlog::log(answer.reached ? spdlog::level::debug : spdlog::level::warn, "before asking: {}", answer.text);
+        });
+    }
     arbiter_worker_->post([this] { (void)failpoint::pass("s-before-grant", guest_->device_model_pid()); });
     errand_->ask({generation, role, config_.peer.address}, milliseconds(config_.arbiter.timeout_ms), [this, generation](const GrantResult& result) {
         spdlog::info("generation {}: {}{}{}", generation,

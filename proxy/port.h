@@ -63,6 +63,8 @@ class WirePort : public Port {
 public:
     virtual Result<void> set_up(bool up) = 0;
     virtual bool carrier() const = 0;
+    // The host's interface on which the clients can be asked something in the host's own name; empty: there is none.
+    virtual std::string host_interface() const = 0;
 };
 // `macs`: if not empty, only frames for these and for groups are received (the kernel drops the others); sources count
 // nothing, so that a frame with our guest's own source MAC is still seen.

@@ -86,6 +86,13 @@ Result<void> RuntimeImpl::attach_guest(Deadline deadline)
     });
 }
 
+std::vector<std::string> RuntimeImpl::host_interfaces() const
+{
+    std::vector<std::string> names;
+    for (const Nic& nic : nics_) names.push_back(nic.wire->host_interface());
+    return names;
+}
+
 RuntimeStats RuntimeImpl::stats() const
 {
     const std::lock_guard lock(stats_mutex_);

@@ -17,6 +17,7 @@
 
 #include "core/error.h"
 #include "core/types.h"
+#include "proxy/clients.h"
 #include "proxy/port.h"
 #include "proxy/proxy.h"
 #include "replication/message.h"
@@ -91,6 +92,7 @@ struct RuntimeStats {
     std::uint64_t mirror_dropped = 0, output_dropped = 0;   // the peer did not read
     std::uint64_t lease_stopped = 0;          // frames that were about to be sent when the lease had just run out
     std::uint64_t announcements = 0;
+    std::vector<Client> clients;              // who spoke to our guest last
 };
 
 class ProxyRuntime {
@@ -108,6 +110,10 @@ public:
     virtual RuntimeStats stats() const = 0;
     // Rises with every loop turn, at least 20 times a second while the thread is alive. For the heartbeat.
     virtual std::uint64_t progress() const = 0;
+    // When a frame last came from a wire; at once, never blocks.
+    virtual Time last_heard() const = 0;
+    // WirePort::host_interface() by NIC.
+    virtual std::vector<std::string> host_interfaces() const = 0;
     // At once, also while the proxy thread is busy: not one more frame reaches the wire, until become_primary or
     // go_live, or thaw() and a set_output that lets it. The core follows with Output::frozen.
     virtual void freeze() = 0;

@@ -25,6 +25,8 @@ public:
     Result<void> attach_guest(Deadline deadline) override;
     RuntimeStats stats() const override;
     std::uint64_t progress() const override { return progress_.load(std::memory_order_relaxed); }
+    Time last_heard() const override { return Time{last_heard_us_.load(std::memory_order_relaxed)}; }
+    std::vector<std::string> host_interfaces() const override;
     void freeze() override;
     void thaw() override { frozen_.store(false); }
     Result<void> fence(Deadline deadline) override;
@@ -124,6 +126,7 @@ private:
     std::atomic<bool> stop_{false}, frozen_{false};
     std::atomic<std::uint64_t> progress_{0};
     std::atomic<std::int64_t> lease_us_;
+    std::atomic<std::int64_t> last_heard_us_{0};
 
     // Everything below belongs to the proxy thread.
     RuntimeRole role_ = RuntimeRole::none;
@@ -145,6 +148,7 @@ private:
         std::uint32_t rounds_left = 0, round = 0;
         Time next = kNever;
     } announcing_;
+    RecentClients clients_;
     RuntimeStats counters_;  // the runtime's own figures
     Time stats_due_;
     std::uint64_t sent_before_ = 0, received_before_ = 0;  // of earlier channels

@@ -176,7 +176,11 @@ void RuntimeImpl::read_wire(std::size_t nic)
     if (!primary_ || input_paused_ || !nics_[nic].wire_registered) return;
     mirror_first_ = channel_ != nullptr;
     const auto n = nics_[nic].wire->receive(
-        kFramesPerTurn, [&](FramePtr frame) { primary_->wire_frame(static_cast<std::uint8_t>(nic), frame, now_); });
+        kFramesPerTurn, [&](FramePtr frame) {
+            clients_.saw(static_cast<std::uint8_t>(nic), frame->view());
+            primary_->wire_frame(static_cast<std::uint8_t>(nic), frame, now_);
+        });
+    if (n && *n > 0) last_heard_us_.store(now_.us, std::memory_order_relaxed);
     mirror_first_ = false;
     flush_channel();
     for (const auto& input : for_guest_) give_to_guest(input.nic, input.frame);
@@ -208,8 +212,9 @@ void RuntimeImpl::read_channel()
     if (!channel_) return;
     const PeerChannel::Handler handler{
         [this](const replication::ProxyInput& input) {
-            if (secondary_ && input.nic < nics_.size())
-                secondary_->input(input.nic, input.epoch, input.number,
+            if (!secondary_ || input.nic >= nics_.size()) return;
+            clients_.saw(input.nic, input.bytes);
+            secondary_->input(input.nic, input.epoch, input.number,
                                   make_frame(Bytes(input.bytes.begin(), input.bytes.end())), now_);
         },
         [this](const replication::ProxyOutput& output) {
@@ -380,6 +385,7 @@ void RuntimeImpl::publish_stats(Time now)
     stats_due_ = now + kStatsEvery;
     RuntimeStats stats = counters_;
     stats.role = role_;
+    stats.clients = clients_.list();
     if (primary_) stats.core = primary_->stats();
     if (secondary_) stats.core = secondary_->stats();
     for (const Nic& nic : nics_) {

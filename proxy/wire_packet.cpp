@@ -33,6 +33,7 @@ public:
         return {};
     }
     bool carrier() const override { return socket_.carrier(); }
+    std::string host_interface() const override { return interface_; }
 
 private:
     std::string interface_;

@@ -25,6 +25,7 @@ public:
     std::string name() const override { return "tap:" + name_ + (bridge_.empty() ? "" : "@" + bridge_); }
     Result<void> set_up(bool up) override;
     bool carrier() const override { return up_; }
+    std::string host_interface() const override { return bridge_; }
 
 private:
     std::string name_, bridge_;

@@ -120,6 +120,7 @@ public:
         return {};
     }
     bool carrier() const override { return true; }
+    std::string host_interface() const override { return {}; }
 
 private:
     std::shared_ptr<Cable> cable_;

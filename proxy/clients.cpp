@@ -1,0 +1,112 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "proxy/clients.h"
+
+#include "proxy/packet.h"
+
+#include <linux/if_packet.h>
+#include <net/if.h>
+#include <netinet/in.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+
+namespace colo::proxy {
+namespace {
+
+constexpr std::size_t kArpSize = 28;
+constexpr std::size_t kArpSender = 8, kArpSenderIp = 14, kArpTarget = 18, kArpTargetIp = 24;
+constexpr std::uint16_t kRequest = 1, kReply = 2;
+constexpr int kFramesAtOnce = 256;  // a flood of ARP must not keep us from the arbiter
+
+}  // namespace
+
+void RecentClients::saw(std::uint8_t nic, ByteView frame)
+{
+    constexpr std::size_t kHeaders = kVnetHeaderSize + kEthernetHeaderSize;
+    if (frame.size() < kHeaders + 20) return;
+    const std::uint8_t* const ethernet = frame.data() + kVnetHeaderSize;
+    const std::uint8_t* const body = frame.data() + kHeaders;
+    const std::uint16_t type = load_be16(ethernet + 12);
+    Client client{nic, 0, {}};
+    if (type == kEtherTypeArp && frame.size() >= kHeaders + kArpSize) {
+        client.ip4 = load_be32(body + kArpSenderIp);
+        std::memcpy(client.mac.data(), body + kArpSender, 6);
+    } else if (type == kEtherTypeIpv4) {
+        client.ip4 = load_be32(body + 12);
+        std::memcpy(client.mac.data(), ethernet + 6, 6);
+    }
+    if (client.ip4 != 0 && (client.mac[0] & 1) == 0) add(client);
+}
+
+void RecentClients::add(const Client& client)
+{
+    if (!clients_.empty() && clients_.front() == client) return;
+    const auto at = std::find_if(clients_.begin(), clients_.end(),
+                                 [&](const Client& c) { return c.nic == client.nic && c.ip4 == client.ip4; });
+    if (at != clients_.end())
+        clients_.erase(at);
+    else if (clients_.size() >= kMax)
+        clients_.pop_back();
+    clients_.insert(clients_.begin(), client);
+}
+
+Result<ArpProbe> ArpProbe::open(const std::string& interface)
+{
+    FileDescriptor fd(::socket(AF_PACKET, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, htons(kEtherTypeArp)));
+    if (!fd.valid()) return errno_error("AF_PACKET socket (CAP_NET_RAW needed)", errno);
+    ifreq request{};
+    std::strncpy(request.ifr_name, interface.c_str(), IFNAMSIZ - 1);
+    if (::ioctl(fd.get(), SIOCGIFINDEX, &request) != 0) return errno_error("interface " + interface, errno);
+    sockaddr_ll address{};
+    address.sll_family = AF_PACKET;
+    address.sll_protocol = htons(kEtherTypeArp);
+    address.sll_ifindex = request.ifr_ifindex;
+    if (::bind(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0)
+        return errno_error("bind to " + interface, errno);
+    if (::ioctl(fd.get(), SIOCGIFHWADDR, &request) != 0) return errno_error("address of " + interface, errno);
+    std::array<std::uint8_t, 6> mac;
+    std::memcpy(mac.data(), request.ifr_hwaddr.sa_data, 6);
+    return ArpProbe(std::move(fd), address.sll_ifindex, mac);
+}
+
+Result<void> ArpProbe::ask(const Client& client)
+{
+    std::array<std::uint8_t, kArpSize> arp{};
+    store_be16(arp.data(), 1);  // Ethernet
+    store_be16(arp.data() + 2, kEtherTypeIpv4);
+    arp[4] = 6;
+    arp[5] = 4;
+    store_be16(arp.data() + 6, kRequest);
+    std::memcpy(arp.data() + kArpSender, mac_.data(), 6);
+    store_be32(arp.data() + kArpTargetIp, client.ip4);
+    sockaddr_ll to{};
+    to.sll_family = AF_PACKET;
+    to.sll_protocol = htons(kEtherTypeArp);
+    to.sll_ifindex = index_;
+    to.sll_halen = 6;
+    std::memcpy(to.sll_addr, client.mac.data(), 6);
+    if (::sendto(fd_.get(), arp.data(), arp.size(), MSG_DONTWAIT | MSG_NOSIGNAL, reinterpret_cast<const sockaddr*>(&to),
+                 sizeof to) < 0)
+        return errno_error("ARP probe", errno);
+    return {};
+}
+
+bool ArpProbe::answered(const std::vector<Client>& asked)
+{
+    bool found = false;
+    for (int i = 0; i < kFramesAtOnce; ++i) {
+        std::array<std::uint8_t, 64> arp;
+        const ssize_t size = ::recv(fd_.get(), arp.data(), arp.size(), MSG_DONTWAIT);
+        if (size < 0) return found;
+        if (static_cast<std::size_t>(size) < kArpSize || load_be16(arp.data() + 6) != kReply) continue;
+        if (std::memcmp(arp.data() + kArpTarget, mac_.data(), 6) != 0) continue;
+        const std::uint32_t sender = load_be32(arp.data() + kArpSenderIp);
+        found = found || std::any_of(asked.begin(), asked.end(), [&](const Client& c) { return c.ip4 == sender; });
+    }
+    return found;
+}
+
+}  // namespace colo::proxy
