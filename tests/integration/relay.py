@@ -60,8 +60,11 @@ class Relay:
         order = (near, far) if self._first == "near" else (far, near)
         for side in order:
             for one in side:
-                one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-                one.shutdown(socket.SHUT_RDWR)
+                try:
+                    one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                    one.shutdown(socket.SHUT_RDWR)
+                except OSError:
+                    pass  # the daemon that heard first has closed this one already
                 one.close()
             time.sleep(0.03)
         self.broken.set()
