@@ -311,6 +311,7 @@ void NodeImpl::message(const replication::Message& message, Time now)
         // Both have said their last word; only the end of the session matters.
         const auto* resign = std::get_if<r::Resign>(&message);
         if (resign != nullptr && step_ == Step::abdicating && guest_present_) return on_resign_while_abdicating(*resign, now);
+        if (step_ == Step::resigning && std::holds_alternative<r::Abdicate>(message)) return on_abdicate_while_resigning(now);
         if (std::holds_alternative<r::Close>(message) || std::holds_alternative<r::Resign>(message)) lost("closed", now);
         return;
     }

@@ -131,6 +131,7 @@ private:
     void on_cut(const replication::Cut& message, Time now);
     void on_end(const replication::End& message, Time now);
     void on_abort(const replication::Abort& message, Time now);
+    void on_abdicate_while_resigning(Time now);
     void on_abdicate(const replication::Abdicate& message, Time now);
     void on_resign_request(Time now);
     void become_eligible(Time now);

@@ -269,6 +269,13 @@ void NodeImpl::on_resign_request(Time now)
     resign("asked by the primary", now);
 }
 
+// The primary has stopped its guest for a side that never runs it. It can take that back, but only on the word that this
+// side's storage still has to keep: the session stays open as long as the primary waits for its end.
+void NodeImpl::on_abdicate_while_resigning(Time now)
+{
+    deadline_ = std::max(deadline_, now + config_.staged_deadline);
+}
+
 void NodeImpl::on_abdicate(const replication::Abdicate& message, Time now)
 {
     const std::string why = "the primary abdicated: " + message.cause;

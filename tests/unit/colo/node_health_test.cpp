@@ -320,6 +320,28 @@ TEST(NodeHealth, Inv17_HandoverThatCrossesAResignationServesOn)
     EXPECT_FALSE(desk.b.guest_runs);
 }
 
+// The secondary's storage is slow: its word comes long after a resignation alone would have been given up.
+TEST(NodeHealth, Inv17_ASlowResignationStillReachesThePrimaryThatHandedOver)
+{
+    Desk desk;
+    desk.protect();
+    desk.b.hold("persist");
+    desk.b.node->guest_event({replication::GuestEventKind::device_model_died, "gone"}, desk.now);
+    desk.b.pump();
+    ASSERT_EQ(desk.b.status().step, "resigning");
+    ASSERT_TRUE(desk.a.node->hand_over(desk.now));
+    desk.advance(small_config().staged_deadline - 10 * kMs);
+    ASSERT_GT(small_config().staged_deadline, small_config().resign_deadline);
+    ASSERT_EQ(desk.a.status().step, "abdicating");
+    desk.b.release("persist");
+    desk.run();
+    EXPECT_EQ(desk.a.status().protection, Protection::unprotected);
+    EXPECT_TRUE(desk.a.guest_runs);
+    EXPECT_FALSE(desk.a.stored.outdated);
+    EXPECT_TRUE(desk.b.stored.outdated);
+    EXPECT_FALSE(desk.b.guest_runs);
+}
+
 TEST(NodeHealth, UnprotectDoesNotVouchForASilentPeer)
 {
     Desk desk(with(ArbiterKind::manual));
