@@ -50,7 +50,8 @@ Result<void> finish(replication::Guest& guest, SecondarySeal& proxy, const Apply
 {
     if (auto r = proxy.applied(request.epoch, request.manifest->proxy, !request.load, deadline); !r)
         return with_context("proxy", r.error());
-    if (!request.resume || request.manifest->power != replication::PowerState::running) return {};
+    const bool stands_still = request.manifest->power != replication::PowerState::running && !broken(Breakage::power_ignored);
+    if (!request.resume || stands_still) return {};
     if (auto r = failpoint::pass("s-before-cont", guest.device_model_pid()); !r) return r.error();
     const Time before = clock.now();
     if (auto r = guest.resume(deadline); !r) return with_context("cont", r.error());

@@ -27,6 +27,7 @@ const char* to_string(Breakage which)
     case Breakage::lease_ignored: return "lease-ignored";
     case Breakage::unverified_staged: return "unverified-staged";
     case Breakage::release_unmatched: return "release-unmatched";
+    case Breakage::power_ignored: return "power-ignored";
     }
     return "unknown";
 }

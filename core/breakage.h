@@ -26,6 +26,7 @@ enum class Breakage : std::uint8_t {
     lease_ignored,                // section 4: P releases after its lease ran out
     unverified_staged,            // R1: STAGED sent before every byte was verified
     release_unmatched,            // R8: a frame leaves without a reason in which S took part
+    power_ignored,                // R9: a copy of a domain that stands still is let run
 };
 
 #ifdef COLO_WITH_BREAKAGES

@@ -9,7 +9,8 @@ const char* to_string(FaultKind kind)
         "power-loss",    "kill-process", "short-stall",   "long-stall",    "partition",      "outgoing-lost",
         "incoming-lost", "control-reset", "page-reset",   "proxy-reset",   "bit-flip",       "truncate",
         "beat-noise",    "channel-stalls", "guest-dies",  "guest-slow",    "guest-refuses",  "storage-fails",
-        "arbiter-hangs", "client-noise", "operator-failover", "operator-both", "stale-chunk"};
+        "arbiter-hangs", "client-noise", "operator-failover", "operator-both", "stale-chunk",
+        "operator-pauses", "port-fails"};
     return kNames[static_cast<std::size_t>(kind)];
 }
 

@@ -15,8 +15,9 @@ enum class FaultKind : std::uint8_t {
     power_loss, kill_process, short_stall, long_stall, partition, outgoing_lost, incoming_lost, control_reset, page_reset,
     proxy_reset, bit_flip, truncate, beat_noise, channel_stalls, guest_dies, guest_slow, guest_refuses, storage_fails,
     arbiter_hangs, client_noise, operator_failover, operator_both, stale_chunk,
+    operator_pauses, port_fails,
 };
-inline constexpr std::size_t kFaultKinds = 23;
+inline constexpr std::size_t kFaultKinds = 25;
 const char* to_string(FaultKind kind);
 bool is_benign(FaultKind kind);        // protection must survive it
 bool is_destructive(FaultKind kind);   // the host, or what it runs, is gone

@@ -232,9 +232,39 @@ void Host::perform(const Action& action)
                action);
 }
 
+bool Host::pause(bool paused)
+{
+    Result<void> allowed;
+    feed([&](Node& n, Time t) { allowed = n.pause(paused, t); });
+    if (!allowed) return false;
+    note(paused ? "operator: stop" : "operator: cont");
+    guest_job([this, paused] {
+        const Time deadline = local_now() + Duration{2'000'000};
+        const auto result = paused ? life_->guest->stop(deadline) : life_->guest->resume(deadline);
+        if (result) return;
+        after(Lane::control, Duration{20}, [this, paused] {
+            feed([&](Node& n, Time t) { (void)n.pause(!paused, t); });
+        });
+    });
+    return true;
+}
+
+void Host::fail_port(Duration d)
+{
+    feed([](Node& n, Time t) { n.ports("NIC net0: the wire is unusable", t); });
+    after(Lane::control, d, [this] {
+        feed([](Node& n, Time t) { n.ports("", t); });
+    });
+}
+
 void Host::persist(const action::Persist& a)
 {
+    constexpr Duration kSlow{100'000};   // from then on it is said
     const Duration takes = random_.between(60, 700) + std::exchange(slow_persist_, Duration{0});
+    if (takes > kSlow)
+        after(Lane::control, kSlow, [this, token = a.token] {
+            feed([&](Node& n, Time t) { n.persist_slow(token, "the state file is slow", t); });
+        });
     const bool fails = std::exchange(fail_persist_, false);
     after(Lane::storage, takes, [this, a, fails] {
         if (!fails) stored_ = a.state;

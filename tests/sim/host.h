@@ -97,6 +97,9 @@ public:
         fail_persist_ = false;
         slow_persist_ = {};
     }
+    // An operator's stop or cont, as the daemon does it: false if the node refuses.
+    bool pause(bool paused);
+    void fail_port(Duration d);
     void hang_guest_counter(Duration d) { counter_hangs_until_ = local_now() + d; }
     Host* peer = nullptr;
     std::optional<Result<void>> operator_result;

@@ -35,6 +35,41 @@ void World::command_failover(int host)
     (void)hosts_[host]->with_node([](Node& n, Time t) { return n.lost_heartbeat(t); });
 }
 
+// Where the domain may be stopped, he stops it; whoever serves later is told to let it run again.
+void World::pause_domain(int victim)
+{
+    for (const int host : {victim, 1 - victim}) {
+        if (!hosts_[host]->alive() || hosts_[host]->frozen() || !hosts_[host]->pause(true)) continue;
+        resume_after_ = scheduler_.now() + random_.between(1'000, random_.chance(0.5) ? 40'000 : 500'000);
+        return;
+    }
+}
+
+void World::resume_domain()
+{
+    if (scheduler_.now() < resume_after_) return;
+    for (auto& host : hosts_) {
+        if (!host->alive() || host->frozen() || host->status().power != replication::PowerState::paused) continue;
+        if (host->pause(false)) return;   // looked at again: the guest may refuse, or be lost with its host meanwhile
+    }
+    for (auto& host : hosts_)
+        if (host->alive() && host->status().power == replication::PowerState::paused) return;
+    resume_after_ = kNever;
+}
+
+// R9 for a stopped domain: where it counts as paused, it does not run. A moment is for the stop itself, or for the cut that
+// is under way.
+void World::check_paused(int i)
+{
+    Host& host = *hosts_[i];
+    const bool wrong = host.alive() && !host.frozen() && host.status().power == replication::PowerState::paused &&
+                       host.guest().running();
+    if (!wrong) paused_runs_since_[i] = kNever;
+    else if (paused_runs_since_[i] == kNever) paused_runs_since_[i] = scheduler_.now();
+    else if (scheduler_.now() - paused_runs_since_[i] > Duration{150'000})
+        model_.violation("R9: a domain that was stopped by the operator runs on host " + std::string(i == 0 ? "A" : "B"));
+}
+
 void World::block(int from, Duration d)
 {
     disaster();
@@ -128,6 +163,10 @@ void World::strike(int host, FaultKind kind)
         return command_failover(host);
     case FaultKind::operator_failover: return command_failover(host);
     case FaultKind::stale_chunk: return victim.inject_stale_chunk();
+    case FaultKind::operator_pauses: return pause_domain(host);
+    case FaultKind::port_fails:
+        disaster();
+        return victim.fail_port(random_.between(20'000, 900'000));
     }
 }
 

@@ -344,7 +344,11 @@ void World::lose_primary()
 
 void World::supervise()
 {
-    for (int i = 0; i < 2; ++i) supervise_host(i);
+    resume_domain();
+    for (int i = 0; i < 2; ++i) {
+        supervise_host(i);
+        check_paused(i);
+    }
     const int s = server();
     if (s >= 0 && last_server_ >= 0 && s != last_server_) ++takeovers_;
     if (s >= 0) last_server_ = s;

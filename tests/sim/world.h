@@ -44,6 +44,9 @@ private:
     void block(int from, Duration d);
     void block_both(Duration d);
     void command_failover(int host);
+    void pause_domain(int victim);
+    void resume_domain();
+    void check_paused(int i);
     void supervise();
     void supervise_host(int i);
     void operator_decides(int i);
@@ -81,6 +84,7 @@ private:
     Time last_disaster_{};
     int disasters_ = 0;           // hosts, guests and paths lost since both sides were whole
     std::uint64_t faults_ = 0, takeovers_ = 0;
+    Time resume_after_ = kNever, paused_runs_since_[2] = {kNever, kNever};
     Time restart_at_[2] = {kNever, kNever}, stopped_since_[2] = {kNever, kNever};
     SessionId next_session_ = 100;
     bool protect_ = true;
