@@ -248,4 +248,13 @@ FramePtr rewritten(const FramePtr& frame, const Packet& packet, const TcpRewrite
     return make_frame(std::move(bytes));
 }
 
+FramePtr given_again(const FramePtr& frame, std::optional<std::uint32_t> heard)
+{
+    if (!heard) return frame;
+    const Packet packet = parse_packet(frame->view());
+    if (packet.kind != PacketKind::tcp || !packet.options.has_timestamp() || !seq_before(packet.options.tsval, *heard))
+        return frame;
+    return rewritten(frame, packet, {0, 0, *heard - packet.options.tsval, 0});
+}
+
 }  // namespace colo::proxy

@@ -10,6 +10,7 @@
 
 #include <array>
 #include <cstdint>
+#include <optional>
 
 namespace colo::proxy {
 
@@ -114,6 +115,11 @@ struct TcpRewrite {
 void rewrite_tcp(std::span<std::uint8_t> frame, const Packet& packet, const TcpRewrite& rewrite) noexcept;
 // A rewritten copy, or `frame` itself where nothing changes.
 FramePtr rewritten(const FramePtr& frame, const Packet& packet, const TcpRewrite& rewrite);
+
+// A client's segment that is given to a guest again long after it came: with a TSval that the guest, which last echoed
+// `heard`, does not take for an old duplicate (PAWS, RFC 7323 5.3). It has since heard a later one, as of a repetition,
+// and would refuse these bytes for ever.
+FramePtr given_again(const FramePtr& frame, std::optional<std::uint32_t> heard);
 
 // Completes a partial checksum (NEEDS_CSUM) for a cable without offload and clears the flag; nothing if the header's
 // offsets lie outside the frame.

@@ -82,6 +82,7 @@ struct PrimaryFlow {
     std::optional<TakeOver::HalfOpen> learning;
     std::optional<std::uint32_t> syn_contained;  // wire number that follows a SYN of before the take-over
     Reinjector reinject;
+    std::optional<std::uint32_t> guest_tsecr;  // last of our guest, while something is to be given again
     Unconsumed input;
 
     std::size_t peer_memory() const { return (tcp ? tcp->peer_memory() : 0) + (datagrams ? datagrams->memory() : 0); }

@@ -205,7 +205,9 @@ void PrimaryProxyImpl::guest_frame(std::uint8_t nic, const FramePtr& frame, Time
                 flow->reinject.clear();
             else if (packet.has(kTcpAck))
                 flow->reinject.acknowledged(packet.ack, now, options_.reinject_interval);
-            flow->reinject.give_more([&](const Reinjector::Entry& e) { sink_.to_guest(nic, e.frame); });
+            if (packet.has(kTcpAck) && packet.options.has_timestamp()) flow->guest_tsecr = packet.options.tsecr;
+            flow->reinject.give_more(
+                [&](const Reinjector::Entry& e) { sink_.to_guest(nic, given_again(e.frame, flow->guest_tsecr)); });
         }
         if (flow != nullptr && flow->translated()) {
             wire = to_wire_numbers(*flow, packet, frame);

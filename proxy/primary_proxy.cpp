@@ -245,8 +245,9 @@ void PrimaryProxyImpl::reinject_due(Time now)
     next_reinject_ = kNever;
     for (PrimaryFlow& flow : flows_) {
         if (flow.reinject.due() <= now)
-            stats_.reinjected += flow.reinject.inject(
-                now, guest_heard_, [&](const Reinjector::Entry& e) { sink_.to_guest(flow.key.nic, e.frame); });
+            stats_.reinjected += flow.reinject.inject(now, guest_heard_, [&](const Reinjector::Entry& e) {
+                sink_.to_guest(flow.key.nic, given_again(e.frame, flow.guest_tsecr));
+            });
         next_reinject_ = std::min(next_reinject_, flow.reinject.due());
     }
 }

@@ -43,6 +43,7 @@ void SecondaryProxyImpl::note_guest(SecondaryFlow& flow, const Packet& packet, T
     } else if (packet.has(kTcpAck)) {
         flow.closed = false;
         if (!packet.has(kTcpSyn)) flow.established = true;
+        if (packet.options.has_timestamp()) flow.guest_tsecr = packet.options.tsecr;
         if (packet.has(kTcpFin)) flow.guest_fin = packet.seq + packet.sequence_size() + flow.wire_offset;
         if (!flow.guest_ack || seq_after(packet.ack, *flow.guest_ack)) flow.guest_ack = packet.ack;
         flow.journal.acknowledged(packet.ack, now, options_.reinject_interval);

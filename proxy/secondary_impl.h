@@ -33,6 +33,7 @@ struct SecondaryFlow {
     std::optional<std::uint32_t> client_tsecr;   // highest: P released this TSval
     std::uint32_t guest_tsval = 0;               // last of our guest, its numbers
     Time guest_tsval_at;
+    std::optional<std::uint32_t> guest_tsecr;  // last of our guest: the client's clock as it knows it
     std::uint32_t highest_timestamp = 0;  // manifest, wire numbers
     bool has_timestamp = false, closed = false, established = false;
     bool opened = false;                     // our guest is beyond the handshake

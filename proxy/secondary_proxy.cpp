@@ -116,7 +116,7 @@ void SecondaryProxyImpl::give_more(SecondaryFlow& flow)
 {
     if (stopped() || capturing_) return;
     flow.journal.give_more([&](const Reinjector::Entry& entry) {
-        sink_.to_guest(flow.key.nic, to_guest_numbers(&flow, entry.frame));
+        sink_.to_guest(flow.key.nic, to_guest_numbers(&flow, given_again(entry.frame, flow.guest_tsecr)));
     });
 }
 
@@ -311,7 +311,7 @@ void SecondaryProxyImpl::tick(Time now)
         if (flow.journal.due() <= now) {
             journal_bytes_ -= flow.journal.memory();
             stats_.reinjected += flow.journal.inject(now, guest_heard_, [&](const Reinjector::Entry& entry) {
-                sink_.to_guest(flow.key.nic, to_guest_numbers(&flow, entry.frame));
+                sink_.to_guest(flow.key.nic, to_guest_numbers(&flow, given_again(entry.frame, flow.guest_tsecr)));
             });
             journal_bytes_ += flow.journal.memory();
         }

@@ -398,6 +398,9 @@ void World::operator_decides(int i)
                                                other.status().step == "preparing"));
     const bool both_wait = other.alive() && !other.frozen() && other.status().step == "asking" && i == 0;
     if (!other_cannot_run && !both_wait) return;
+    // He remembers whom he sent alone: that one has served since, whatever became of it, and this copy is an old one.
+    const auto [sent, fresh] = vouched_.try_emplace(hosts_[i]->status().generation + 1, i);
+    if (!fresh && sent->second != i) return lose_guest();
     model_.note(i, "operator: the other copy does not run");
     (void)hosts_[i]->with_node([](Node& n, Time t) { return n.lost_heartbeat(t); });
 }

@@ -9,6 +9,8 @@
 #include "faults.h"
 #include "host.h"
 
+#include <map>
+
 namespace colo::sim {
 
 struct Outcome {
@@ -66,6 +68,7 @@ private:
     Path paths_[2];
     Switch network_;
     SimArbiter arbiter_;
+    std::map<Generation, int> vouched_;   // by the operator, for a manual arbiter
     std::unique_ptr<Host> hosts_[2];
     std::unique_ptr<Client> client_;
     const Cell* cell_ = nullptr;

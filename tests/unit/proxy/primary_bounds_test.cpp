@@ -203,5 +203,22 @@ TEST_F(Primary, AFrozenProxyHasNoDeadlineThatItDoesNotMeet)
     EXPECT_GT(proxy->next_deadline(), now) << "or the proxy thread spins";
 }
 
+TEST_F(Primary, R4_TakenOverInputIsGivenAgainWithATimeThatTheGuestBelieves)
+{
+    TakeOver from;
+    from.reinject.push_back(
+        {0, tcp({.from_guest = false, .seq = 1000, .ack = 1, .data = "abc", .timestamp = std::pair(500u, 7u)})});
+    proxy = make_primary_proxy(ProxyOptions{.nics = {kGuestMac}}, sink, from, now);
+    proxy->set_output(PrimaryProxy::Output::flow, 2, now);
+    guest(tcp({.seq = 1, .ack = 1000, .timestamp = std::pair(9u, 900u)}));
+    sink.guest.clear();
+    now = proxy->next_deadline();
+    proxy->tick(now);
+    ASSERT_EQ(sink.guest.size(), 1u);
+    EXPECT_EQ(decode_tcp(sink.guest[0]).data, "abc");
+    EXPECT_EQ(decode_tcp(sink.guest[0]).tsval, 900u);
+    EXPECT_TRUE(checksum_valid(sink.guest[0]));
+}
+
 }  // namespace
 }  // namespace colo::proxy::test

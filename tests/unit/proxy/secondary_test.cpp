@@ -264,6 +264,33 @@ TEST_F(Secondary, R4_WhatTheCheckpointsGuestHasNotAcknowledgedOutlivesTheApply)
     EXPECT_EQ(decode_tcp(from.reinject[0].frame).data, "def");
 }
 
+// What is given again was sent long ago. The guest has heard a later time since and would take it for an old duplicate.
+TEST_F(SecondaryHarness, R4_GivenAgainWithATimeThatTheGuestBelieves)
+{
+    proxy->applied(1, {}, now);
+    input(tcp({.from_guest = false, .seq = 100, .ack = 1, .data = "abc", .timestamp = std::pair(500u, 7u)}));
+    ASSERT_EQ(sink.guest.size(), 1u);  // and lost in the ring
+    guest(tcp({.seq = 1, .ack = 100, .timestamp = std::pair(9u, 900u)}));
+    const auto given_again = [&] {
+        sink.guest.clear();
+        for (int i = 0; i < 10 && sink.guest.empty(); ++i) {
+            now = std::max(now, proxy->next_deadline());
+            proxy->tick(now);
+        }
+    };
+    given_again();
+    ASSERT_EQ(sink.guest.size(), 1u);
+    EXPECT_EQ(decode_tcp(sink.guest[0]).data, "abc");
+    EXPECT_EQ(decode_tcp(sink.guest[0]).tsval, 900u);
+    EXPECT_EQ(decode_tcp(sink.guest[0]).tsecr, 7u);
+    EXPECT_TRUE(checksum_valid(sink.guest[0]));
+    // Not set back, and not without a time to go by.
+    guest(tcp({.seq = 1, .ack = 100, .timestamp = std::pair(9u, 400u)}));
+    given_again();
+    ASSERT_EQ(sink.guest.size(), 1u);
+    EXPECT_EQ(decode_tcp(sink.guest[0]).tsval, 500u);
+}
+
 // The same for input that waits: in buffered mode the copy stands, and nothing of it gets into a journal.
 TEST_F(Secondary, R4_WaitingInputThatTheCheckpointsGuestHasNotAcknowledgedOutlivesTheApply)
 {
