@@ -19,7 +19,8 @@ public:
     struct Limits {
         std::size_t frames, bytes;
         // How long the first one may be refused before it is dropped: something else than a full queue may refuse it
-        // (a filter of the host), and the others must not wait for it.
+        // (a filter of the host), and the others must not wait for it. At once if another one of its size leaves.
+        // Duration::max(): the first one is waited for, whatever refuses it.
         Duration patience;
     };
     struct Entry {
@@ -67,7 +68,8 @@ public:
             }
             if (*sent == SendResult::full) {
                 if (progress) refused_since_ = now;
-                if (now - refused_since_ < limits_.patience) break;
+                if (limits_.patience == Duration::max()) break;
+                if (now - refused_since_ < limits_.patience && !another_leaves(send)) break;
                 ++dropped_;
             }
             pop();
@@ -108,6 +110,17 @@ public:
 
 private:
     static constexpr Duration kFirstPause{500}, kLongestPause{16'000};
+    // The second one, if there is room for the first if there is room for it.
+    template <class Send>
+    bool another_leaves(Send& send)
+    {
+        if (entries_.size() < 2 || memory(entries_[1]) < memory(entries_[0])) return false;
+        const Result<SendResult> sent = send(entries_[1]);
+        if (!sent || *sent == SendResult::full) return false;  // an error comes again with the next
+        bytes_ -= memory(entries_[1]);
+        entries_.erase(entries_.begin() + 1);
+        return true;
+    }
     static std::size_t memory(const Entry& entry) { return entry.frame->bytes.size() + 64; }
     void pop()
     {

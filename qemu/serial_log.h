@@ -7,11 +7,9 @@
 #include "core/error.h"
 #include "qemu/process.h"
 
-#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <string>
-#include <thread>
 
 namespace colo::qemu {
 
@@ -20,26 +18,19 @@ inline constexpr std::uint64_t kSerialLogBytes = 8u << 20;
 
 class SerialLog {
 public:
-    // Takes the read end. The file begins empty and an older FILE.1 goes.
+    // Takes the read end. The file begins empty and an older FILE.1 goes. A file system that does not answer within a
+    // second is not waited for either.
     static Result<std::unique_ptr<SerialLog>> start(Fd from, std::string file, std::uint64_t limit = kSerialLogBytes);
-    ~SerialLog();  // what was written until now is stored
+    // What was written until now is stored, unless the file system does not answer: that is not waited for, and the thread
+    // ends when it does.
+    ~SerialLog();
     SerialLog(const SerialLog&) = delete;
     SerialLog& operator=(const SerialLog&) = delete;
 
 private:
-    SerialLog(Fd from, std::string file, std::uint64_t limit);
-    void run();
-    bool take();
-    void store(const char* text, std::size_t size);
-    void open_file();
-
-    const Fd from_;
-    const std::string file_;
-    const std::uint64_t half_;
-    Fd out_, wake_;
-    std::uint64_t size_ = 0;  // of FILE
-    std::atomic<bool> closing_{false};
-    std::thread thread_;
+    struct Log;
+    explicit SerialLog(std::shared_ptr<Log> log) : log_(std::move(log)) {}
+    const std::shared_ptr<Log> log_;   // and the thread's
 };
 
 }  // namespace colo::qemu

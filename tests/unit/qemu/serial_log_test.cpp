@@ -5,8 +5,11 @@
 
 #include <gtest/gtest.h>
 
+#include <fcntl.h>
 #include <poll.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
+
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
@@ -87,6 +90,22 @@ TEST_F(SerialLogTest, AFileThatCannotBeWrittenDoesNotHoldTheGuestUp)
     const auto log = SerialLog::start(std::move(ours), "/dev/full");
     ASSERT_TRUE(log) << log.error().text;
     ASSERT_TRUE(write(std::string(4u << 20, 'x')));
+}
+
+// A pipe without a reader is what a file system that hangs looks like: open() does not return.
+TEST_F(SerialLogTest, AFileSystemThatHangsHoldsNobodyUp)
+{
+    const std::string pipe = file();
+    ASSERT_EQ(::mkfifo(pipe.c_str(), 0600), 0);
+    {
+        const auto log = SerialLog::start(std::move(ours), pipe);
+        ASSERT_TRUE(log) << log.error().text;
+    }
+    // It answers at last: the thread goes on from there, and ends.
+    const Fd reader(::open(pipe.c_str(), O_RDONLY));
+    ASSERT_TRUE(reader);
+    char text[16];
+    EXPECT_EQ(::read(reader.get(), text, sizeof text), 0) << "closed by the thread, and nothing written";
 }
 
 TEST_F(SerialLogTest, EndsWithTheGuestAndWithUs)
