@@ -2,6 +2,7 @@
 #include "colo/channel.h"
 
 #include "core/clock.h"
+#include "core/inet_address.h"
 
 #include <netdb.h>
 #include <netinet/in.h>
@@ -18,6 +19,7 @@
 #include <condition_variable>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <thread>
 #include <vector>
 
@@ -37,7 +39,7 @@ struct AddressListFree {
 Result<std::vector<Address>> look_up(const TcpUri& uri, int flags)
 {
     addrinfo hints{};
-    hints.ai_family = AF_UNSPEC;
+    hints.ai_family = uri.family;
     hints.ai_socktype = SOCK_STREAM;
     hints.ai_flags = flags | AI_NUMERICSERV;
     const bool any = uri.host.empty() || uri.host == "*";
@@ -117,8 +119,6 @@ Result<Fd> connect_one(const Address& address, Deadline deadline, const SocketOp
     return fd;
 }
 
-constexpr std::string_view kUnix = "unix:";
-
 const sockaddr* generic(const sockaddr_un& address) { return reinterpret_cast<const sockaddr*>(&address); }
 
 Result<sockaddr_un> unix_address(const std::string& path)
@@ -155,6 +155,27 @@ std::string name_of_address(const sockaddr_storage& storage, socklen_t length)
     return to_string(TcpUri{host, number});
 }
 
+// One that is asked for leaves out the other, and one that is switched off leaves only the other.
+int family_of(std::optional<bool> ipv4, std::optional<bool> ipv6)
+{
+    if (ipv4 == ipv6) return AF_UNSPEC;
+    const bool v6 = ipv4 == std::optional(false) || (ipv6 == std::optional(true) && ipv4 != std::optional(true));
+    return v6 ? AF_INET6 : AF_INET;
+}
+
+// To the first free port from `first` to `last`. Gives the error of the last attempt, 0 if it worked.
+int bind_any(int fd, Address& address, std::uint16_t first, std::uint16_t last)
+{
+    auto* v4 = reinterpret_cast<sockaddr_in*>(&address.storage);
+    auto* v6 = reinterpret_cast<sockaddr_in6*>(&address.storage);
+    for (std::uint32_t port = first;; ++port) {
+        (address.storage.ss_family == AF_INET6 ? v6->sin6_port : v4->sin_port) =
+            htons(static_cast<std::uint16_t>(port));
+        if (bind(fd, address.get(), address.length) == 0) return 0;
+        if (errno != EADDRINUSE || port >= last) return errno;
+    }
+}
+
 }  // namespace
 
 void Fd::reset()
@@ -165,28 +186,14 @@ void Fd::reset()
 
 Result<TcpUri> parse_tcp_uri(std::string_view uri)
 {
-    const auto wrong = [&](const char* why) {
+    const auto wrong = [&](const std::string& why) {
         return make_error(Errc::invalid,
-                          "\"" + std::string(uri.substr(0, 200)) + "\" " + why + " (tcp:HOST:PORT or tcp:[IP6]:PORT)");
+                          "\"" + std::string(uri.substr(0, 200)) + "\": " + why + " (tcp:HOST:PORT or tcp:[IP6]:PORT)");
     };
-    constexpr std::size_t kHostMax = 253;
-    if (!uri.starts_with("tcp:")) return wrong("does not begin with tcp:");
-    const std::string_view rest = uri.substr(4);
-    const std::size_t colon = rest.rfind(':');
-    if (colon == std::string_view::npos) return wrong("has no port");
-    std::string_view host = rest.substr(0, colon);
-    const std::string_view port = rest.substr(colon + 1);
-    TcpUri result;
-    const auto [end, status] = std::from_chars(port.data(), port.data() + port.size(), result.port);
-    if (port.empty() || status != std::errc{} || end != port.data() + port.size())
-        return wrong("has no port from 0 to 65535");
-    const bool brackets = host.size() >= 2 && host.front() == '[' && host.back() == ']';
-    if (brackets) host = host.substr(1, host.size() - 2);
-    if (!brackets && host.find(':') != std::string_view::npos) return wrong("has an IPv6 address without brackets");
-    if (host.size() > kHostMax || host.find_first_of("[]/ \t\r\n@,=") != std::string_view::npos)
-        return wrong("has no valid host");
-    result.host = host;
-    return result;
+    if (!uri.starts_with("tcp:")) return wrong("it does not begin with tcp:");
+    const auto address = parse_inet_address(uri.substr(4));
+    if (!address) return wrong(address.error().text);
+    return TcpUri{address->host, address->port, address->to.value_or(0), family_of(address->ipv4, address->ipv6)};
 }
 
 std::string to_string(const TcpUri& uri)
@@ -220,8 +227,8 @@ Result<void> apply_socket_options(int fd, const SocketOptions& options)
 
 Result<void> check_session_uri(std::string_view uri)
 {
-    if (uri.starts_with("unix:")) {
-        const auto address = unix_address(std::string(uri.substr(kUnix.size())));
+    if (uri.starts_with(kUnixScheme)) {
+        const auto address = unix_address(std::string(uri.substr(kUnixScheme.size())));
         return address ? Result<void>{} : address.error();
     }
     const auto tcp = parse_tcp_uri(uri);
@@ -230,7 +237,7 @@ Result<void> check_session_uri(std::string_view uri)
 
 Result<Fd> connect_session(std::string_view text, Deadline deadline, const SocketOptions& options)
 {
-    if (text.starts_with(kUnix)) return connect_unix(std::string(text.substr(kUnix.size())));
+    if (text.starts_with(kUnixScheme)) return connect_unix(std::string(text.substr(kUnixScheme.size())));
     const auto uri = parse_tcp_uri(text);
     if (!uri) return uri.error();
     if (uri->host.empty() || uri->host == "*" || uri->port == 0)
@@ -238,7 +245,7 @@ Result<Fd> connect_session(std::string_view text, Deadline deadline, const Socke
     const auto addresses = resolve(*uri, deadline);
     if (!addresses) return addresses.error();
     // Clients of the control interface know this text.
-    const std::string context = "Failed to connect to '" + std::string(text.substr(4)) + "'";
+    const std::string context = "Failed to connect to '" + uri->host + ":" + std::to_string(uri->port) + "'";
     Error last = make_error(Errc::failed, context + ": no address");
     for (const Address& address : *addresses) {
         auto fd = connect_one(address, deadline, options, context);
@@ -255,14 +262,15 @@ Listener::SocketFile::~SocketFile()
 
 Result<Listener> Listener::open_unix(const std::string& path, const SocketOptions& options)
 {
-    const std::string uri = std::string(kUnix) + path, context = "listen on " + uri;
+    const std::string uri = std::string(kUnixScheme) + path, context = "listen on " + uri;
     const auto address = unix_address(path);
     if (!address) return with_context(context, address.error());
     struct stat old {};
     if (lstat(path.c_str(), &old) == 0 && S_ISSOCK(old.st_mode)) static_cast<void>(unlink(path.c_str()));
     Fd fd(socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
     if (!fd.valid()) return with_context(context, errno_error("socket", errno));
-    if (bind(fd.get(), generic(*address), sizeof *address) != 0) return with_context(context, errno_error("bind", errno));
+    if (bind(fd.get(), generic(*address), sizeof *address) != 0)
+        return errno_error("Failed to bind socket to " + path, errno);  // clients of the control interface know it
     auto file = std::make_unique<SocketFile>(path);
     // Whoever may connect may replace the guest's memory.
     if (chmod(path.c_str(), 0600) != 0) return with_context(context, errno_error("chmod", errno));
@@ -272,21 +280,22 @@ Result<Listener> Listener::open_unix(const std::string& path, const SocketOption
 
 Result<Listener> Listener::open(std::string_view text, const SocketOptions& options)
 {
-    if (text.starts_with(kUnix)) return open_unix(std::string(text.substr(kUnix.size())), options);
+    if (text.starts_with(kUnixScheme)) return open_unix(std::string(text.substr(kUnixScheme.size())), options);
     const auto uri = parse_tcp_uri(text);
     if (!uri) return uri.error();
     const std::string context = "listen on " + std::string(text);
     TcpUri numeric = *uri;
-    if (numeric.host.empty() || numeric.host == "*") numeric.host = "0.0.0.0";
+    if (numeric.host.empty() || numeric.host == "*") numeric.host = numeric.family == AF_INET6 ? "::" : "0.0.0.0";
     const auto addresses = look_up(numeric, AI_PASSIVE);
-    if (!addresses) return with_context(context, addresses.error());
-    const Address& address = addresses->front();
+    if (!addresses) return addresses.error();
+    Address address = addresses->front();
     Fd fd(socket(address.storage.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
     if (!fd.valid()) return with_context(context, errno_error("socket", errno));
     if (auto set = set_option(fd.get(), SOL_SOCKET, SO_REUSEADDR, 1, "SO_REUSEADDR"); !set)
         return with_context(context, set.error());
     if (auto applied = apply_socket_options(fd.get(), options); !applied) return with_context(context, applied.error());
-    if (bind(fd.get(), address.get(), address.length) != 0) return with_context(context, errno_error("bind", errno));
+    if (const int error = bind_any(fd.get(), address, uri->port, uri->last_port); error != 0)
+        return with_context(context, errno_error("bind", error));
     if (::listen(fd.get(), 32) != 0) return with_context(context, errno_error("listen", errno));
     sockaddr_storage bound{};
     socklen_t length = sizeof bound;

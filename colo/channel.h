@@ -47,10 +47,16 @@ private:
 struct TcpUri {
     std::string host;  // name or address, without brackets; "" and "*" mean any (listen only)
     std::uint16_t port = 0;
+    std::uint16_t last_port = 0;  // listen only: any free one up to this
+    int family = 0;               // AF_INET, AF_INET6, or AF_UNSPEC
     bool operator==(const TcpUri&) const = default;
 };
-Result<TcpUri> parse_tcp_uri(std::string_view uri);  // "tcp:HOST:PORT", "tcp:[V6]:PORT"
-std::string to_string(const TcpUri& uri);
+// "tcp:HOST:PORT", "tcp:[V6]:PORT", with options as in core/inet_address.h. keep-alive changes nothing: a session's
+// sockets always have it.
+Result<TcpUri> parse_tcp_uri(std::string_view uri);
+std::string to_string(const TcpUri& uri);  // without options
+
+inline constexpr std::string_view kUnixScheme = "unix:";
 
 struct SocketOptions {
     int buffer_bytes = 4 << 20;        // send and receive, where privileges allow; else the kernel tunes

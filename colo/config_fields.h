@@ -124,8 +124,11 @@ void visit_replication(Visitor& v, Target& replication)
     v.text(TextSpec{"listen", TextKind::tcp_uri, false,
                     "`tcp:HOST:PORT` on which this host accepts a primary. Empty: only `migrate-incoming` opens one."},
            replication.listen);
-    v.number(NumberSpec{"page_channels", 1, 16, "TCP connections for pages. Equal on both hosts."},
-             replication.page_channels);
+    v.number(
+        NumberSpec{
+            "page_channels", 1, 16,
+            "Connections for pages, if this host is the primary. `multifd-channels` changes it for the next session."},
+        replication.page_channels);
     v.choice(
         ChoiceSpec{"mode", false,
                    "`lock-step`: both copies run and are compared; `buffered`: output waits for the next checkpoint; "

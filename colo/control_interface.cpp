@@ -36,6 +36,7 @@ void act_on(const MigrationSettings& settings, const schema::MigrateSetParameter
     if (changed.x_checkpoint_delay) daemon.set_checkpoint_interval(ms(*p.x_checkpoint_delay));
     if (changed.downtime_limit) daemon.set_pause_bound(pause_bound_of(*p.downtime_limit));
     if (changed.xbzrle_cache_size) daemon.set_delta_cache(*p.xbzrle_cache_size);
+    if (changed.multifd_channels) daemon.set_page_channels(*p.multifd_channels);
     if (changed.max_bandwidth) daemon.set_bandwidth(*p.max_bandwidth);
     if (changed.multifd_compression || changed.multifd_zstd_level || changed.multifd_zlib_level) {
         const auto compression = compression_of(*p.multifd_compression);
@@ -121,6 +122,7 @@ Result<std::unique_ptr<ControlInterface>> ControlInterface::start(boost::asio::i
     if (auto r = seed(settings, config); !r) return with_context("[replication]", r.error());
     settings.on_parameters = [&settings, &daemon](const schema::MigrateSetParameters& changed) { act_on(settings, changed, daemon); };
     daemon.set_bandwidth(settings.parameters().max_bandwidth.value_or(0));
+    daemon.set_page_channels(settings.parameters().multifd_channels.value_or(1));
     if (auto r = parts->server.start(); !r) return r.error();
     return std::unique_ptr<ControlInterface>(new ControlInterface(std::move(parts)));
 }

@@ -94,6 +94,7 @@ public:
     // Settings that QMP changes while running.
     void set_checkpoint_interval(Duration interval);
     void set_pause_bound(Duration bound);
+    void set_page_channels(std::uint8_t count);  // of the next session
     void set_bandwidth(std::uint64_t bytes_per_second);
     void set_delta_cache(std::uint64_t bytes);
     void set_compression(replication::Compression compression, int level);
@@ -259,6 +260,7 @@ private:
     replication::Compression compression_ = replication::Compression::none;
     int compression_level_ = 1;
     std::uint64_t bandwidth_ = 0, delta_cache_ = 0;
+    std::uint8_t page_channels_ = 1;
     Done operator_waiting_;                                  // x-colo-unprotect; empty: nobody
     std::optional<schema::OperatorCommand> operator_command_;
     std::list<std::pair<Epoch, Done>> checkpoint_waiting_;   // STAGED of at least this epoch

@@ -2,6 +2,7 @@
 // The guest as a machine: its power events, its buttons, how fast it dirties its memory.
 #include "colo/control_interface.h"
 #include "colo/daemon.h"
+#include "colo/handlers/refusals.h"
 #include "core/clock.h"
 #include "core/log.h"
 
@@ -47,7 +48,10 @@ void Daemon::guest_event(const replication::GuestEvent& event)
         powered_off_ = powered_off_ || primary;
         tell([](ServiceObserver& o) { o.shutdown(true, schema::ShutdownCause::guest_shutdown); });
         break;
-    case Kind::panicked: tell([](ServiceObserver& o) { o.shutdown(true, schema::ShutdownCause::guest_panic); }); break;
+    case Kind::panicked:
+        tell([](ServiceObserver& o) { o.panicked(); });
+        tell([](ServiceObserver& o) { o.shutdown(true, schema::ShutdownCause::guest_panic); });
+        break;
     }
     feed([&](Node& node) { node.guest_event(event, now()); });
 }
@@ -57,9 +61,7 @@ void Daemon::guest_event(const replication::GuestEvent& event)
 Result<void> Daemon::decides_about_guest() const
 {
     const NodeStatus status = node_->status();
-    if (status.role == Role::secondary)
-        return make_error(Errc::refused,
-                          "This side is the secondary and its guest follows the primary's; ask the primary");
+    if (status.role == Role::secondary) return refusal_error(Refused::standby);
     if (status.role != Role::primary || !guest_created_) return make_error(Errc::refused, "There is no guest here yet");
     if (status.outdated || status.protection == Protection::abdicated)
         return make_error(Errc::refused, std::string("This side does not run the guest: it is ") +

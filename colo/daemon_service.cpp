@@ -2,6 +2,7 @@
 // What the control interface asks for.
 #include "colo/control_interface.h"
 #include "colo/daemon.h"
+#include "colo/handlers/refusals.h"
 #include "core/clock.h"
 
 #include <algorithm>
@@ -35,6 +36,8 @@ schema::RunState Daemon::run_state() const
     const NodeStatus status = node_->status();
     if (powered_off_ || (status.role == Role::primary && status.power == replication::PowerState::powered_off))
         return schema::RunState::shutdown;
+    if (status.role == Role::primary && status.power == replication::PowerState::panicked)
+        return schema::RunState::guest_panicked;
     switch (status.protection) {
     case Protection::idle: return schema::RunState::prelaunch;
     case Protection::standby:
@@ -125,10 +128,9 @@ void Daemon::migrate_cancel()
 std::vector<schema::SocketAddress> Daemon::listening() const
 {
     if (!listener_) return {};
-    constexpr std::string_view kUnix = "unix:";
-    if (listener_->uri().starts_with(kUnix)) {
+    if (listener_->uri().starts_with(kUnixScheme)) {
         schema::SocketAddressUnix address;
-        address.path = listener_->uri().substr(kUnix.size());
+        address.path = listener_->uri().substr(kUnixScheme.size());
         return {schema::SocketAddress{address}};
     }
     const auto uri = parse_tcp_uri(listener_->uri());
@@ -136,6 +138,7 @@ std::vector<schema::SocketAddress> Daemon::listening() const
     schema::SocketAddressInet inet;
     inet.host = uri->host;
     inet.port = std::to_string(uri->port);
+    (uri->host.find(':') == std::string::npos ? inet.ipv4 : inet.ipv6) = true;
     return {schema::SocketAddress{inet}};
 }
 
@@ -241,12 +244,20 @@ void Daemon::do_checkpoint(Done done)
 
 void Daemon::save_device_state(const std::string& file, bool live, Done done)
 {
-    with_guest([file, live](replication::Guest& g, Deadline d) { return g.save_device_state(file, live, d); }, kDeviceState, std::move(done));
+    // What a client sees between STOP and RESUME; a stop that comes meanwhile has the last word.
+    const schema::RunState before =
+        std::exchange(stopped_as_, guest_running_ ? schema::RunState::save_vm : stopped_as_);
+    with_guest([file, live](replication::Guest& g, Deadline d) { return g.save_device_state(file, live, d); },
+               kDeviceState,
+               [this, before, done = std::move(done)](const Result<void>& result) {
+                   if (stopped_as_ == schema::RunState::save_vm) stopped_as_ = before;
+                   done(result);
+               });
 }
 
 void Daemon::load_device_state(const std::string& file, Done done)
 {
-    if (session_ != 0) return done(make_error(Errc::refused, "The domain is protected; its device state belongs to the session"));
+    if (session_ != 0) return done(refusal_error(Refused::session_state));
     with_guest([file](replication::Guest& g, Deadline d) { return g.load_device_state(file, d); }, kDeviceState, std::move(done));
 }
 
@@ -261,6 +272,11 @@ void Daemon::set_checkpoint_interval(Duration interval)
 }
 
 void Daemon::set_pause_bound(Duration bound) { node_->set_pause_bound(bound); }
+
+void Daemon::set_page_channels(std::uint8_t count)
+{
+    page_channels_ = count;
+}
 
 void Daemon::set_bandwidth(std::uint64_t bytes_per_second)
 {

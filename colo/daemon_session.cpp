@@ -65,7 +65,7 @@ void Daemon::check_arbiter(const std::string& uri, SessionId session)
 
 void Daemon::dial(const std::string& uri, SessionId session)
 {
-    const auto count = static_cast<std::uint8_t>(config_.replication.page_channels);
+    const std::uint8_t count = page_channels_;
     dial_worker_->post([this, uri, session, count] {
         auto channels = std::make_shared<Result<SessionChannels>>(dial_session(uri, session, count, now() + kDial));
         post([this, channels, session] { dialled(std::move(*channels), session); });
@@ -85,6 +85,8 @@ void Daemon::dialled(Result<SessionChannels> channels, SessionId session)
     // The control channel speaks before the session is open: Hello goes over it.
     open_link(session);
     feed([&](Node& node) {
+        // Hello says what was dialled, also if the setting has changed since then.
+        node.set_page_channels(static_cast<std::uint8_t>(channels_.pages.size()));
         node.copy_memory(memory_for_copy());
         node.open_primary_session(session, guest_->description(), now());
     });
@@ -140,6 +142,13 @@ void Daemon::message(replication::Message message)
     if (const auto* cut = std::get_if<replication::Cut>(&message)) runtime_->peer_cut(cut->epoch);
     if (const auto* resign = std::get_if<replication::Resign>(&message)) last_peer_text_ = "resigned: " + resign->cause;
     if (const auto* abdicate = std::get_if<replication::Abdicate>(&message)) last_peer_text_ = "abdicated: " + abdicate->cause;
+    const auto* hello = std::get_if<replication::Hello>(&message);
+    const std::size_t came = channels_.pages.size();
+    if (hello != nullptr && node_->status().role == Role::secondary && hello->page_channels != came) {
+        const Error error = make_error(Errc::corrupt, "Hello names " + std::to_string(hello->page_channels) +
+                                                          " page channels, but " + std::to_string(came) + " came");
+        return feed([&](Node& node) { node.protocol_error(error, now()); });
+    }
     feed([&](Node& node) { node.message(message, now()); });
 }
 

@@ -232,6 +232,7 @@ public:
     virtual void transfer_done(Epoch epoch, Result<replication::Manifest> manifest, Time now) = 0;
     virtual void set_checkpoint_interval(Duration interval, Time now) = 0;   // takes effect at once
     virtual void set_pause_bound(Duration bound) = 0;
+    virtual void set_page_channels(std::uint8_t count) = 0;  // of the next session that is dialled
 
     // Secondary work
     // Staging of the open epoch is nearly full (replication::kStagingTrigger); telling it twice has no second effect.

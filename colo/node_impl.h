@@ -46,6 +46,7 @@ public:
     void transfer_done(Epoch epoch, Result<replication::Manifest> manifest, Time now) override;
     void set_checkpoint_interval(Duration interval, Time now) override;
     void set_pause_bound(Duration bound) override;
+    void set_page_channels(std::uint8_t count) override;
 
     void staging_full(Epoch epoch, Time now) override;
     void stage_complete(Epoch epoch, Result<void> verified, Time now) override;

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "colo/node_impl.h"
+#include "colo/standby_texts.h"
 
 namespace colo {
 namespace {
@@ -31,8 +32,7 @@ void NodeImpl::finish_operator(Result<void> result)
 Result<void> NodeImpl::pause(bool paused, Time now)
 {
     using replication::PowerState;
-    if (role_ == Role::secondary && !state_.outdated)
-        return make_error(Errc::refused, "This side follows the primary: the domain is stopped and resumed there");
+    if (role_ == Role::secondary && !state_.outdated) return make_error(Errc::refused, kStoppedThere);
     if (role_ != Role::primary || step_ == Step::stopped || step_ == Step::abdicating || state_.outdated)
         return make_error(Errc::refused, std::string("This side may not run the guest: it is ") + colo::to_string(protection_) +
                                              (reason_.empty() ? "" : " (" + reason_ + ")"));

@@ -252,6 +252,11 @@ void NodeImpl::set_pause_bound(Duration bound)
     config_.pause_bound = bound;
 }
 
+void NodeImpl::set_page_channels(std::uint8_t count)
+{
+    config_.page_channels = count;
+}
+
 // ---- ends of the session ----------------------------------------------------------------------------------------------
 
 void NodeImpl::on_resign(const replication::Resign& message, Time now)

@@ -83,7 +83,12 @@ public:
     }
     Result<void> save_device_state(const std::string& file, bool live, Deadline deadline) override
     {
-        return inner_->save_device_state(file, live, deadline);
+        // The device model stops a guest that runs and lets it go on afterwards, also if it could not save.
+        const bool ran = inner_->running();
+        if (ran) tell(false);
+        auto r = inner_->save_device_state(file, live, deadline);
+        if (ran) tell(inner_->running());
+        return r;
     }
     Result<void> load_device_state(const std::string& file, Deadline deadline) override
     {

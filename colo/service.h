@@ -155,6 +155,8 @@ public:
     virtual void power_button() = 0;
     virtual void suspended() = 0;
     virtual void woken() = 0;
+    // The guest's kernel gave up; run_state() says so. It stays where it is until it is reset.
+    virtual void panicked() = 0;
 
     // The secondary runs with a checkpoint, or has it staged where it does not run. On the primary.
     virtual void checkpoint_applied(const schema::CheckpointSample& checkpoint) = 0;

@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "qmp/fd_store.h"
 
+#include "core/log.h"
+
 #include <fcntl.h>
 
 #include <algorithm>
 #include <cerrno>
+#include <iterator>
 
 namespace colo::qmp {
 namespace {
@@ -15,6 +18,48 @@ Error not_found(const std::string& what)
 }
 
 }  // namespace
+
+WaitingFds::WaitingFds(std::shared_ptr<FdStore> store, std::vector<Fd> fds)
+    : store_(std::move(store)), fds_(std::move(fds))
+{
+    store_->waiting_ += fds_.size();
+    if (store_->waiting_ <= FdStore::kMaxWaiting) return;
+    const std::size_t excess = std::min(store_->waiting_ - FdStore::kMaxWaiting, fds_.size());
+    spdlog::warn("control clients: {} descriptors wait for their requests; {} more are closed", FdStore::kMaxWaiting,
+                 excess);
+    keep(fds_.size() - excess);
+}
+
+WaitingFds& WaitingFds::operator=(WaitingFds&& other) noexcept
+{
+    if (this == &other) return *this;
+    keep(0);
+    store_ = std::move(other.store_);
+    fds_ = std::move(other.fds_);
+    other.fds_.clear();
+    return *this;
+}
+
+void WaitingFds::keep(std::size_t count)
+{
+    if (count >= fds_.size()) return;
+    store_->waiting_ -= fds_.size() - count;
+    fds_.resize(count);
+}
+
+void WaitingFds::append(WaitingFds&& other)
+{
+    if (!store_) store_ = other.store_;
+    std::ranges::move(other.fds_, std::back_inserter(fds_));
+    other.fds_.clear();  // counted here now
+}
+
+Fd WaitingFds::take_first()
+{
+    Fd first = fds_.empty() ? Fd() : std::move(fds_.front());
+    keep(0);
+    return first;
+}
 
 void FdStore::drop_unused_sets()
 {

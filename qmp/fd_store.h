@@ -20,8 +20,37 @@ namespace colo::qmp {
 
 using MonitorId = std::uint64_t;  // of one connection, never used again
 
+class FdStore;
+
+// Descriptors that came with a request that has not used them yet. Those of all monitors are counted together.
+class WaitingFds {
+public:
+    WaitingFds() = default;
+    // Takes as many as there is room for; the others are closed.
+    WaitingFds(std::shared_ptr<FdStore> store, std::vector<Fd> fds);
+    WaitingFds(WaitingFds&& other) noexcept : store_(std::move(other.store_)), fds_(std::move(other.fds_))
+    {
+        other.fds_.clear();
+    }
+    WaitingFds& operator=(WaitingFds&& other) noexcept;
+    WaitingFds(const WaitingFds&) = delete;
+    WaitingFds& operator=(const WaitingFds&) = delete;
+    ~WaitingFds() { keep(0); }
+
+    std::size_t size() const { return fds_.size(); }
+    void keep(std::size_t count);     // closes those behind the first `count`
+    void append(WaitingFds&& other);  // of the same store
+    Fd take_first();                  // closes the others; empty: there was none
+
+private:
+    std::shared_ptr<FdStore> store_;
+    std::vector<Fd> fds_;
+};
+
 class FdStore {
 public:
+    static constexpr std::size_t kMaxWaiting =
+        1024;                                     // with requests that have not used them yet, all monitors together
     static constexpr std::size_t kMaxHeld = 256;  // names and sets of all monitors together
     static constexpr std::size_t kMaxName = 255, kMaxOpaque = 4096;  // bytes
 
@@ -62,12 +91,15 @@ public:
     };
     const std::map<std::int64_t, Set>& sets() const { return sets_; }
     std::size_t held() const;
+    std::size_t waiting() const { return waiting_; }
 
 private:
+    friend class WaitingFds;
     Result<void> room_for_one() const;
     void drop_unused_sets();
 
     MonitorId last_ = 0;
+    std::size_t waiting_ = 0;
     std::set<MonitorId> monitors_;
     std::map<MonitorId, std::map<std::string, Fd>> named_;
     std::map<std::int64_t, Set> sets_;

@@ -27,9 +27,7 @@ Reply::~Reply()
 
 Fd Reply::take_fd()
 {
-    std::vector<Fd> fds = std::move(origin_.fds);
-    origin_.fds.clear();
-    return fds.empty() ? Fd() : std::move(fds.front());
+    return origin_.fds.take_first();
 }
 
 void Reply::succeed(schema::Value result)

@@ -7,7 +7,6 @@
 
 #include <memory>
 #include <optional>
-#include <vector>
 
 namespace colo::qmp {
 
@@ -21,7 +20,7 @@ public:
 // Who asked, and the descriptors that came with the request.
 struct Origin {
     MonitorId monitor = 0;
-    std::vector<Fd> fds;
+    WaitingFds fds;
 };
 
 // The one answer of one request. Movable; may be completed later, on the thread of the session. Exactly one of succeed

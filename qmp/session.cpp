@@ -5,7 +5,6 @@
 
 #include <algorithm>
 #include <exception>
-#include <iterator>
 
 namespace colo::qmp {
 namespace {
@@ -88,20 +87,20 @@ void Session::feed(std::string_view bytes, std::vector<Fd> fds)
 void Session::keep_fds(std::string_view bytes, std::vector<Fd> fds)
 {
     const std::uint64_t start = parsed_ + input_.size();
-    arrivals_.push_back({start, start + bytes.find_last_not_of(" \t\r\n") + 1, std::move(fds)});
+    arrivals_.push_back({start, start + bytes.find_last_not_of(" \t\r\n") + 1, WaitingFds(fds_, std::move(fds))});
     std::size_t waiting = 0;
     for (auto arrival = arrivals_.rbegin(); arrival != arrivals_.rend(); ++arrival) {
-        if (waiting + arrival->fds.size() > kMaxWaitingFds) arrival->fds.resize(kMaxWaitingFds - waiting);
+        if (waiting + arrival->fds.size() > kMaxWaitingFds) arrival->fds.keep(kMaxWaitingFds - waiting);
         waiting += arrival->fds.size();
     }
-    std::erase_if(arrivals_, [](const Arrival& arrival) { return arrival.fds.empty(); });
+    std::erase_if(arrivals_, [](const Arrival& arrival) { return arrival.fds.size() == 0; });
 }
 
-std::vector<Fd> Session::fds_of_message(std::uint64_t end)
+WaitingFds Session::fds_of_message(std::uint64_t end)
 {
-    std::vector<Fd> result;
+    WaitingFds result;
     while (!arrivals_.empty() && arrivals_.front().start < end && arrivals_.front().end <= end) {
-        std::ranges::move(arrivals_.front().fds, std::back_inserter(result));
+        result.append(std::move(arrivals_.front().fds));
         arrivals_.pop_front();
     }
     return result;
@@ -118,7 +117,7 @@ void Session::parse()
     input_.erase(0, input_.size() - rest.size());
 }
 
-void Session::accept(Result<schema::Value> message, std::vector<Fd> fds)
+void Session::accept(Result<schema::Value> message, WaitingFds fds)
 {
     if (!message) {
         queue_.emplace_back(Failure{message.error(), std::nullopt});

@@ -58,12 +58,12 @@ private:
         schema::Object arguments;
         std::optional<schema::Value> id;
         bool oob = false;
-        std::vector<Fd> fds;
+        WaitingFds fds;
     };
     struct Arrival {  // descriptors and the part of the stream that they came with
         std::uint64_t start;
         std::uint64_t end;
-        std::vector<Fd> fds;
+        WaitingFds fds;
     };
     struct Failure {
         QmpError error;
@@ -76,8 +76,8 @@ private:
     bool may_parse() const;
     void parse();
     void keep_fds(std::string_view bytes, std::vector<Fd> fds);
-    std::vector<Fd> fds_of_message(std::uint64_t end);
-    void accept(Result<schema::Value> message, std::vector<Fd> fds);
+    WaitingFds fds_of_message(std::uint64_t end);
+    void accept(Result<schema::Value> message, WaitingFds fds);
     void refuse(const schema::Object& object, QmpError error);
     std::variant<Request, QmpError> envelope(const schema::Object& object) const;
     void dispatch(Request request);

@@ -38,11 +38,6 @@ public:
     // What clients handed over; for `fd:NAME`: fds().take_named(reply.monitor(), NAME).
     qmp::FdStore& fds() { return *fds_; }
 
-    // Whether a guest that arrives by an incoming session is to run afterwards; `stop` and `cont` in run state
-    // inmigrate decide it.
-    bool run_after_incoming() const { return run_after_incoming_; }
-    void set_run_after_incoming(bool run) { run_after_incoming_ = run; }
-
     // What is told beyond what clients of the established interface expect; all off at first.
     const schema::ReportingOptions& reporting() const { return reporting_; }
     void set_reporting(const schema::ReportingOptions& options);
@@ -67,6 +62,7 @@ public:
     void power_button() override;
     void suspended() override;
     void woken() override;
+    void panicked() override;
     void state_changed() override;
 
 private:
@@ -76,7 +72,6 @@ private:
     MigrationSettings settings_;
     MigrationBook book_;
     JobTable jobs_;
-    bool run_after_incoming_ = true;
     bool several_connections_ = true;
     schema::ReportingOptions reporting_;
     std::optional<bool> running_;  // as last reported by an event

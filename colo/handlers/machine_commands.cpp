@@ -42,5 +42,9 @@ void Control::woken()
 {
     events_.emit(schema::events::Wakeup{});
 }
+void Control::panicked()
+{
+    events_.emit(schema::events::GuestPanicked{schema::GuestPanicAction::pause});
+}
 
 }  // namespace colo

@@ -3,6 +3,7 @@
 #include "colo/handlers/refusals.h"
 #include "colo/handlers/uri.h"
 
+#include <charconv>
 #include <memory>
 
 namespace colo {
@@ -25,20 +26,46 @@ void fail_outgoing(Control& control, const std::string& text, qmp::TypedReply<vo
 Result<void> check_resume(Control& control)
 {
     if (control.book().outgoing() != MigrationStatus::postcopy_paused)
-        return make_error(Errc::refused, "Cannot resume if there is no paused migration");
+        return refused("Cannot resume if there is no paused migration");
     if (control.settings().enabled(MigrationCapability::release_ram))
-        return make_error(Errc::refused, "Postcopy recovery cannot work when release-ram capability is set");
+        return refused("Postcopy recovery cannot work when release-ram capability is set");
     return refusal_error(Refused::postcopy_link);
 }
 
 Result<void> check_disk_options(Control& control)
 {
     const MigrationSettings& settings = control.settings();
-    if (settings.enabled(MigrationCapability::x_colo))
-        return make_error(Errc::refused, "No disk migration is required in COLO mode");
+    if (settings.enabled(MigrationCapability::x_colo)) return refused("No disk migration is required in COLO mode");
     if (settings.enabled(MigrationCapability::block) || settings.parameters().block_incremental.value_or(false))
-        return make_error(Errc::refused, "Command options are incompatible with current migration capabilities");
+        return refused("Command options are incompatible with current migration capabilities");
     return refusal_error(Refused::block_option);
+}
+
+// What a number after "fd:" is.
+enum class Numbers : std::uint8_t { are_names, are_descriptors };
+
+// A name is used up, whatever comes of the migration: so clients expect it, and the descriptor is closed at once.
+Result<void> take_descriptor(Control& control, const std::string& name, qmp::MonitorId monitor, Numbers numbers)
+{
+    const bool number = !name.empty() && name.front() >= '0' && name.front() <= '9';
+    if (!number || numbers == Numbers::are_names) {
+        const auto taken = control.fds().take_named(monitor, name);
+        return taken ? Result<void>{} : taken.error();
+    }
+    int descriptor = -1;
+    const auto [end, status] = std::from_chars(name.data(), name.data() + name.size(), descriptor);
+    if (status != std::errc{} || end != name.data() + name.size())
+        return refused("Invalid file descriptor number '" + name + "'");
+    return {};
+}
+
+// What is wrong with an address is said before what is wrong with migrating to it.
+Result<void> check_address(Control& control, const std::string& uri, qmp::MonitorId monitor, Numbers numbers)
+{
+    const UriKind kind = classify_uri(uri);
+    if (kind == UriKind::malformed) return make_error(Errc::invalid, uri_error(uri));
+    if (kind == UriKind::descriptor) return take_descriptor(control, descriptor_name(uri), monitor, numbers);
+    return {};
 }
 
 void migrate(Control& control, const commands::Migrate::Arguments& arguments, qmp::TypedReply<void> reply)
@@ -52,15 +79,18 @@ void migrate(Control& control, const commands::Migrate::Arguments& arguments, qm
         control.book().refuse_outgoing({});  // without a text in query-migrate
         return reply.fail("Parameter 'uri' expects a valid migration protocol");
     }
+    if (auto address = check_address(control, arguments.uri, reply.monitor(), Numbers::are_names); !address)
+        return fail_outgoing(control, address.error().text, std::move(reply));
     if (!control.settings().enabled(MigrationCapability::x_colo))
         return fail_outgoing(control, refusal(Refused::plain_migration).text, std::move(reply));
     start_protection(control, arguments.uri, std::move(reply));
 }
 
-Result<void> check_incoming(Control& control, const std::string& uri)
+Result<void> check_incoming(Control& control, const std::string& uri, qmp::MonitorId monitor)
 {
     const UriKind kind = classify_uri(uri);
-    if (kind == UriKind::unknown) return make_error(Errc::invalid, "unknown migration protocol: " + uri);
+    if (kind == UriKind::unknown) return refused("unknown migration protocol: " + uri);
+    if (auto address = check_address(control, uri, monitor, Numbers::are_descriptors); !address) return address;
     if (!control.settings().enabled(MigrationCapability::x_colo)) return refusal_error(Refused::plain_incoming);
     if (kind != UriKind::usable) return make_error(Errc::invalid, uri_error(uri));
     return check_credentials(control);
@@ -79,7 +109,7 @@ void migrate_incoming(Control& control, const std::string& uri, qmp::TypedReply<
         return reply.fail("The incoming migration has already been started");
     control.set_several_connections(several_connections(uri));
     book.start_incoming();  // announced whatever comes of the address
-    if (auto checked = check_incoming(control, uri); !checked) {
+    if (auto checked = check_incoming(control, uri, reply.monitor()); !checked) {
         book.refuse_incoming();
         return reply.fail(checked.error());
     }
@@ -118,14 +148,14 @@ void add_settings(Control& control, qmp::Registry& registry)
 
 Result<void> check_outgoing(Control& control)
 {
-    if (control.book().sending()) return make_error(Errc::refused, kInProgress);
+    if (control.book().sending()) return refused(kInProgress);
     const RunState state = control.service().run_state();
-    if (state == RunState::inmigrate) return make_error(Errc::refused, "Guest is waiting for an incoming migration");
-    if (control.book().in_progress()) return make_error(Errc::refused, kInProgress);
+    if (state == RunState::inmigrate) return refused("Guest is waiting for an incoming migration");
+    if (control.book().in_progress()) return refused(kInProgress);
     if (state == RunState::postmigrate)
-        return make_error(Errc::refused, "Can't migrate the vm that was paused due to previous migration");
+        return refused("Can't migrate the vm that was paused due to previous migration");
     const auto reasons = control.service().blocked_reasons();
-    if (!reasons.empty()) return make_error(Errc::refused, reasons.front());
+    if (!reasons.empty()) return refused(reasons.front());
     return {};
 }
 

@@ -58,7 +58,6 @@ std::vector<schema::MigrationCapabilityStatus> MigrationSettings::capabilities()
 Result<void> MigrationSettings::check(const Capabilities& resulting, const CapabilityFacts& facts) const
 {
     const auto on = [&](MigrationCapability capability) { return resulting[index_of(capability)]; };
-    const auto refused = [](std::string text) { return make_error(Errc::invalid, std::move(text)); };
     if (on(MigrationCapability::block)) return refused(refusal(MigrationCapability::block)->text);
     if (on(MigrationCapability::postcopy_ram)) {
         if (facts.waiting && !enabled(MigrationCapability::postcopy_ram))

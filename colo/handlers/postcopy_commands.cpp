@@ -13,11 +13,6 @@ using schema::MigrationStatus;
 
 namespace {
 
-Error refused(std::string text)
-{
-    return make_error(Errc::refused, std::move(text));
-}
-
 // The state in which it is has to be named. Only pre-switchover waits for this.
 Result<void> go_on(Control& control, MigrationStatus expected)
 {

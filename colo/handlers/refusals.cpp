@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "colo/handlers/refusals.h"
 
+#include "colo/handlers/job_table.h"
+#include "colo/standby_texts.h"
 #include "core/check.h"
+#include "qmp/fd_store.h"
 
 #include <algorithm>
 
@@ -28,6 +31,8 @@ constexpr const char* kNoBlockMigration = "QEMU compiled without old-style (blk/
 constexpr const char* kOneWay =
     "A guest cannot be protected over '%:': that needs several connections in both directions, use tcp: or unix:";
 constexpr const char* kOneWayReason = "one stream, or one direction, does not carry a session";
+
+constexpr const char* kOneMaster = "only the primary decides what the guest does";
 
 constexpr Refusal kRefusals[] = {
     COLO_CAPABILITY(rdma_pin_all, "rdma-pin-all", "there is no RDMA transport", "not built in"),
@@ -95,9 +100,36 @@ constexpr Refusal kRefusals[] = {
      "snapshot-load", R"({"job-id": "j", "tag": "t", "vmstate": "d0", "devices": ["d0"]})", "d0"},
     {Refused::disks, "`snapshot-delete`", "No block device node '%'", kDiskEngine, Shown::job, Situation::running,
      "snapshot-delete", R"({"job-id": "j", "tag": "t", "devices": ["d0"]})", "d0"},
+
+    {Refused::standby, "`system_reset` on a secondary", kAskThePrimary, kOneMaster, Shown::answer, Situation::standby,
+     "system_reset", "{}"},
+    {Refused::standby, "`system_powerdown` on a secondary", kAskThePrimary, kOneMaster, Shown::answer,
+     Situation::standby, "system_powerdown", "{}"},
+    {Refused::standby, "`calc-dirty-rate` on a secondary", kAskThePrimary,
+     "its memory is written by checkpoints, so its rate says nothing", Shown::answer, Situation::standby,
+     "calc-dirty-rate", R"({"calc-time": 1})"},
+    {Refused::following, "`stop` on a secondary that follows", kStoppedThere, kOneMaster, Shown::answer,
+     Situation::following, "stop", "{}"},
+    {Refused::following, "`cont` on a secondary that follows", kStoppedThere, kOneMaster, Shown::answer,
+     Situation::stopped, "cont", "{}"},
+    {Refused::session_state, "`xen-load-devices-state` of a protected domain", kStateOfSession,
+     "the other copy would not have it; take the protection away first", Shown::answer, Situation::stopped,
+     "xen-load-devices-state", R"({"filename": "/f"})"},
 };
 
 #undef COLO_CAPABILITY
+
+constexpr Limit kLimits[] = {
+    {"descriptors that `getfd` and `add-fd` keep, of all monitors", qmp::FdStore::kMaxHeld,
+     "Clients already hold % file descriptors here; close or remove some first"},
+    {"bytes of the `fdname` of `getfd`", qmp::FdStore::kMaxName, "Parameter 'fdname' is longer than % bytes"},
+    {"bytes of the `opaque` of `add-fd`", qmp::FdStore::kMaxOpaque, "Parameter 'opaque' is longer than % bytes"},
+    {"jobs that were not dismissed", JobTable::kMaxJobs,
+     "There are % jobs already; remove concluded ones with job-dismiss"},
+    {"bytes of the `tag` of a snapshot", kSnapshotTextMax, "Parameter 'tag' is longer than % bytes"},
+    {"bytes of the `vmstate` of a snapshot", kSnapshotTextMax, "Parameter 'vmstate' is longer than % bytes"},
+    {"`devices` of a snapshot", kSnapshotDevicesMax, "Parameter 'devices' has more than % elements"},
+};
 
 const char* to_text(Shown shown)
 {
@@ -119,6 +151,9 @@ const char* to_text(Situation situation)
     case Situation::waiting_colo: return " in run state inmigrate, with `x-colo`";
     case Situation::postcopy_active: return " in state postcopy-active";
     case Situation::postcopy_paused: return " in state postcopy-paused";
+    case Situation::standby: return " on a secondary";
+    case Situation::following: return " on a secondary in run state running or colo";
+    case Situation::stopped: return " in run state paused, protected";
     }
     return "";
 }
@@ -155,6 +190,17 @@ Error refusal_error(Refused what, std::string_view name)
     return make_error(Errc::unsupported, refusal_text(refusal(what), name));
 }
 
+std::span<const Limit> limits()
+{
+    return kLimits;
+}
+
+std::string limit_text(const Limit& limit)
+{
+    std::string text = limit.text;
+    return text.replace(text.find('%'), 1, std::to_string(limit.bound));
+}
+
 std::string refusals_page()
 {
     std::string page = R"(<!-- SPDX-License-Identifier: Apache-2.0 -->
@@ -173,6 +219,15 @@ this build lacks what they need. The table is printed from `colo/handlers/refusa
         page += std::string(to_text(row.situation)) + " | " + refusal_text(row, row.name) + " | " + to_text(row.shown) +
                 " | " + row.reason + " |\n";
     }
+    page += R"(
+Limits: what a client may make the daemon keep, and the error of the command beyond it.
+
+| what | bound | answer |
+|---|---|---|
+)";
+    for (const Limit& limit : kLimits)
+        page +=
+            std::string("| ") + limit.item + " | " + std::to_string(limit.bound) + " | " + limit_text(limit) + " |\n";
     return page;
 }
 

@@ -32,6 +32,9 @@ enum class Refused : std::uint8_t {
     postcopy_link,
     spice,
     disks,
+    standby,  // a copy that follows, or waits to
+    following,
+    session_state,
 };
 
 // How a client learns of it.
@@ -50,6 +53,9 @@ enum class Situation : std::uint8_t {
     waiting_colo,
     postcopy_active,  // reported by an engine that can
     postcopy_paused,
+    standby,    // a secondary, which waits or follows
+    following,  // the secondary of a protected domain
+    stopped,    // a protected domain that was stopped
 };
 
 struct Refusal {
@@ -75,6 +81,22 @@ const Refusal* refusal(schema::MigrationCapability capability);
 
 std::string refusal_text(const Refusal& row, std::string_view name = {});
 Error refusal_error(Refused what, std::string_view name = {});
+// A rule of the interface says no; not a row of the list.
+inline Error refused(std::string text)
+{
+    return make_error(Errc::refused, std::move(text));
+}
+
+// What a client may make the daemon keep or remember, and what it is told beyond that.
+inline constexpr std::size_t kSnapshotTextMax = 255, kSnapshotDevicesMax = 256;
+
+struct Limit {
+    const char* item;
+    std::size_t bound;
+    const char* text;  // % stands for the bound
+};
+std::span<const Limit> limits();
+std::string limit_text(const Limit& limit);
 
 // docs/refusals.md.
 std::string refusals_page();

@@ -14,11 +14,6 @@ using schema::RunState;
 
 namespace {
 
-Error refused(std::string text)
-{
-    return make_error(Errc::refused, std::move(text));
-}
-
 const schema::SnapshotInfo* snapshot_of(const schema::BlockDeviceInfo& node, const std::string& tag)
 {
     if (!node.image.snapshots) return nullptr;
@@ -198,15 +193,17 @@ void SnapshotJob::put_back(const Result<void>& result)
 // A job keeps them until it is dismissed.
 Result<void> check_lengths(const SnapshotRequest& request)
 {
-    constexpr std::size_t kMaxText = 255, kMaxDevices = 256;
     const auto too_long = [](const char* what) {
-        return make_error(Errc::limit, "Parameter '" + std::string(what) + "' is longer than " + std::to_string(kMaxText) + " bytes");
+        return make_error(Errc::limit, "Parameter '" + std::string(what) + "' is longer than " +
+                                           std::to_string(kSnapshotTextMax) + " bytes");
     };
-    if (request.tag.size() > kMaxText) return too_long("tag");
-    if (request.vmstate.size() > kMaxText) return too_long("vmstate");
-    if (request.devices.size() > kMaxDevices)
-        return make_error(Errc::limit, "Parameter 'devices' has more than " + std::to_string(kMaxDevices) + " elements");
-    if (std::ranges::any_of(request.devices, [](const std::string& d) { return d.size() > kMaxText; })) return too_long("devices");
+    if (request.tag.size() > kSnapshotTextMax) return too_long("tag");
+    if (request.vmstate.size() > kSnapshotTextMax) return too_long("vmstate");
+    if (request.devices.size() > kSnapshotDevicesMax)
+        return make_error(Errc::limit,
+                          "Parameter 'devices' has more than " + std::to_string(kSnapshotDevicesMax) + " elements");
+    if (std::ranges::any_of(request.devices, [](const std::string& d) { return d.size() > kSnapshotTextMax; }))
+        return too_long("devices");
     return {};
 }
 

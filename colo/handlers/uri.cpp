@@ -2,6 +2,9 @@
 #include "colo/handlers/uri.h"
 
 #include "colo/handlers/refusals.h"
+#include "core/inet_address.h"
+
+#include <sys/un.h>
 
 #include <optional>
 
@@ -22,18 +25,26 @@ std::optional<Refused> refused_scheme(std::string_view scheme)
     return std::nullopt;
 }
 
-// HOST:PORT or [v6]:PORT, options after a comma.
-bool valid_inet(std::string_view address)
+constexpr std::size_t kShownMax = 1024;  // of an address in an error: it is kept and shown again
+
+// The text of an address that a scheme does not take; empty for a proper one.
+std::string address_error(std::string_view scheme, std::string_view address)
 {
-    address = address.substr(0, address.find(','));
-    std::size_t colon = address.find(':');
-    if (!address.empty() && address.front() == '[') {
-        const std::size_t end = address.find(']');
-        if (end == std::string_view::npos) return false;
-        colon = end + 1;
+    if (scheme == "tcp") {
+        const auto inet = parse_inet_address(address);
+        return inet ? std::string() : inet.error().text;
     }
-    return colon < address.size() && address[colon] == ':' && colon + 1 < address.size() &&
-           address.find(':', colon + 1) == std::string_view::npos;
+    if (scheme == "unix") {
+        if (address.empty()) return "invalid Unix socket address";
+        if (address.size() >= sizeof sockaddr_un{}.sun_path)
+            return "UNIX socket path '" + std::string(address.substr(0, kShownMax)) + "' is too long";
+        return address.find('\0') == std::string_view::npos ? "" : "invalid Unix socket address";
+    }
+    // CID:PORT, both longer than those of tcp may be.
+    const std::size_t colon = address.find(':');
+    const bool whole = colon != std::string_view::npos && colon > 0 && colon + 1 < address.size();
+    return scheme == "vsock" && !whole ? "error parsing address '" + std::string(address.substr(0, kShownMax)) + "'"
+                                       : std::string();
 }
 
 }  // namespace
@@ -47,18 +58,25 @@ bool several_connections(std::string_view uri)
 UriKind classify_uri(std::string_view uri)
 {
     const std::string_view scheme = scheme_of(uri);
-    if (scheme.empty()) return UriKind::unknown;
-    const std::string_view rest = uri.substr(scheme.size() + 1);
-    if (scheme == "tcp") return valid_inet(rest) ? UriKind::usable : UriKind::malformed;
-    if (scheme == "unix") return rest.empty() ? UriKind::malformed : UriKind::usable;
-    return refused_scheme(scheme) ? UriKind::no_transport : UriKind::unknown;
+    const bool carries = scheme == "tcp" || scheme == "unix";
+    if (!carries && !refused_scheme(scheme)) return UriKind::unknown;
+    if (!address_error(scheme, uri.substr(scheme.size() + 1)).empty()) return UriKind::malformed;
+    if (scheme == refusal(Refused::scheme_fd).name) return UriKind::descriptor;
+    return carries ? UriKind::usable : UriKind::no_transport;
+}
+
+std::string descriptor_name(std::string_view uri)
+{
+    return std::string(uri.substr(scheme_of(uri).size() + 1));
 }
 
 std::string uri_error(std::string_view uri)
 {
     const std::string scheme(scheme_of(uri));
-    if (const auto what = refused_scheme(scheme)) return refusal_text(refusal(*what), scheme);
-    return "error parsing address '" + std::string(uri.substr(scheme.size() + 1)) + "'";
+    const std::string wrong = address_error(scheme, uri.substr(scheme.size() + 1));
+    if (!wrong.empty()) return wrong;
+    const auto what = refused_scheme(scheme);
+    return what ? refusal_text(refusal(*what), scheme) : std::string();
 }
 
 }  // namespace colo

@@ -22,6 +22,17 @@ public:
     EmptyGuest() { who = {"test", "", "", false, true}; }
     void stop(RunState as, colo::Done done) override { become(as, done); }
     void cont(colo::Done done) override { become(RunState::running, done); }
+    void system_reset(colo::Done done) override
+    {
+        if (state == RunState::paused) state = RunState::prelaunch;
+        observer->reset(false, colo::schema::ShutdownCause::host_qmp_system_reset);
+        done({});
+    }
+    void system_powerdown(colo::Done done) override
+    {
+        observer->power_button();
+        done({});
+    }
 
     colo::ServiceObserver* observer = nullptr;
 

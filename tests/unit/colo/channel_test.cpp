@@ -78,6 +78,33 @@ TEST(ChannelUri, InvalidOnesAreRefusedWithTheForm)
     }
 }
 
+TEST(ChannelUri, OptionsOfMigrationUrisAreKept)
+{
+    EXPECT_EQ(parse_tcp_uri("tcp:h:1")->family, AF_UNSPEC);
+    EXPECT_EQ(parse_tcp_uri("tcp:h:1,ipv4=on,ipv6=on")->family, AF_UNSPEC);
+    for (const char* v4 : {"ipv4", "ipv4=on", "ipv6=off", "ipv4=on,ipv6=off"})
+        EXPECT_EQ(parse_tcp_uri(std::string("tcp:h:1,") + v4)->family, AF_INET) << v4;
+    for (const char* v6 : {"ipv6", "ipv6=on", "ipv4=off", "ipv4=off,ipv6=on"})
+        EXPECT_EQ(parse_tcp_uri(std::string("tcp:h:1,") + v6)->family, AF_INET6) << v6;
+    const auto range = parse_tcp_uri("tcp:h:1,to=9,keep-alive");
+    EXPECT_EQ(range->last_port, 9);
+    EXPECT_EQ(to_string(*range), "tcp:h:1");
+}
+
+TEST(Channel, AListenerTakesTheNextFreePortOfItsRange)
+{
+    const auto first = Listener::open("tcp:127.0.0.1:0");
+    ASSERT_TRUE(first);
+    const auto taken = parse_tcp_uri(first->uri());
+    EXPECT_FALSE(Listener::open(first->uri()));
+    const std::string range = ",to=" + std::to_string(std::min(taken->port + 200, 65535));
+    const auto next = Listener::open(first->uri() + range);
+    ASSERT_TRUE(next) << next.error().text;
+    EXPECT_GT(parse_tcp_uri(next->uri())->port, taken->port);
+    EXPECT_FALSE(Listener::open("tcp:127.0.0.1:0,ipv6=on"));
+    EXPECT_EQ(parse_tcp_uri(Listener::open("tcp::0,ipv6=on")->uri())->host, "::");
+}
+
 TEST(Channel, ConnectedSocketHasItsOptions)
 {
     for (const char* uri : {"tcp:127.0.0.1:0", "tcp:[::1]:0"}) {

@@ -108,6 +108,16 @@ TEST(NodeHello, Inv32_BothSidesSayWhatACopyTakesAndWhatThereIs)
     EXPECT_EQ(desk.b.memory_told, 88u);
 }
 
+TEST(NodeHello, SaysHowManyPageChannelsWereDialled)
+{
+    Desk desk;
+    desk.start();
+    desk.a.node->set_page_channels(7);
+    desk.connect(5);
+    EXPECT_EQ(desk.a.channels_told, 7);
+    EXPECT_EQ(desk.a.status().protection, Protection::in_sync);
+}
+
 TEST(NodeHello, Inv32_RefusedPrimaryServesOnAndSaysWhy)
 {
     Desk desk;

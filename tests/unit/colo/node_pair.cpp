@@ -115,6 +115,7 @@ void Host::perform(const Action& action)
             [&](const action::Send& s) {
                 note(std::string("send ") + replication::name_of(s.message));
                 if (const auto* ack = std::get_if<replication::HelloAck>(&s.message)) memory_told = ack->memory_free;
+                if (const auto* hello = std::get_if<replication::Hello>(&s.message)) channels_told = hello->page_channels;
                 if (!connected || peer == nullptr) return;
                 d.queue.push_back([p = peer, m = s.message, &d, inc = peer->incarnation_] {
                     if (!p->connected || p->crashed || inc != p->incarnation_) return;

@@ -49,6 +49,7 @@ public:
     std::string failed_session;
     std::string last_close;
     std::uint64_t memory_told = 0;  // with the last HelloAck
+    int channels_told = 0;          // with the last Hello
     std::uint64_t persist_token = 0;  // of the last Persist
     Time last_answer{};
     bool connected = false;

@@ -109,6 +109,37 @@ TEST(FdStore, IsBounded)
     EXPECT_EQ(store.held(), 0u);
 }
 
+TEST(FdStore, WhatWaitsIsCountedInOneTotal)
+{
+    const auto store = std::make_shared<FdStore>();
+    const auto nulls = [](std::size_t count) {
+        std::vector<Fd> result;
+        while (result.size() < count) result.emplace_back(::open("/dev/null", O_RDONLY));
+        return result;
+    };
+    qmp::WaitingFds most(store, nulls(FdStore::kMaxWaiting - 3));
+    {
+        Watched kept, excess;
+        std::vector<Fd> fds = nulls(2);
+        fds.push_back(kept.hand_over());
+        fds.push_back(excess.hand_over());
+        qmp::WaitingFds last(store, std::move(fds));
+        EXPECT_EQ(last.size(), 3u);
+        EXPECT_TRUE(excess.closed());
+        EXPECT_FALSE(kept.closed());
+        EXPECT_EQ(store->waiting(), FdStore::kMaxWaiting);
+        EXPECT_EQ(qmp::WaitingFds(store, nulls(2)).size(), 0u);
+        most.append(std::move(last));
+    }
+    EXPECT_EQ(store->waiting(), FdStore::kMaxWaiting);
+    qmp::WaitingFds moved = std::move(most);
+    moved.keep(10);
+    EXPECT_EQ(store->waiting(), 10u);
+    EXPECT_TRUE(moved.take_first());
+    EXPECT_EQ(store->waiting(), 0u);
+    EXPECT_FALSE(moved.take_first());
+}
+
 TEST(FdStore, SetsGoWithTheLastMonitorUnlessTheyAreUsed)
 {
     FdStore store;
@@ -267,6 +298,65 @@ TEST_F(FdCommandsTest, WaitingDescriptorsAreBounded)
     for (std::size_t i = 0; i < many.size(); ++i) EXPECT_EQ(many[i].closed(), i < qmp::kMaxWaitingFds) << i;
     monitor_.disconnect();
     for (const Watched& each : many) EXPECT_TRUE(each.closed());
+}
+
+// Requests that wait behind others, and pieces of requests, hold what came with them; the total says so.
+TEST_F(FdCommandsTest, RequestsThatWaitAreCounted)
+{
+    const auto& store = *registry_.fds();
+    Watched piece, whole;
+    monitor_.session().feed(R"({"execute": "getfd", )", piece.list());
+    EXPECT_EQ(store.waiting(), 1u);
+    monitor_.session().feed(R"("arguments": {"fdname": "n"}})");
+    EXPECT_EQ(store.waiting(), 1u);
+    EXPECT_EQ(monitor_.send("").size(), 1u);
+    EXPECT_EQ(store.waiting(), 0u);
+    EXPECT_EQ(store.held(), 1u);
+    {
+        Monitor other(registry_);
+        other.session().feed("{", whole.list());
+        EXPECT_EQ(store.waiting(), 1u);
+    }
+    EXPECT_EQ(store.waiting(), 0u);
+    EXPECT_TRUE(whole.closed());
+}
+
+// fd:NAME is used up by the attempt; a guest cannot be protected over it.
+TEST_F(FdCommandsTest, MigrationTakesTheDescriptorThatItNames)
+{
+    const char* outgoing = R"({"uri": "fd:n"})";
+    const std::string unknown = "File descriptor named 'n' has not been found";
+    EXPECT_EQ(error("migrate", outgoing), unknown);
+    EXPECT_EQ(result("query-migrate"), qmp::test::json(R"({"status": "failed", "error-desc": ")" + unknown + "\"}"));
+    for (const bool colo : {false, true}) {
+        if (colo) enable("x-colo");
+        Watched sent;
+        with_fd("getfd", R"({"fdname": "n"})", sent.list());
+        EXPECT_FALSE(sent.closed());
+        EXPECT_THAT(error("migrate", outgoing), ::testing::HasSubstr(colo ? "over 'fd:'" : "Plain migration"));
+        EXPECT_TRUE(sent.closed());
+        EXPECT_EQ(error("migrate", outgoing), unknown);
+    }
+    EXPECT_EQ(error("migrate", R"({"uri": "fd:7"})"), "File descriptor named '7' has not been found");
+    EXPECT_TRUE(service_.take_calls().empty());
+}
+
+TEST_F(FdCommandsTest, IncomingMigrationTakesNamesAndNumbers)
+{
+    service_.state = schema::RunState::inmigrate;
+    enable("x-colo");
+    const auto incoming = [this](const std::string& name) {
+        return error("migrate-incoming", R"({"uri": "fd:)" + name + "\"}");
+    };
+    EXPECT_EQ(incoming("n"), "File descriptor named 'n' has not been found");
+    EXPECT_EQ(incoming(""), "File descriptor named '' has not been found");
+    EXPECT_EQ(incoming("7x"), "Invalid file descriptor number '7x'");
+    EXPECT_EQ(incoming("99999999999"), "Invalid file descriptor number '99999999999'");
+    EXPECT_THAT(incoming("7"), ::testing::HasSubstr("over 'fd:'"));
+    Watched sent;
+    with_fd("getfd", R"({"fdname": "n"})", sent.list());
+    EXPECT_THAT(incoming("n"), ::testing::HasSubstr("over 'fd:'"));
+    EXPECT_TRUE(sent.closed());
 }
 
 }  // namespace

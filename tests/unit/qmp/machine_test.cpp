@@ -23,6 +23,16 @@ TEST_F(HandlersTest, ButtonsAreAnsweredAndTheEffectIsAnEvent)
                                             "SHUTDOWN true guest-shutdown", "RESET true guest-reset"));
 }
 
+TEST_F(HandlersTest, APanicIsTold)
+{
+    control_.panicked();
+    EXPECT_THAT(events_.take(), ElementsAre("GUEST_PANICKED pause"));
+    service_.state = schema::RunState::guest_panicked;
+    EXPECT_EQ(result("query-status"), json(R"({"running": false, "singlestep": false, "status": "guest-panicked"})"));
+    must("stop");
+    EXPECT_THAT(service_.take_calls(), IsEmpty());
+}
+
 TEST_F(HandlersTest, ButtonsAreRefusedWithTheReason)
 {
     service_.outcome = make_error(Errc::refused, "This side is the secondary");

@@ -37,6 +37,7 @@ TEST(Events, HaveTheirNamesAndData)
     EXPECT_EQ(sent(events::Powerdown{}), "POWERDOWN");
     EXPECT_EQ(sent(events::Suspend{}), "SUSPEND");
     EXPECT_EQ(sent(events::Wakeup{}), "WAKEUP");
+    EXPECT_EQ(sent(events::GuestPanicked{GuestPanicAction::pause}), R"(GUEST_PANICKED {"action": "pause"})");
     EXPECT_EQ(sent(events::Shutdown{true, ShutdownCause::guest_shutdown}),
               R"(SHUTDOWN {"guest": true, "reason": "guest-shutdown"})");
     EXPECT_EQ(sent(events::Reset{false, ShutdownCause::host_qmp_system_reset}),
