@@ -11,7 +11,7 @@ namespace {
 
 using namespace config;
 
-std::string quoted(std::string_view text)
+std::string toml_string(std::string_view text)
 {
     std::string out = "\"";
     for (const char c : text) {
@@ -43,7 +43,7 @@ struct Printer {
     void text(const TextSpec& spec, const std::string& value)
     {
         // An empty optional setting is an absent one.
-        if (!value.empty() || spec.required) out += fmt::format("{} = {}\n", spec.key, quoted(value));
+        if (!value.empty() || spec.required) out += fmt::format("{} = {}\n", spec.key, toml_string(value));
     }
     template <class T>
     void number(const NumberSpec& spec, const T& value)
@@ -53,7 +53,7 @@ struct Printer {
     template <class E, std::size_t N>
     void choice(const ChoiceSpec& spec, const E& value, std::span<const Name<E>, N> names)
     {
-        out += fmt::format("{} = {}\n", spec.key, quoted(name_of_value(value, names)));
+        out += fmt::format("{} = {}\n", spec.key, toml_string(name_of_value(value, names)));
     }
     template <class T, class Each>
     void array(const ArraySpec& spec, const std::vector<T>& items, Each each)

@@ -40,7 +40,7 @@ bool transition_allowed(JobStatus from, JobStatus to)
     return false;
 }
 
-std::string quoted(std::string_view text)
+std::string in_quotes(std::string_view text)
 {
     return "'" + std::string(text) + "'";
 }
@@ -89,9 +89,9 @@ void JobTable::change(Job& job, JobStatus status)
 Result<void> JobTable::create(const std::string& id, std::shared_ptr<JobDriver> driver, JobOptions options)
 {
     // It goes into every event of the job, to every client.
-    if (id.size() > kMaxId) return make_error(Errc::invalid, "Invalid job ID " + quoted(id.substr(0, kMaxId) + "..."));
-    if (!well_formed(id)) return make_error(Errc::invalid, "Invalid job ID " + quoted(id));
-    if (find(id) != nullptr) return make_error(Errc::refused, "Job ID " + quoted(id) + " already in use");
+    if (id.size() > kMaxId) return make_error(Errc::invalid, "Invalid job ID " + in_quotes(id.substr(0, kMaxId) + "..."));
+    if (!well_formed(id)) return make_error(Errc::invalid, "Invalid job ID " + in_quotes(id));
+    if (find(id) != nullptr) return make_error(Errc::refused, "Job ID " + in_quotes(id) + " already in use");
     if (jobs_.size() >= kMaxJobs)
         return make_error(Errc::limit, "There are " + std::to_string(kMaxJobs) +
                                            " jobs already; remove concluded ones with job-dismiss");
@@ -163,8 +163,8 @@ Result<void> JobTable::apply(JobVerb verb, const std::string& id)
     if (verb == JobVerb::resume && !job->pause_wanted)
         return make_error(Errc::refused, "Can't resume a job that was not paused");
     if (!verb_allowed(verb, job->status))
-        return make_error(Errc::refused, "Job " + quoted(id) + " in state " + quoted(to_string(job->status)) +
-                                             " cannot accept command verb " + quoted(to_string(verb)));
+        return make_error(Errc::refused, "Job " + in_quotes(id) + " in state " + in_quotes(to_string(job->status)) +
+                                             " cannot accept command verb " + in_quotes(to_string(verb)));
     switch (verb) {
     case JobVerb::pause:
         if (job->pause_wanted) return make_error(Errc::refused, "Job is already paused");
@@ -172,14 +172,14 @@ Result<void> JobTable::apply(JobVerb verb, const std::string& id)
         break;
     case JobVerb::complete:
         if (!job->driver->completable() || job->cancelled)
-            return make_error(Errc::refused, "The active block job " + quoted(id) + " cannot be completed");
+            return make_error(Errc::refused, "The active block job " + in_quotes(id) + " cannot be completed");
         std::shared_ptr(job->driver)->complete();
         break;
     case JobVerb::cancel: cancel(*job); break;
     case JobVerb::resume: go_on(*job); break;
     case JobVerb::finalize: finalize(*job); break;
     case JobVerb::dismiss: dismiss(*job); break;
-    case JobVerb::set_speed: return make_error(Errc::unsupported, "The speed of job " + quoted(id) + " is not limited");
+    case JobVerb::set_speed: return make_error(Errc::unsupported, "The speed of job " + in_quotes(id) + " is not limited");
     }
     return {};
 }

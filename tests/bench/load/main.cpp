@@ -152,10 +152,10 @@ void Client::command(const std::string& line)
             for (const int id : add(line.substr(4))) ids += (ids.empty() ? "" : ", ") + std::to_string(id);
             return emit("{\"type\": \"reply\", \"ids\": [" + ids + "]}");
         } catch (const std::invalid_argument& problem) {
-            return emit("{\"type\": \"reply\", \"error\": " + quoted(problem.what()) + "}");
+            return emit("{\"type\": \"reply\", \"error\": " + json_string(problem.what()) + "}");
         }
     }
-    emit("{\"type\": \"reply\", \"error\": " + quoted("unknown command '" + line + "'") + "}");
+    emit("{\"type\": \"reply\", \"error\": " + json_string("unknown command '" + line + "'") + "}");
 }
 
 void Client::read_commands()

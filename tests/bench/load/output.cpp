@@ -9,7 +9,7 @@ namespace {
 
 class Object {
 public:
-    Object& text(const char* name, const std::string& value) { return raw(name, quoted(value)); }
+    Object& text(const char* name, const std::string& value) { return raw(name, json_string(value)); }
     Object& integer(const char* name, std::uint64_t value) { return raw(name, std::to_string(value)); }
     Object& milliseconds(const char* name, Microseconds us) { return fixed(name, static_cast<double>(us) / 1e3); }
     Object& seconds(const char* name, Microseconds us) { return fixed(name, static_cast<double>(us) / 1e6); }
@@ -93,7 +93,7 @@ std::string flow_object(int id, const Flow& flow, Microseconds now)
 
 }  // namespace
 
-std::string quoted(const std::string& text)
+std::string json_string(const std::string& text)
 {
     std::string out = "\"";
     for (const char c : text) {

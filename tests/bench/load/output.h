@@ -14,7 +14,7 @@ namespace colo::load {
 
 using Flows = std::map<int, std::unique_ptr<Flow>>;   // by id
 
-std::string quoted(const std::string& text);
+std::string json_string(const std::string& text);
 // type: "progress", "reply" or "summary". `each`: with one object per flow.
 std::string report_line(const std::string& type, const Flows& flows, Microseconds began, bool each);
 std::string lost_line(int id, const Flow& flow);

@@ -209,7 +209,30 @@ def check_shell(root):
     return ([] if done.returncode == 0 else done.stdout.splitlines()), f"{len(scripts)} shell scripts"
 
 
-CHECKS = {"includes": check_includes, "style": check_style, "named-in-tests": check_named_in_tests, "shell": check_shell}
+def check_breakages(root):
+    """What core/breakage.h switches is compiled twice, everything else once: the breakable_sources of a folder are the
+    files that include it. A header must not, or files that are compiled once would depend on the switch."""
+    problems, seen = [], 0
+    for folder in MAY_INCLUDE:
+        users, listed = set(), set()
+        for name in tracked(root):
+            if os.path.dirname(name) == folder and name.endswith((".h", ".cpp")):
+                if any(re.match(r'\s*#\s*include\s*"core/breakage\.h"', line) for line in lines_of(root, name)):
+                    users.add(os.path.basename(name))
+            elif name.startswith(folder + "/") and name.endswith((".h", ".cpp")):
+                if "core/breakage.h" in "\n".join(lines_of(root, name)):
+                    problems.append(f"{name}: includes core/breakage.h, which only files of {folder}/ itself may")
+            elif name == f"{folder}/CMakeLists.txt":
+                match = re.search(r"set\(breakable_sources ([^)]*)\)", "\n".join(lines_of(root, name)))
+                listed = set(match.group(1).split()) if match else set()
+        seen += len(users)
+        problems += [f"{folder}/{name}: a header that includes core/breakage.h" for name in users if name.endswith(".h")]
+        problems += [f"{folder}/CMakeLists.txt: {name} includes core/breakage.h, or is in breakable_sources, but not both"
+                     for name in users ^ listed if not name.endswith(".h")]
+    return problems, f"{seen} files with switchable rules"
+
+
+CHECKS = {"breakages": check_breakages, "includes": check_includes, "style": check_style, "named-in-tests": check_named_in_tests, "shell": check_shell}
 
 
 def main():

@@ -46,6 +46,15 @@ class TidySees(unittest.TestCase):
     def test_product_includes_test(self):
         self.assertEqual(len(self.breaches("includes", {"colo/x.cpp": SPDX + '#include "tests/sim/y.h"\n'})), 1)
 
+    def test_breakages(self):
+        use, lists = SPDX + '#include "core/breakage.h"\n', "# " + SPDX[3:] + "set(breakable_sources x.cpp)\n"
+        self.assertEqual(self.breaches("breakages", {"proxy/x.cpp": use, "proxy/CMakeLists.txt": lists}), [])
+        self.assertEqual(len(self.breaches("breakages", {"proxy/x.cpp": use, "proxy/y.cpp": use, "proxy/CMakeLists.txt": lists})), 1)
+        self.assertEqual(len(self.breaches("breakages", {"proxy/x.cpp": SPDX, "proxy/CMakeLists.txt": lists})), 1)
+        self.assertEqual(len(self.breaches("breakages", {"proxy/x.cpp": use})), 1)
+        self.assertEqual(len(self.breaches("breakages", {"proxy/y.h": use})), 1)
+        self.assertEqual(len(self.breaches("breakages", {"colo/handlers/y.cpp": use})), 1)
+
     def test_style(self):
         marker = "TO" + "DO"
         self.assertEqual(len(self.breaches("style", {"core/x.cpp": "int x;\n"})), 1)
