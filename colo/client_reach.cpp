@@ -28,6 +28,7 @@ public:
         for (auto& [interface, probe] : probes_) fds_.push_back({probe.fd(), POLLIN, 0});
         interfaces_ = question.interfaces;
     }
+    bool empty() const { return probes_.empty(); }
     // What cannot be sent is not answered either.
     void ask()
     {
@@ -61,14 +62,20 @@ std::string ms(Duration d)
 
 }  // namespace
 
+Duration unreached_wait(Role role, Duration unreached_delay, Duration fence_delay)
+{
+    if (role != Role::primary) return unreached_delay / 10;
+    return unreached_delay == Duration{0} ? unreached_delay : unreached_delay + fence_delay;
+}
+
 ReachAnswer seek_clients(const ReachQuestion& question)
 {
-    const bool primary = question.role == Role::primary;
-    if (question.limit == Duration{0} || (primary && question.clients.empty())) return {};
-    const Duration limit = primary ? question.limit : question.limit / 10;
+    const Duration limit = question.limit;
+    if (limit == Duration{0}) return {};
     const Time begun = now();
     if (question.last_heard() >= begun - kFresh) return {true, Duration{0}, "clients are heard"};
     Probes probes(question);
+    if (probes.empty() && question.role == Role::primary) return {};
     Time again = begun;
     for (Time at = begun; at < begun + limit && question.wanted(); at = now()) {
         if (at >= again) {

@@ -6,12 +6,15 @@
 // it hears anybody on the client network, and waits a while if it does not:
 //
 //   primary      hears a client (its traffic goes on, or a client answers an ARP probe): asks at once
-//                knows clients and hears none of them within `limit`: asks then
-//                never heard of a client: asks at once; there is nobody it could be cut off from
-//   secondary    hears a client: asks at once; otherwise after a tenth of `limit`
+//                knows clients and hears none of them within its wait: asks then
+//                knows nobody whom it could ask: asks at once; there is nobody it could be cut off from
+//   secondary    a client answers an ARP probe: asks at once; otherwise after a tenth
 //
 // A cut-off primary so loses to its secondary, a cut-off secondary to its primary, and a dead peer costs the round trip of
 // a probe. It is an order, not a decision: what makes it safe that one side runs is the arbiter alone.
+//
+// Limits: stations on the same host as one of the copies (a bridge's other guests) answer there whatever the cable does;
+// IPv6 and VLAN-tagged stations are not asked, and count only while they talk.
 
 #include "colo/node.h"
 #include "core/types.h"
@@ -23,12 +26,15 @@
 
 namespace colo {
 
+// How long a side that hears nobody waits. `fence_delay`: by which a secondary asks later anyway (arbiter `command`).
+Duration unreached_wait(Role role, Duration unreached_delay, Duration fence_delay);
+
 struct ReachQuestion {
     Role role = Role::none;
-    Duration limit{0};  // 0: nobody is asked
+    Duration limit{0};  // see unreached_wait; 0: nobody is asked
     std::vector<proxy::Client> clients;
     std::vector<std::string> interfaces;           // by NIC; empty: none that could be asked there
-    std::function<Time()> last_heard;              // when a frame last came from a wire; any thread
+    std::function<Time()> last_heard;              // when a client was last heard on a wire; any thread
     std::function<bool()> wanted;                  // false: no longer of interest
 };
 
@@ -38,7 +44,7 @@ struct ReachAnswer {
     std::string text;   // for the log; empty: nothing was done
 };
 
-// Blocks up to the limit of its role.
+// Blocks up to the limit.
 ReachAnswer seek_clients(const ReachQuestion& question);
 
 }  // namespace colo

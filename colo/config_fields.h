@@ -239,9 +239,9 @@ void visit_arbiter(Visitor& v, Target& arbiter)
                         "A side whose client interface has no carrier waits so long before it asks."},
              arbiter.link_penalty_ms);
     v.number(NumberSpec{"unreached_delay_ms", 0, 10'000,
-                        "`lock` and `command`: a primary that hears none of its clients, and gets no answer to ARP probes, "
-                        "waits so long before it asks, so that a host that is cut off does not win. A secondary waits a "
-                        "tenth. 0: no probes."},
+                        "`lock` and `command`: a primary that hears none of the clients it knows, nor an answer to ARP "
+                        "probes, waits so long before it asks (`command`: after `fence_delay_ms`), so that a host that is "
+                        "cut off does not win. A secondary waits a tenth. 0: no probes."},
              arbiter.unreached_delay_ms);
 }
 

@@ -225,6 +225,7 @@ private:
     std::atomic<Generation> frozen_for_{0};
     std::atomic<SessionId> page_session_{0};   // whose chunks are still wanted; read by page-channel threads
     std::string peer_;
+    Generation clients_sought_for_ = 0;   // the decision before which this side looked for its clients
 
     bool guest_created_ = false;
     bool guest_running_ = false;            // as told to the observer

@@ -275,9 +275,12 @@ void Daemon::on(const action::RequestGrant& a)
 // `contested`: the peer may ask too.
 void Daemon::ask_arbiter(Generation generation, Role role, bool contested)
 {
-    if (contested) {
-        ReachQuestion question{role, milliseconds(config_.arbiter.unreached_delay_ms), runtime_->stats().clients,
-                               runtime_->host_interfaces(), [this] { return runtime_->last_heard(); },
+    if (contested && std::exchange(clients_sought_for_, generation) != generation) {  // once, not with every repetition
+        const bool fences = config_.arbiter.kind == ArbiterKind::command;
+        const Duration limit = unreached_wait(role, milliseconds(config_.arbiter.unreached_delay_ms),
+                                              milliseconds(fences ? config_.arbiter.fence_delay_ms : 0));
+        ReachQuestion question{role, limit, runtime_->stats().clients, runtime_->host_interfaces(),
+                               [this] { return runtime_->last_heard(); },
                                [this, generation] { return errand_->wants(generation); }};
         arbiter_worker_->post([question = std::move(question)] {
             if (const ReachAnswer answer = seek_clients(question); !answer.text.empty())

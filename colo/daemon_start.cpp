@@ -114,6 +114,9 @@ Result<void> Daemon::open_state()
     auto digest = arbiter_->settings_digest(now() + kDigest);
     if (!digest) return with_context("arbiter", digest.error());
     node.arbiter_digest = *digest;
+    // The order of asking holds only if both sides wait by the same measure.
+    if (config_.arbiter.kind != ArbiterKind::manual)
+        node.arbiter_digest += ", unreached_delay_ms " + std::to_string(config_.arbiter.unreached_delay_ms);
     node_ = make_node(node);
     return {};
 }

@@ -273,7 +273,7 @@ void NodeImpl::on_resign_request(Time now)
 // side's storage still has to keep: the session stays open as long as the primary waits for its end.
 void NodeImpl::on_abdicate_while_resigning(Time now)
 {
-    deadline_ = std::max(deadline_, now + config_.staged_deadline);
+    if (!std::exchange(d_.peer_abdicated, true)) deadline_ = std::max(deadline_, now + config_.staged_deadline);
 }
 
 void NodeImpl::on_abdicate(const replication::Abdicate& message, Time now)

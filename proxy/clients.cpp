@@ -17,11 +17,20 @@ namespace colo::proxy {
 namespace {
 
 constexpr std::size_t kArpSize = 28;
+constexpr std::size_t kIp4Source = 12;
 constexpr std::size_t kArpSender = 8, kArpSenderIp = 14, kArpTarget = 18, kArpTargetIp = 24;
 constexpr std::uint16_t kRequest = 1, kReply = 2;
 constexpr int kFramesAtOnce = 256;  // a flood of ARP must not keep us from the arbiter
 
 }  // namespace
+
+bool from_client(ByteView frame, const StationMac& guest, const StationMac& host)
+{
+    if (frame.size() < kVnetHeaderSize + kEthernetHeaderSize) return false;
+    const std::uint8_t* const ethernet = frame.data() + kVnetHeaderSize;
+    return std::memcmp(ethernet, guest.data(), 6) == 0 && std::memcmp(ethernet + 6, guest.data(), 6) != 0 &&
+           std::memcmp(ethernet + 6, host.data(), 6) != 0;
+}
 
 void RecentClients::saw(std::uint8_t nic, ByteView frame)
 {
@@ -30,27 +39,42 @@ void RecentClients::saw(std::uint8_t nic, ByteView frame)
     const std::uint8_t* const ethernet = frame.data() + kVnetHeaderSize;
     const std::uint8_t* const body = frame.data() + kHeaders;
     const std::uint16_t type = load_be16(ethernet + 12);
-    Client client{nic, 0, {}};
-    if (type == kEtherTypeArp && frame.size() >= kHeaders + kArpSize) {
-        client.ip4 = load_be32(body + kArpSenderIp);
-        std::memcpy(client.mac.data(), body + kArpSender, 6);
-    } else if (type == kEtherTypeIpv4) {
-        client.ip4 = load_be32(body + 12);
-        std::memcpy(client.mac.data(), ethernet + 6, 6);
-    }
-    if (client.ip4 != 0 && (client.mac[0] & 1) == 0) add(client);
+    const bool arp = type == kEtherTypeArp && frame.size() >= kHeaders + kArpSize;
+    if (!arp && type != kEtherTypeIpv4) return;
+    Client client{nic, load_be32(body + (arp ? kArpSenderIp : kIp4Source)), {}};
+    std::memcpy(client.mac.data(), arp ? body + kArpSender : ethernet + 6, 6);
+    if (client.ip4 == 0 || (client.mac[0] & 1) != 0) return;
+    arp ? add(named_, kMaxNamed, client) : add(seen_, kMaxSeen, client);
 }
 
-void RecentClients::add(const Client& client)
+void RecentClients::add(std::vector<Client>& list, std::size_t max, const Client& client)
 {
-    if (!clients_.empty() && clients_.front() == client) return;
-    const auto at = std::find_if(clients_.begin(), clients_.end(),
+    if (!list.empty() && list.front() == client) return;
+    const auto at = std::find_if(list.begin(), list.end(),
                                  [&](const Client& c) { return c.nic == client.nic && c.ip4 == client.ip4; });
-    if (at != clients_.end())
-        clients_.erase(at);
-    else if (clients_.size() >= kMax)
-        clients_.pop_back();
-    clients_.insert(clients_.begin(), client);
+    if (at != list.end())
+        list.erase(at);
+    else if (list.size() >= max)
+        list.pop_back();
+    list.insert(list.begin(), client);
+}
+
+std::vector<Client> RecentClients::list() const
+{
+    std::vector<Client> all = named_;
+    for (const Client& client : seen_)
+        if (std::find(all.begin(), all.end(), client) == all.end()) all.push_back(client);
+    return all;
+}
+
+StationMac interface_mac(const std::string& interface)
+{
+    StationMac mac{};
+    ifreq request{};
+    std::strncpy(request.ifr_name, interface.c_str(), IFNAMSIZ - 1);
+    const FileDescriptor fd(::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+    if (::ioctl(fd.get(), SIOCGIFHWADDR, &request) == 0) std::memcpy(mac.data(), request.ifr_hwaddr.sa_data, 6);
+    return mac;
 }
 
 Result<ArpProbe> ArpProbe::open(const std::string& interface)
@@ -66,10 +90,7 @@ Result<ArpProbe> ArpProbe::open(const std::string& interface)
     address.sll_ifindex = request.ifr_ifindex;
     if (::bind(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0)
         return errno_error("bind to " + interface, errno);
-    if (::ioctl(fd.get(), SIOCGIFHWADDR, &request) != 0) return errno_error("address of " + interface, errno);
-    std::array<std::uint8_t, 6> mac;
-    std::memcpy(mac.data(), request.ifr_hwaddr.sa_data, 6);
-    return ArpProbe(std::move(fd), address.sll_ifindex, mac);
+    return ArpProbe(std::move(fd), address.sll_ifindex, interface_mac(interface));
 }
 
 Result<void> ArpProbe::ask(const Client& client)

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-// Who is out there on the client network: the stations that spoke last, and a way to ask them whether they still hear
-// this host. Used when the hosts have lost each other, to find out which of them the clients can reach.
+// Who is out there on the client network: the stations that spoke to our guest last, and a way to ask them whether they
+// still hear this host. Used when the hosts have lost each other, to find out which of them the clients can reach.
 
 #include "core/error.h"
 #include "core/types.h"
@@ -15,27 +15,36 @@
 
 namespace colo::proxy {
 
+using StationMac = std::array<std::uint8_t, 6>;
+
 struct Client {
     std::uint8_t nic = 0;
     std::uint32_t ip4 = 0;  // host order
-    std::array<std::uint8_t, 6> mac{};
+    StationMac mac{};
     bool operator==(const Client&) const = default;
 };
 
+// To `guest` alone, and not from `host`, whose own interface the guest's bridge may be: what a host says to itself does not
+// show that anybody reaches it.
+bool from_client(ByteView frame, const StationMac& guest, const StationMac& host);
+
 // The last few stations that sent something to our guest, latest first. IPv4 and ARP only; bounded, cheap enough for
-// every frame. An address behind a router appears with the router's MAC and will not answer; the router itself appears
-// by the ARP that it speaks from time to time.
+// every frame. Whoever named itself (ARP: a neighbour, or the router) is kept apart from mere sources: those may be far
+// away behind a router, appear with its MAC, and do not answer.
 class RecentClients {
 public:
-    static constexpr std::size_t kMax = 8;
-    // A frame with its vnet header, from the wire or mirrored by the peer.
+    static constexpr std::size_t kMaxNamed = 4, kMaxSeen = 4;
+    // A frame with its vnet header, from a client (see above).
     void saw(std::uint8_t nic, ByteView frame);
-    const std::vector<Client>& list() const { return clients_; }
+    std::vector<Client> list() const;
 
 private:
-    void add(const Client& client);
-    std::vector<Client> clients_;
+    static void add(std::vector<Client>& list, std::size_t max, const Client& client);
+    std::vector<Client> named_, seen_;
 };
+
+// The address of a host's interface; all zero if it has none.
+StationMac interface_mac(const std::string& interface);
 
 // ARP in this host's own name (its interface's MAC, no IP: RFC 5227 calls it a probe), so that no switch and no client
 // learns anything about the guest from it. One thread. The interface is looked up in the caller's network namespace.
@@ -48,13 +57,10 @@ public:
     bool answered(const std::vector<Client>& asked);
 
 private:
-    ArpProbe(FileDescriptor fd, int index, std::array<std::uint8_t, 6> mac)
-        : fd_(std::move(fd)), index_(index), mac_(mac)
-    {
-    }
+    ArpProbe(FileDescriptor fd, int index, const StationMac& mac) : fd_(std::move(fd)), index_(index), mac_(mac) {}
     FileDescriptor fd_;
     int index_;
-    std::array<std::uint8_t, 6> mac_;
+    StationMac mac_;
 };
 
 }  // namespace colo::proxy

@@ -252,7 +252,8 @@ FramePtr given_again(const FramePtr& frame, std::optional<std::uint32_t> heard)
 {
     if (!heard) return frame;
     const Packet packet = parse_packet(frame->view());
-    if (packet.kind != PacketKind::tcp || !packet.options.has_timestamp() || !seq_before(packet.options.tsval, *heard))
+    if (packet.kind != PacketKind::tcp || !packet.options.has_timestamp() || packet.has(kTcpSyn) ||
+        !seq_before(packet.options.tsval, *heard))
         return frame;
     return rewritten(frame, packet, {0, 0, *heard - packet.options.tsval, 0});
 }

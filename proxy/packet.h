@@ -118,7 +118,7 @@ FramePtr rewritten(const FramePtr& frame, const Packet& packet, const TcpRewrite
 
 // A client's segment that is given to a guest again long after it came: with a TSval that the guest, which last echoed
 // `heard`, does not take for an old duplicate (PAWS, RFC 7323 5.3). It has since heard a later one, as of a repetition,
-// and would refuse these bytes for ever.
+// and would refuse these bytes for ever. A SYN begins a clock of its own and stays as it is.
 FramePtr given_again(const FramePtr& frame, std::optional<std::uint32_t> heard);
 
 // Completes a partial checksum (NEEDS_CSUM) for a cable without offload and clears the flag; nothing if the header's

@@ -42,6 +42,7 @@ RuntimeImpl::RuntimeImpl(RuntimeOptions options, std::vector<RuntimeNic> nics, R
         nics_.emplace_back();
         nics_.back().port = std::move(nic.port);
         nics_.back().wire = std::move(nic.wire);
+        nics_.back().host_mac = interface_mac(nics_.back().wire->host_interface());
     }
 }
 

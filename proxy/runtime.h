@@ -110,7 +110,7 @@ public:
     virtual RuntimeStats stats() const = 0;
     // Rises with every loop turn, at least 20 times a second while the thread is alive. For the heartbeat.
     virtual std::uint64_t progress() const = 0;
-    // When a frame last came from a wire; at once, never blocks.
+    // Primary: when a client last sent something to our guest over a wire of this host; at once, never blocks.
     virtual Time last_heard() const = 0;
     // WirePort::host_interface() by NIC.
     virtual std::vector<std::string> host_interfaces() const = 0;

@@ -67,6 +67,7 @@ private:
         bool flushed = true;       // the port has no rest of a frame
         int port_registered = -1;  // descriptor in the epoll set
         bool wire_registered = false, wire_failed = false;
+        StationMac host_mac{};     // of the interface behind the wire
     };
 
     // Sinks. to_guest serves both cores.
@@ -87,6 +88,7 @@ private:
     void handle(std::uint64_t source, std::uint32_t ready);
     void read_port(std::size_t nic, std::size_t max);
     void read_wire(std::size_t nic);
+    void note_client(std::size_t nic, ByteView frame);
     void give_to_guest(std::uint8_t nic, const FramePtr& frame);
     Result<SendResult> put_on_wire(Nic& nic, const SendQueue::Entry& entry);
     void send_waiting(Time now);

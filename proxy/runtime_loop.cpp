@@ -171,16 +171,22 @@ void RuntimeImpl::read_port(std::size_t nic, std::size_t max)
     if (!n) port_failed(nic, false, n.error());
 }
 
+void RuntimeImpl::note_client(std::size_t nic, ByteView frame)
+{
+    if (!from_client(frame, options_.proxy.nics[nic], nics_[nic].host_mac)) return;
+    clients_.saw(static_cast<std::uint8_t>(nic), frame);
+    if (primary_) last_heard_us_.store(now_.us, std::memory_order_relaxed);
+}
+
 void RuntimeImpl::read_wire(std::size_t nic)
 {
     if (!primary_ || input_paused_ || !nics_[nic].wire_registered) return;
     mirror_first_ = channel_ != nullptr;
     const auto n = nics_[nic].wire->receive(
         kFramesPerTurn, [&](FramePtr frame) {
-            clients_.saw(static_cast<std::uint8_t>(nic), frame->view());
+            note_client(nic, frame->view());
             primary_->wire_frame(static_cast<std::uint8_t>(nic), frame, now_);
         });
-    if (n && *n > 0) last_heard_us_.store(now_.us, std::memory_order_relaxed);
     mirror_first_ = false;
     flush_channel();
     for (const auto& input : for_guest_) give_to_guest(input.nic, input.frame);
@@ -213,7 +219,7 @@ void RuntimeImpl::read_channel()
     const PeerChannel::Handler handler{
         [this](const replication::ProxyInput& input) {
             if (!secondary_ || input.nic >= nics_.size()) return;
-            clients_.saw(input.nic, input.bytes);
+            note_client(input.nic, input.bytes);
             secondary_->input(input.nic, input.epoch, input.number,
                                   make_frame(Bytes(input.bytes.begin(), input.bytes.end())), now_);
         },

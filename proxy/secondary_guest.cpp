@@ -16,6 +16,7 @@ void SecondaryProxyImpl::note_guest_syn(SecondaryFlow& flow, const Packet& packe
     flow.client_ack.reset();
     flow.client_tsecr.reset();
     flow.guest_ack.reset();
+    flow.guest_tsecr.reset();
     flow.highest_timestamp = 0;
     journal_bytes_ -= flow.journal.memory();
     if (packet.has(kTcpAck))

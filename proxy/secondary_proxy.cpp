@@ -268,6 +268,7 @@ void SecondaryProxyImpl::applied(Epoch epoch, const replication::ProxySection& s
         flow.learning.reset();
         flow.covered.reset();
         flow.guest_ack.reset();
+        flow.guest_tsecr.reset();
         flow.guest_tsval = flow.highest_timestamp = 0;
     }
     drop_contained(epoch, section);  // first, so that the flows of the manifest find room

@@ -19,7 +19,7 @@ public:
     struct Limits {
         std::size_t frames, bytes;
         // How long the first one may be refused before it is dropped: something else than a full queue may refuse it
-        // (a filter of the host), and the others must not wait for it. At once if another one of its size leaves.
+        // (a filter of the host), and the others must not wait for it. At once if one of its size leaves in between.
         // Duration::max(): the first one is waited for, whatever refuses it.
         Duration patience;
     };
@@ -61,16 +61,19 @@ public:
         if (now < due()) return {};
         bool progress = false;
         while (!entries_.empty()) {
-            const Result<SendResult> sent = send(entries_.front());
+            Result<SendResult> sent = send(entries_.front());
+            if (sent && *sent == SendResult::full) {
+                if (progress) refused_since_ = now;
+                if (now - refused_since_ < limits_.patience) {
+                    if (!second_leaves(send)) break;
+                    progress = true;
+                    sent = send(entries_.front());  // is it the frame, or was there room just then?
+                }
+                if (sent && *sent == SendResult::full) ++dropped_;
+            }
             if (!sent) {
                 clear();
                 return sent.error();
-            }
-            if (*sent == SendResult::full) {
-                if (progress) refused_since_ = now;
-                if (limits_.patience == Duration::max()) break;
-                if (now - refused_since_ < limits_.patience && !another_leaves(send)) break;
-                ++dropped_;
             }
             pop();
             progress = true;
@@ -110,16 +113,17 @@ public:
 
 private:
     static constexpr Duration kFirstPause{500}, kLongestPause{16'000};
-    // The second one, if there is room for the first if there is room for it.
+    // The second one, if it is no smaller than the first: where it finds room, so would the first.
     template <class Send>
-    bool another_leaves(Send& send)
+    bool second_leaves(Send& send)
     {
+        if (limits_.patience == Duration::max()) return false;
         if (entries_.size() < 2 || memory(entries_[1]) < memory(entries_[0])) return false;
         const Result<SendResult> sent = send(entries_[1]);
         if (!sent || *sent == SendResult::full) return false;  // an error comes again with the next
         bytes_ -= memory(entries_[1]);
         entries_.erase(entries_.begin() + 1);
-        return true;
+        return *sent == SendResult::sent;
     }
     static std::size_t memory(const Entry& entry) { return entry.frame->bytes.size() + 64; }
     void pop()

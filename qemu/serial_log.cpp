@@ -86,8 +86,10 @@ SerialLog::~SerialLog()
 
 Result<void> SerialLog::Log::open_file()
 {
-    out = Fd(::open(file.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0640));
+    // Appended: a log that was abandoned on the same file must not leave holes in ours.
+    out = Fd(::open(file.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0640));
     size_now = 0;
+    if (out && !closing) (void)::ftruncate(out.get(), 0);
     if (!out) return errno_error("open " + file, errno);
     return {};
 }
@@ -97,6 +99,7 @@ void SerialLog::Log::store(const char* text, std::size_t size)
 {
     while (size > 0) {
         if (size_now >= half) {
+            if (closing) return;   // the file may be another's by now
             (void)std::rename(file.c_str(), (file + ".1").c_str());
             (void)open_file();
         }
@@ -126,7 +129,7 @@ void SerialLog::Log::run()
 {
     ::pthread_setname_np(::pthread_self(), "serial-log");
     Result<void> result = open_file();
-    if (result) (void)std::remove((file + ".1").c_str());
+    if (result && !closing) (void)std::remove((file + ".1").c_str());
     {
         const std::lock_guard lock(mutex);
         opened = std::move(result);

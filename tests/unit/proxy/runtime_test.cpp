@@ -219,6 +219,25 @@ TEST_F(Runtime, MirrorsComparesAndReleases)
     EXPECT_FALSE(*s.wire_up);
 }
 
+// Who the clients are, and when one was last heard: what is said to the guest alone, on the primary's wire.
+TEST_F(Runtime, KnowsItsClientsAndWhenOneWasHeard)
+{
+    connect();
+    checkpoint(1, true);
+    p.client->push(arp(false, false, kClientIp, kGuestIp));  // to everybody: the host's own bridge says such things too
+    EXPECT_EQ(p.guest->wait(1).size(), 1u);
+    EXPECT_EQ(p.runtime->last_heard(), Time{});
+    const Time before = now();
+    p.client->push(tcp({.from_guest = false, .seq = 1000, .ack = 1, .data = "question"}));
+    EXPECT_EQ(s.guest->wait(2).size(), 2u);
+    EXPECT_GE(p.runtime->last_heard(), before);
+    EXPECT_EQ(s.runtime->last_heard(), Time{}) << "it was the other host's wire";
+    for (Host* host : {&p, &s}) {
+        ASSERT_TRUE(eventually([&] { return !host->runtime->stats().clients.empty(); }));
+        EXPECT_EQ(host->runtime->stats().clients[0].ip4, kClientIp);
+    }
+}
+
 TEST_F(Runtime, DifferenceTriggersAndStagedReleases)
 {
     connect();

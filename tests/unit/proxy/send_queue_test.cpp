@@ -82,6 +82,36 @@ TEST_F(SendQueueTest, WhatIsRefusedForItselfDoesNotHoldTheOthers)
     EXPECT_EQ(queue.bytes(), 0u);
 }
 
+// Room came up between two attempts: nothing is lost, and nothing leaves twice.
+TEST_F(SendQueueTest, WhatFindsRoomAMomentLaterIsNotDropped)
+{
+    for (std::uint8_t i = 0; i < 4; ++i) push(i);
+    std::vector<int> left;
+    int calls = 0;
+    now = queue.due();
+    EXPECT_TRUE(queue.drain(now, [&](const SendQueue::Entry& e) -> Result<SendResult> {
+        if (++calls == 1) return SendResult::full;
+        left.push_back(e.frame->bytes[0]);
+        return SendResult::sent;
+    }));
+    EXPECT_EQ(left, (std::vector<int>{1, 0, 2, 3}));
+    EXPECT_EQ(queue.dropped(), 0u);
+    EXPECT_TRUE(queue.empty());
+}
+
+// What can never leave, or may not any more, says nothing about room.
+TEST_F(SendQueueTest, OneThatIsDroppedBehindItDoesNotCondemnTheFirst)
+{
+    push(0);
+    push(1);
+    now = queue.due();
+    EXPECT_TRUE(queue.drain(now, [&](const SendQueue::Entry& e) -> Result<SendResult> {
+        return e.frame->bytes[0] == 0 ? SendResult::full : SendResult::dropped;
+    }));
+    EXPECT_EQ(queue.size(), 1u);
+    EXPECT_EQ(queue.dropped(), 0u);
+}
+
 TEST_F(SendQueueTest, WhatIsRefusedWhereOnlySmallerOnesFitIsNotDropped)
 {
     push(0, 300);
