@@ -224,7 +224,9 @@ TEST_F(Runtime, KnowsItsClientsAndWhenOneWasHeard)
 {
     connect();
     checkpoint(1, true);
-    p.client->push(arp(false, false, kClientIp, kGuestIp));  // to everybody: the host's own bridge says such things too
+    Bytes to_all = arp(false, false, kClientIp, kGuestIp)->bytes;  // the host's own bridge says such things too
+    std::fill_n(to_all.begin() + kVnetHeaderSize, 6, std::uint8_t{0xff});
+    p.client->push(make_frame(to_all));
     EXPECT_EQ(p.guest->wait(1).size(), 1u);
     EXPECT_EQ(p.runtime->last_heard(), Time{});
     const Time before = now();
