@@ -55,10 +55,21 @@ def guest_panic(lab_factory, say):
         lab.boot()
         lab.protect(lab.a)
         generation = lab.a.status()["generation"]
+        lab.a.qmp.take_events()
+        lab.b.qmp.take_events()
         lab.control("panic", answer=False)
-        time.sleep(5)
+        data = lab.a.qmp.wait_event("GUEST_PANICKED", 15)["data"]
+        expect(data == {"action": "pause"}, f"GUEST_PANICKED says {data}")
+        time.sleep(3)
         status = lab.a.status()
         expect(status["generation"] == generation, f"a panic caused a failover: {status}")
+        expect(status_of(lab.a) == "guest-panicked", f"run state {status_of(lab.a)}")
+        events = [event["event"] for event in lab.a.qmp.take_events()]
+        expect("STOP" in events, f"no STOP behind GUEST_PANICKED: {events}")
+        expect("SHUTDOWN" not in events, f"a guest that panicked is paused, it did not shut down: {events}")
+        expect(status_of(lab.b) != "running", f"the secondary runs a guest that panicked: {status_of(lab.b)}")
+        other = {event["event"] for event in lab.b.qmp.take_events()} & {"GUEST_PANICKED", "SHUTDOWN"}
+        expect(not other, f"the secondary tells of a panic of its own: {other}")
         say(f"primary after the panic: {status['state']}, {status['run-state']} ('{status['reason']}')")
 
 
