@@ -85,12 +85,17 @@ def paused_by_the_operator(lab_factory, say):
         lab.protect(lab.a)
         load = lab.load("echo count=4 interval_ms=10")
         lab.settle(load, 1)
+        there = "This side follows the primary: the domain is stopped and resumed there"
+        text = refused(lab.b, "stop")
+        expect(text == there, f"stop on the secondary: {text}")
+        lab.settle(load, 1, "traffic after a stop that the secondary refused")
         lab.a.qmp.execute("stop")
         lab.a.wait_status(paused, "paused", 5)
         lab.b.wait_status(paused, "following the pause", 5)
         expect(not lab.guest_answers(1.0), "a paused guest answers")
         text = refused(lab.b, "cont")
-        expect(text == "This side follows the primary: the domain is stopped and resumed there", text)
+        expect(text == there, f"cont on the secondary: {text}")
+        lab.b.qmp.execute("stop")  # it stands still already
         text = refused(lab.a, "xen-load-devices-state", {"filename": "/f"})
         expect(text == "The domain is protected; its device state belongs to the session", text)
         lab.a.qmp.execute("cont")
