@@ -329,7 +329,8 @@ def print_qmp(qmp):
     print(f"qmp pause beside a storm of {STORM_CLIENTS} clients: p50 {storm['storm_p50_ms']} ms, calm {storm['calm_p50_ms']} ms, "
           f"{storm['change'] * 100:+.1f} %  target < 10 %: {verdict(storm['change'] < 0.1)}")
     for name, speed in qmp["large_input_mb_s"]["ours"].items():
-        print(f"qmp large input, {name}: {speed} MB/s  target >= 100 MB/s: {verdict(speed >= 100)}")
+        target = "" if name == "requests" else f"  target for one request >= 100 MB/s: {verdict(speed >= 100)}"
+        print(f"qmp large input, {name}: {speed} MB/s{target}")
 
 
 PARTS = {"pause": bench_pause, "network": bench_network, "failover": bench_failover,

@@ -161,7 +161,10 @@ def parse_rates(path, size, rounds):
                     except BlockingIOError:
                         pass
                 try:
-                    seen += client.socket.recv(1 << 18).count(b"\r\n")
+                    answer = client.socket.recv(1 << 18)
+                    if not answer:
+                        raise ConnectionError(f"the server closed a control connection at {name}")
+                    seen += answer.count(b"\r\n")
                 except BlockingIOError:
                     time.sleep(0.0005)
             best = max(best, len(data) / 1e6 / (time.monotonic() - began))
@@ -179,6 +182,8 @@ def reference_rates():
                                     "-qmp", f"unix:{path},server=on,wait=off"], stdin=subprocess.DEVNULL)
         try:
             return parse_rates(path, REFERENCE_BYTES, 1)
+        except ConnectionError as error:  # it has died of such input
+            return {"failed": str(error)}
         finally:
             process.kill()
             process.wait()
@@ -189,7 +194,10 @@ def bench_qmp(options, settings, say, collect):
     result = {"interval_ms": INTERVAL_MS, "requests": {}, "large_input_mb_s": {}}
     with Lab(options.build, settings=settings, label="q", keep=options.keep) as lab:
         primary = lab.boot()
-        result["large_input_mb_s"]["ours"] = parse_rates(primary.socket, LARGE_BYTES, 3)
+        try:
+            result["large_input_mb_s"]["ours"] = parse_rates(primary.socket, LARGE_BYTES, 3)
+        except ConnectionError as error:
+            raise LabError(f"large input: {error}") from error
         lab.protect(primary, timeout=120)
         primary.qmp.execute("migrate-set-parameters", {"x-checkpoint-delay": INTERVAL_MS})
         time.sleep(1)
