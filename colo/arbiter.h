@@ -43,8 +43,8 @@ public:
     // different directories of the same name are found out; needs I/O, hence the deadline.
     virtual Result<std::string> settings_digest(Deadline deadline) = 0;
 
-    // Asking again for a generation that this host holds is granted. The waits before asking (lease, fence_delay,
-    // link_penalty) are Node's.
+    // Asking again for a generation that this host holds is granted. The waits before asking are others': the lease is
+    // Node's, fence_delay, link_penalty and unreached_delay are the driver's.
     virtual GrantResult request(const GrantRequest& request, Deadline deadline) = 0;
     // Is the generation taken, and by whom. `manual` and `command` do not know.
     virtual Observation observe(Generation generation, Deadline deadline) = 0;

@@ -81,6 +81,18 @@ std::string check_path(std::string_view value, std::size_t longest)
     return {};
 }
 
+// Without the options that clients of the control interface may give: they would be left out of account where it matters
+// (peer.address against replication.listen), and nobody should find that out in a failover.
+std::string check_tcp_uri(std::string& value)
+{
+    const auto uri = parse_tcp_uri(value);
+    if (!uri) return uri.error().text;
+    if (const std::size_t comma = value.find(','); comma != std::string::npos)
+        return "has something behind the port (" + value.substr(comma, 200) + "); the configuration takes tcp:HOST:PORT alone";
+    value = to_string(*uri);  // two spellings of one port compare equal
+    return {};
+}
+
 }  // namespace
 
 std::optional<std::array<std::uint8_t, 6>> parse_mac(std::string_view text)
@@ -127,10 +139,7 @@ std::string check_text(TextKind kind, std::string& value)
     case TextKind::uuid: return check_uuid(value);
     case TextKind::mac: return check_mac(value);
     case TextKind::wire: return check_wire(value);
-    case TextKind::tcp_uri: {
-        const auto uri = parse_tcp_uri(value);
-        return uri ? std::string{} : uri.error().text;
-    }
+    case TextKind::tcp_uri: return check_tcp_uri(value);
     case TextKind::udp_endpoint:
         if (!is_udp_endpoint(value))
             return "is not IP:PORT or [IP6]:PORT (a name is not enough: heartbeats must not wait for a look-up)";

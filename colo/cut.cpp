@@ -18,6 +18,7 @@ public:
         return d;
     }
     Duration total() const { return clock_.now() - start_; }
+    Time last() const { return last_; }
     Time deadline(Duration bound) const { return start_ + bound; }
 
 private:
@@ -82,6 +83,12 @@ Result<CutOutput> run_cut(replication::Guest& guest, replication::CaptureEngine&
             return make_error(Errc::guest_died, "stop: " + r.error().text);
     out.resume = watch.lap();
     out.pause = watch.total();
+    // It has run since `cont` was answered: what its port does then, at ordinary priority again, is no pause.
+    if (const Time runs_since = guest.last_cut_times().cont_done; runs_since.us != 0) {
+        const Duration after = std::clamp(watch.last() - runs_since, Duration{0}, out.resume);
+        out.resume -= after;
+        out.pause -= after;
+    }
     if (auto r = failpoint::pass("p-after-cont", guest.device_model_pid()); !r) return r.error();
     if (!paused) return paused.error();
     if (out.pause > bounds.pause)

@@ -24,6 +24,7 @@
 #include "colo/service.h"
 #include "colo/session_setup.h"
 #include "colo/state_file.h"
+#include "colo/stopped_as.h"
 #include "colo/worker.h"
 #include "proxy/runtime.h"
 
@@ -229,7 +230,7 @@ private:
 
     bool guest_created_ = false;
     bool guest_running_ = false;            // as told to the observer
-    schema::RunState stopped_as_ = schema::RunState::paused;   // while the guest is stopped and nothing else explains it
+    StoppedAs stopped_as_;
     bool powered_off_ = false;
     bool suspended_ = false;            // the guest sleeps
     bool reset_while_stopped_ = false;  // it waits to be started, as if it were new

@@ -48,9 +48,8 @@ void Daemon::guest_event(const replication::GuestEvent& event)
         powered_off_ = powered_off_ || primary;
         tell([](ServiceObserver& o) { o.shutdown(true, schema::ShutdownCause::guest_shutdown); });
         break;
-    case Kind::panicked:
+    case Kind::panicked:   // stopped, not off: no SHUTDOWN
         tell([](ServiceObserver& o) { o.panicked(); });
-        tell([](ServiceObserver& o) { o.shutdown(true, schema::ShutdownCause::guest_panic); });
         break;
     }
     feed([&](Node& node) { node.guest_event(event, now()); });

@@ -47,14 +47,14 @@ schema::RunState Daemon::run_state() const
         break;
     case Protection::failed: return schema::RunState::internal_error;
     case Protection::outdated:
-    case Protection::abdicated: return guest_running_ ? schema::RunState::running : stopped_as_;
+    case Protection::abdicated: return guest_running_ ? schema::RunState::running : stopped_as_.value();
     default: break;
     }
     if (guest_running_) return suspended_ ? schema::RunState::suspended : schema::RunState::running;
     const bool paused = status.power == replication::PowerState::paused;
     if (reset_while_stopped_ && (session_ == 0 || paused)) return schema::RunState::prelaunch;
-    if (paused) return stopped_as_;
-    return session_ != 0 || status.protection == Protection::deciding ? schema::RunState::colo : stopped_as_;
+    if (paused) return stopped_as_.value();
+    return session_ != 0 || status.protection == Protection::deciding ? schema::RunState::colo : stopped_as_.value();
 }
 
 // Guest work for one command: on the guest thread, behind whatever checkpoint is under way there.
@@ -82,10 +82,10 @@ void Daemon::pause(bool paused, std::function<Result<void>(replication::Guest&, 
 
 void Daemon::stop(schema::RunState as, Done done)
 {
-    stopped_as_ = as;  // before the observer hears of it
+    stopped_as_.stop(as);  // before the observer hears of it
     pause(true, [](replication::Guest& guest, Deadline deadline) { return guest.stop(deadline); },
           [this, done = std::move(done)](const Result<void>& stopped) {
-              if (!stopped) stopped_as_ = schema::RunState::paused;
+              if (!stopped) stopped_as_.stop(schema::RunState::paused);
               done(stopped);
           });
 }
@@ -244,13 +244,11 @@ void Daemon::do_checkpoint(Done done)
 
 void Daemon::save_device_state(const std::string& file, bool live, Done done)
 {
-    // What a client sees between STOP and RESUME; a stop that comes meanwhile has the last word.
-    const schema::RunState before =
-        std::exchange(stopped_as_, guest_running_ ? schema::RunState::save_vm : stopped_as_);
+    stopped_as_.begin_save(guest_running_);   // what a client sees between STOP and RESUME
     with_guest([file, live](replication::Guest& g, Deadline d) { return g.save_device_state(file, live, d); },
                kDeviceState,
-               [this, before, done = std::move(done)](const Result<void>& result) {
-                   if (stopped_as_ == schema::RunState::save_vm) stopped_as_ = before;
+               [this, done = std::move(done)](const Result<void>& result) {
+                   stopped_as_.end_save();
                    done(result);
                });
 }

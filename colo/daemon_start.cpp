@@ -204,7 +204,7 @@ Result<void> Daemon::make_guest()
     hooks.execution = [this](bool running) {
         post([this, running] {
             guest_running_ = running;
-            if (running) stopped_as_ = schema::RunState::paused;
+            if (running) stopped_as_.resumed();
             if (running) reset_while_stopped_ = false;
             if (!control_) return;
             running ? control_->observer().guest_resumed() : control_->observer().guest_stopped();

@@ -13,7 +13,8 @@
 //  * Persist: nothing after it in the same decision happens before persisted(); Node itself waits for it.
 //  * Send is in order and never blocks. CloseSession flushes what was sent before it for a short, bounded time.
 //  * A cut that is under way when the session ends may still seal the proxy: its late cut_done is answered by SetOutput.
-//  * fence_delay and link_penalty are waited for by the driver before it asks; Node only waits for the lease.
+//  * fence_delay, link_penalty and unreached_delay are waited for by the driver before it asks; Node only waits for the
+//    lease.
 //  * start() may be called again when nothing runs here (outdated, abdicated, failed, idle): as a secondary, to be
 //    resynchronised.
 //

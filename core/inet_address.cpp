@@ -8,8 +8,6 @@ namespace {
 
 constexpr std::size_t kHostMax = 253;  // of a name in the DNS
 
-constexpr std::size_t kShownMax = 1024;  // of a text in an error: it is kept and shown again
-
 Error wrong(std::string text)
 {
     return make_error(Errc::invalid, std::move(text));

@@ -5,12 +5,15 @@
 
 #include "core/error.h"
 
+#include <cstddef>
 #include <cstdint>
 #include <optional>
 #include <string>
 #include <string_view>
 
 namespace colo {
+
+inline constexpr std::size_t kShownMax = 1024;  // of an address in an error: it is kept and shown again
 
 struct InetAddress {
     std::string host;  // without brackets; empty and "*": any

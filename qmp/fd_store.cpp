@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <iterator>
+#include <utility>
 
 namespace colo::qmp {
 namespace {
@@ -25,9 +26,11 @@ WaitingFds::WaitingFds(std::shared_ptr<FdStore> store, std::vector<Fd> fds)
     store_->waiting_ += fds_.size();
     if (store_->waiting_ <= FdStore::kMaxWaiting) return;
     const std::size_t excess = std::min(store_->waiting_ - FdStore::kMaxWaiting, fds_.size());
-    spdlog::warn("control clients: {} descriptors wait for their requests; {} more are closed", FdStore::kMaxWaiting,
-                 excess);
     keep(fds_.size() - excess);
+    // A client that goes on sending would fill the log.
+    if (std::exchange(store_->told_full_, true)) return;
+    spdlog::warn("control clients: {} descriptors wait for their requests; {} more, and those that follow, are closed",
+                 FdStore::kMaxWaiting, excess);
 }
 
 WaitingFds& WaitingFds::operator=(WaitingFds&& other) noexcept
@@ -44,6 +47,7 @@ void WaitingFds::keep(std::size_t count)
 {
     if (count >= fds_.size()) return;
     store_->waiting_ -= fds_.size() - count;
+    if (store_->waiting_ <= FdStore::kMaxWaiting / 2) store_->told_full_ = false;
     fds_.resize(count);
 }
 

@@ -100,6 +100,7 @@ private:
 
     MonitorId last_ = 0;
     std::size_t waiting_ = 0;
+    bool told_full_ = false;  // in the log, since less than half of kMaxWaiting waited
     std::set<MonitorId> monitors_;
     std::map<MonitorId, std::map<std::string, Fd>> named_;
     std::map<std::int64_t, Set> sets_;

@@ -25,8 +25,6 @@ std::optional<Refused> refused_scheme(std::string_view scheme)
     return std::nullopt;
 }
 
-constexpr std::size_t kShownMax = 1024;  // of an address in an error: it is kept and shown again
-
 // The text of an address that a scheme does not take; empty for a proper one.
 std::string address_error(std::string_view scheme, std::string_view address)
 {

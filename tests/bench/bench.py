@@ -11,7 +11,7 @@ import time
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "integration"))
 from colo_lab import Lab, LabError, Skip  # noqa: E402
 from colo_lab.lab import check_unharmed  # noqa: E402
-from qmp_bench import bench_qmp  # noqa: E402
+from qmp_bench import STORM_CLIENTS, bench_qmp  # noqa: E402
 from scenario import gaps_after, guest_is_sound, wait_flowing  # noqa: E402
 
 QUIET = {"log": {"level": "info"}}
@@ -316,12 +316,25 @@ def print_table(results):
             print(f"failover {name}_gap_ms: {over[name + '_gap_ms']}  target <= {target}: "
                   f"{verdict(over[name + '_gap_ms'] <= target)}")
         print(f"failover connections_lost: {over['connections_lost']}, wrong_bytes: {over['wrong_bytes']}")
-    for name, row in results.get("qmp", {}).get("requests", {}).items():
+    if "qmp" in results:
+        print_qmp(results["qmp"])
+
+
+def print_qmp(qmp):
+    for name, row in qmp["requests"].items():
         print(f"qmp {name}: {row['per_s']}/s, p50 {row['p50_us']} us, p99 {row['p99_us']} us")
+    rate = qmp["pipelined"]["per_s"]
+    print(f"qmp query-status pipelined, one connection: {rate}/s  target >= 20000/s: {verdict(rate >= 20000)}")
+    storm = qmp["storm"]
+    print(f"qmp pause beside a storm of {STORM_CLIENTS} clients: p50 {storm['storm_p50_ms']} ms, calm {storm['calm_p50_ms']} ms, "
+          f"{storm['change'] * 100:+.1f} %  target < 10 %: {verdict(storm['change'] < 0.1)}")
+    for name, speed in qmp["large_input_mb_s"]["ours"].items():
+        target = "" if name == "requests" else f"  target for one request >= 100 MB/s: {verdict(speed >= 100)}"
+        print(f"qmp large input, {name}: {speed} MB/s{target}")
 
 
 PARTS = {"pause": bench_pause, "network": bench_network, "failover": bench_failover,
-         "qmp": lambda options: bench_qmp(options, QUIET, say)}
+         "qmp": lambda options: bench_qmp(options, QUIET, say, collect_checkpoints)}
 
 
 def main():

@@ -12,9 +12,10 @@ from colo_lab.processes import socket_in
 
 
 class Relay:
-    """Carries the TCP connections of a session to a host, until cut() breaks all of them in the middle of a frame."""
+    """Carries the TCP connections of a session to a host, until cut() breaks all of them in the middle of a frame.
+    swallow: the number of one connection that is accepted and never gets there."""
 
-    def __init__(self, lab, host, port):
+    def __init__(self, lab, host, port, swallow=None):
         self.uri = f"tcp:{address(host)}:{port}"
         self._namespace = lab.network.namespace(host)
         self._target = (address(host), REPLICATION_PORT)
@@ -25,6 +26,9 @@ class Relay:
         self._pairs = []
         self._armed = False
         self._first = None
+        self._swallow = swallow
+        self._accepted = 0
+        self.swallowed = []
         self.broken = threading.Event()
         threading.Thread(target=self._accept, daemon=True).start()
 
@@ -34,6 +38,10 @@ class Relay:
                 near, _ = self._listener.accept()
             except OSError:
                 return
+            self._accepted += 1
+            if self._accepted - 1 == self._swallow:
+                self.swallowed.append(near)
+                continue
             far = socket_in(self._namespace)
             far.connect(self._target)
             for one in (near, far):

@@ -11,7 +11,7 @@ from relay import Relay
 from scenario import BUSY, CALM, expect, finish, gaps_after, guest_is_sound, scenario, wait_flowing
 from colo_lab import LabError
 from colo_lab.config import REPLICATION_PORT
-from colo_lab.net import address
+from colo_lab.net import address, run
 from colo_lab.processes import socket_in, state_of
 from colo_lab.qmp import QmpError
 from colo_lab.sniffer import Sniffer
@@ -319,6 +319,58 @@ def peer_misbehaves(lab_factory, say):
         lab.b.stop()
         lab.protect(lab.a)
         say(f"secondary survived {len(frames)} broken callers")
+        finish(lab, load, say)
+
+
+@scenario(90)
+def page_connection_lost_on_the_way(lab_factory, say):
+    """One of the two page connections never arrives: the secondary must not wait for its chunks, but say what is wrong."""
+    with lab_factory(settings={"replication": {"page_channels": 2}}) as lab:
+        lab.boot()
+        load = lab.load(*CALM)
+        lab.b.start("secondary")
+        relay = Relay(lab, "b", REPLICATION_PORT + 10, swallow=2)  # control, page, page, proxy
+        lab.a.qmp.execute("x-colo-protect", {"uri": relay.uri})
+        expected = "Hello names 2 page channels, but 1 came"
+        status = lab.a.wait_status(lambda s: s["state"] == "unprotected" and s["reason"] and relay.swallowed,
+                                   "unprotected again", 20)
+        expect(status["run-state"] == "running", f"the guest does not run: {status}")
+        expect(expected in lab.b.log(), f"the secondary does not say why\n{lab.b.log_tail()}")
+        say(f"the primary says '{status['reason']}', the secondary '{expected}'")
+        relay.close()
+        if lab.b.status()["state"] != "waiting":
+            lab.b.stop()
+        lab.protect(lab.a)
+        say("the next session is whole")
+        finish(lab, load, say)
+
+
+def connections_to(lab, host):
+    """TCP connections of a session, as the host that was dialled sees them."""
+    lines = run(*lab.network.command(host.name, "ss", "-Htn", "state", "established",
+                                     "sport", "=", f":{REPLICATION_PORT}")).splitlines()
+    return len([line for line in lines if line.strip()])
+
+
+@scenario(90)
+def page_connections_of_the_next_session(lab_factory, say):
+    """multifd-channels while protected changes nothing of this session, and the number of page connections of the next."""
+    with lab_factory(settings={"replication": {"page_channels": 2}}) as lab:
+        lab.boot()
+        lab.protect(lab.a)
+        others = connections_to(lab, lab.b) - 2
+        expect(others == 2, f"{others} connections beside two of pages, not control and proxy")
+        lab.a.qmp.execute("migrate-set-parameters", {"multifd-channels": 5})
+        lab.wait_protected(lab.a, checkpoints=lab.a.status()["checkpoints"]["count"] + 2)
+        expect(connections_to(lab, lab.b) - others == 2, "a session under way changed its page connections")
+        lab.b.stop()
+        lab.wait_alone(lab.a)
+        lab.protect(lab.a)
+        came = connections_to(lab, lab.b) - others
+        expect(came == 5, f"{came} page connections instead of 5")
+        load = lab.load(*CALM)
+        lab.settle(load, 1)
+        say("2 page connections, 5 in the next session, which carries checkpoints")
         finish(lab, load, say)
 
 

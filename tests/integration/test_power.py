@@ -55,10 +55,21 @@ def guest_panic(lab_factory, say):
         lab.boot()
         lab.protect(lab.a)
         generation = lab.a.status()["generation"]
+        lab.a.qmp.take_events()
+        lab.b.qmp.take_events()
         lab.control("panic", answer=False)
-        time.sleep(5)
+        data = lab.a.qmp.wait_event("GUEST_PANICKED", 15)["data"]
+        expect(data == {"action": "pause"}, f"GUEST_PANICKED says {data}")
+        time.sleep(3)
         status = lab.a.status()
         expect(status["generation"] == generation, f"a panic caused a failover: {status}")
+        expect(status_of(lab.a) == "guest-panicked", f"run state {status_of(lab.a)}")
+        events = [event["event"] for event in lab.a.qmp.take_events()]
+        expect("STOP" in events, f"no STOP behind GUEST_PANICKED: {events}")
+        expect("SHUTDOWN" not in events, f"a guest that panicked is paused, it did not shut down: {events}")
+        expect(status_of(lab.b) != "running", f"the secondary runs a guest that panicked: {status_of(lab.b)}")
+        other = {event["event"] for event in lab.b.qmp.take_events()} & {"GUEST_PANICKED", "SHUTDOWN"}
+        expect(not other, f"the secondary tells of a panic of its own: {other}")
         say(f"primary after the panic: {status['state']}, {status['run-state']} ('{status['reason']}')")
 
 
@@ -74,12 +85,17 @@ def paused_by_the_operator(lab_factory, say):
         lab.protect(lab.a)
         load = lab.load("echo count=4 interval_ms=10")
         lab.settle(load, 1)
+        there = "This side follows the primary: the domain is stopped and resumed there"
+        text = refused(lab.b, "stop")
+        expect(text == there, f"stop on the secondary: {text}")
+        lab.settle(load, 1, "traffic after a stop that the secondary refused")
         lab.a.qmp.execute("stop")
         lab.a.wait_status(paused, "paused", 5)
         lab.b.wait_status(paused, "following the pause", 5)
         expect(not lab.guest_answers(1.0), "a paused guest answers")
         text = refused(lab.b, "cont")
-        expect(text == "This side follows the primary: the domain is stopped and resumed there", text)
+        expect(text == there, f"cont on the secondary: {text}")
+        lab.b.qmp.execute("stop")  # it stands still already
         text = refused(lab.a, "xen-load-devices-state", {"filename": "/f"})
         expect(text == "The domain is protected; its device state belongs to the session", text)
         lab.a.qmp.execute("cont")

@@ -270,6 +270,20 @@ TEST(Config, WrongShapesAreRefused)
                 ElementsAre(HasSubstr("does not begin with tcp:")));
 }
 
+// What the control interface puts up with behind a port is a mistake in a file.
+TEST(Config, NothingMayStandBehindThePortOfAnAddress)
+{
+    for (const char* rest : {",ipv5=on", ",ipv4=on", ",to=7780", ","}) {
+        const std::string address = std::string("tcp:10.0.0.2:7777") + rest;
+        EXPECT_THAT(problems_of(kMinimal + std::string("[replication]\nlisten = \"") + address + "\"\n"),
+                    ElementsAre(testing::AllOf(testing::MatchesRegex("vm1.toml:[0-9]+:10: replication.listen = .*"),
+                                               HasSubstr(std::string("has something behind the port (") + rest + ")"))));
+        EXPECT_THAT(problems_of(kMinimal, {"peer.address=" + address}), ElementsAre(HasSubstr("behind the port")));
+        EXPECT_THAT(problems_of(kMinimal, {"peer.address=" + address, "replication.listen=tcp:10.0.0.2:7777"}),
+                    testing::SizeIs(1));
+    }
+}
+
 TEST(Config, LoadReportsAMissingFileAndJoinsProblems)
 {
     const auto missing = load_config("/nonexistent/vm.toml", {});
@@ -306,6 +320,8 @@ TEST(Config, ContradictionsAcrossSectionsAreRefused)
                 ElementsAre(HasSubstr("must be less than heartbeat.progress_timeout_ms (1000)")));
     good(kMinimal, {"replication.pause_limit_ms=999"});
     EXPECT_THAT(problems_of(kMinimal, {"peer.address=tcp:192.0.2.1:9", "replication.listen=tcp:192.0.2.1:9"}),
+                ElementsAre(HasSubstr("peer.address is this host's own replication.listen")));
+    EXPECT_THAT(problems_of(kMinimal, {"peer.address=tcp:192.0.2.1:09", "replication.listen=tcp:[192.0.2.1]:9"}),
                 ElementsAre(HasSubstr("peer.address is this host's own replication.listen")));
     EXPECT_THAT(problems_of(kMinimal, {"arbiter.fence_delay_ms=100"}),
                 ElementsAre(HasSubstr("arbiter.fence_delay_ms (100) contradicts arbiter.kind")));

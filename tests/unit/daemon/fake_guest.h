@@ -52,6 +52,8 @@ public:
     }
     std::string fail_at;    // name of the step that fails
     Duration cost{0};       // of every step
+    Duration after_cont{0};  // between the answer to `cont` and the return of resume()
+    replication::CutTimes cut_times;
     bool unusable = false;  // a deadline passed, as with a real device model
     bool is_running = true;
     bool stays_off = false;  // resume() succeeds and nothing runs
@@ -77,9 +79,11 @@ public:
     {
         auto r = step("resume", deadline);
         if (r) is_running = !stays_off;
+        cut_times.cont_done = after_cont.count() > 0 ? clock_.time : Time{};
+        clock_.time = clock_.time + after_cont;
         return r;
     }
-    replication::CutTimes last_cut_times() const override { return {}; }
+    replication::CutTimes last_cut_times() const override { return cut_times; }
     Result<void> stop(Deadline deadline) override
     {
         auto r = step("stop", deadline);

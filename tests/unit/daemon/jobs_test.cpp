@@ -124,6 +124,18 @@ TEST_F(CutTest, Inv12_R7_AGuestThatAnswersLateIsAbortedNotLost)
     }
 }
 
+TEST_F(CutTest, ThePauseEndsWithTheAnswerToCont)
+{
+    guest.cost = Duration{1'000};
+    const auto plain = cut(Duration{300'000});
+    ASSERT_TRUE(plain) << plain.error().text;
+    guest.after_cont = Duration{400'000};  // our thread waits for a processor, the guest does not
+    const auto out = cut(Duration{300'000});
+    ASSERT_TRUE(out) << out.error().text;
+    EXPECT_EQ(out->pause, plain->pause);
+    EXPECT_EQ(out->resume, plain->resume);
+}
+
 TEST_F(CutTest, AGuestThatDoesNotAnswerAtAllIsDead)
 {
     guest.cost = Duration{2'100'000};

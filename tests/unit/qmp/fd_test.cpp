@@ -6,9 +6,13 @@
 #include "qmp/fd_store.h"
 
 #include <fcntl.h>
+#include <spdlog/sinks/ostream_sink.h>
+#include <spdlog/spdlog.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
+#include <sstream>
 
 namespace colo::test {
 namespace {
@@ -138,6 +142,32 @@ TEST(FdStore, WhatWaitsIsCountedInOneTotal)
     EXPECT_TRUE(moved.take_first());
     EXPECT_EQ(store->waiting(), 0u);
     EXPECT_FALSE(moved.take_first());
+}
+
+TEST(FdStore, AFloodOfWhatWaitsIsLoggedOnce)
+{
+    std::ostringstream log;
+    const auto usual = spdlog::default_logger();
+    spdlog::set_default_logger(std::make_shared<spdlog::logger>("", std::make_shared<spdlog::sinks::ostream_sink_mt>(log)));
+    const auto lines = [&log] { return std::ranges::count(log.str(), '\n'); };
+    const auto store = std::make_shared<FdStore>();
+    const auto nulls = [](std::size_t count) {
+        std::vector<Fd> result;
+        while (result.size() < count) result.emplace_back(::open("/dev/null", O_RDONLY));
+        return result;
+    };
+    qmp::WaitingFds most(store, nulls(FdStore::kMaxWaiting));
+    for (int i = 0; i < 100; ++i) {
+        qmp::WaitingFds beyond(store, nulls(3));
+        EXPECT_EQ(beyond.size(), 0u);
+        most.keep(most.size() - 1);  // one in and one out is the same flood
+        most.append(qmp::WaitingFds(store, nulls(1)));
+    }
+    EXPECT_EQ(lines(), 1) << log.str();
+    most.keep(10);
+    EXPECT_EQ(qmp::WaitingFds(store, nulls(FdStore::kMaxWaiting)).size(), FdStore::kMaxWaiting - 10);
+    EXPECT_EQ(lines(), 2) << log.str();
+    spdlog::set_default_logger(usual);
 }
 
 TEST(FdStore, SetsGoWithTheLastMonitorUnlessTheyAreUsed)
