@@ -84,7 +84,7 @@ def bake(machine):
     """Boots the guest once and keeps its image, from which further domains start within seconds."""
     if is_baked():
         return
-    say("booting the guest once, to start later ones from its image (2 to 4 minutes)")
+    say("booting the guest once, to start later ones from its image (1 to 4 minutes)")
     cold_boot(machine, "baked")
     machine.run("xl save baked /var/tmp/booted.save", timeout=300)
     machine.get("/var/tmp/booted.save", baked() + ".new")

@@ -1,0 +1,264 @@
+// SPDX-License-Identifier: Apache-2.0
+// xen_probe DOMAIN [ROUNDS] [MS]: what the binding of xen/ costs and finds on a live HVM domain, and whether it keeps its
+// promises there. Run in dom0 by `scripts/xenlab test probe`. Status 0 only if every check held; "key=value" lines for
+// scripts.
+
+#include "core/clock.h"
+#include "xen/dirty_log.h"
+#include "xen/guest_memory.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <thread>
+
+namespace colo::xen {
+namespace {
+
+using replication::FrameStatus;
+using replication::PageSet;
+
+int g_broken = 0;
+
+void print(const std::string& line)
+{
+    std::printf("%s\n", line.c_str());
+    std::fflush(stdout);
+}
+
+void check(bool holds, const std::string& what)
+{
+    if (holds) return;
+    ++g_broken;
+    print("BROKEN " + what);
+}
+
+[[noreturn]] void give_up(const Error& error)
+{
+    print("FAILED " + error.text);
+    std::exit(1);
+}
+
+template <class T>
+T must(Result<T> result)
+{
+    if (!result) give_up(result.error());
+    return std::move(*result);
+}
+void must(const Result<void>& result)
+{
+    if (!result) give_up(result.error());
+}
+
+// Milliseconds that `what` takes.
+template <class Function>
+double timed(Function&& what)
+{
+    const Time began = now();
+    what();
+    return static_cast<double>((now() - began).count()) / 1000;
+}
+
+class Probe {
+public:
+    Probe(Control& control, int rounds, int round_ms) : control_(control), rounds_(rounds), round_ms_(round_ms) {}
+    void run();
+
+private:
+    void look();
+    void first_copy();
+    void rounds();
+    void round(int number);
+    void pictures_agree();
+    void own_writes();
+    void cpu_context();
+    double copy(const std::vector<Gfn>& gfns);
+
+    Control& control_;
+    int rounds_, round_ms_;
+    MemoryLayout layout_;
+    std::unique_ptr<DomainMemory> memory_;
+    std::unique_ptr<LogDirty> log_;
+    Bytes out_;
+    std::vector<FrameStatus> status_;
+};
+
+void Probe::look()
+{
+    const DomainInfo info = must(control_.info());
+    check(info.hvm && info.hap, "an HVM domain with hardware assisted paging");
+    const Gfn limit = must(control_.gfn_limit());
+    const double ms = timed([&] { layout_ = must(probe_layout(control_)); });
+    print(fmt::format("domain={} total_pages={} gfn_limit={:#x} vcpus={}", control_.domain(), info.total_pages, limit, info.vcpus));
+    print(fmt::format("layout_ms={:.1f} regions={} ram_frames={} special_frames={}", ms, layout_.regions.size(), layout_.ram().count(),
+                      layout_.special_frames.size()));
+    for (const auto& region : layout_.regions) print(fmt::format("  region {:#x}..{:#x}", region.first, region.first + region.pages - 1));
+    for (const Gfn gfn : layout_.special_frames) print(fmt::format("  special {:#x}", gfn));
+    check(layout_.special_frames.size() >= 2, "store and console rings are known");
+    memory_ = std::make_unique<DomainMemory>(control_, layout_);
+    log_ = std::make_unique<LogDirty>(control_, layout_.ram());
+    must(memory_->refresh());
+}
+
+double Probe::copy(const std::vector<Gfn>& gfns)
+{
+    out_.resize(gfns.size() * kPageSize);
+    status_.assign(gfns.size(), FrameStatus::failed);
+    const double ms = timed([&] { must(memory_->read(gfns, out_.data(), status_)); });
+    const auto bad = std::count_if(status_.begin(), status_.end(), [](FrameStatus s) { return s != FrameStatus::ok; });
+    check(bad == 0, fmt::format("{} of {} frames could not be read", bad, gfns.size()));
+    return ms;
+}
+
+void Probe::first_copy()
+{
+    const std::vector<Gfn> all = layout_.ram().to_vector();
+    const double cold = copy(all), warm = copy(all);
+    const FrameMapStats& stats = memory_->stats();
+    print(fmt::format("all_frames={} first_copy_ms={:.1f} second_copy_ms={:.1f} map_calls={} frames_mapped={}", all.size(), cold, warm,
+                      stats.map_calls, stats.frames_mapped));
+}
+
+// One epoch as a primary has it: the domain runs, is paused, and what it dirtied is copied.
+void Probe::round(int number)
+{
+    std::this_thread::sleep_for(std::chrono::milliseconds(round_ms_));
+    const double pause = timed([&] { must(control_.pause()); });
+    PageSet dirty;
+    const double clean = timed([&] { must(log_->fetch_and_clear(dirty, true)); });
+    PageSet known = layout_.ram();
+    for (const Gfn gfn : layout_.special_frames) known.add(gfn);
+    if (const auto strange = dirty.first_outside(known)) check(false, fmt::format("frame {:#x} is dirty and not memory of the guest", *strange));
+    dirty.intersect(layout_.ram());
+    const std::vector<Gfn> gfns = dirty.to_vector();
+    const std::uint64_t maps = memory_->stats().map_calls;
+    const double ms = copy(gfns);
+    must(memory_->refresh());
+    PageSet rest;
+    must(log_->fetch_and_clear(rest, true));
+    const double unpause = timed([&] { must(control_.unpause()); });
+    print(fmt::format("round={} pause_ms={:.2f} clean_ms={:.2f} dirty={} copy_ms={:.2f} map_calls={} rest={} unpause_ms={:.2f}", number, pause,
+                      clean, gfns.size(), ms, memory_->stats().map_calls - maps, rest.count(), unpause));
+    if (number == 0) check(gfns.size() == layout_.ram().count(), "the first fetch reports every frame");
+    else check(!gfns.empty() && gfns.size() < layout_.ram().count() / 2, "a later fetch reports what was written");
+}
+
+void Probe::rounds()
+{
+    const double ms = timed([&] { must(log_->start()); });
+    print(fmt::format("log_start_ms={:.2f} taken_over={}", ms, log_->taken_over()));
+    PageSet everything;
+    must(log_->peek(everything));
+    check(everything.count() >= layout_.ram().count(), "before the first fetch every frame is dirty");
+    for (int i = 0; i <= rounds_; ++i) round(i);
+    PageSet seen;
+    const double peek = timed([&] { must(log_->peek(seen)); });
+    print(fmt::format("peek_ms={:.2f} dirty={}", peek, seen.count()));
+}
+
+// What the dirty log says is all that changed: a copy kept up to date by it equals the domain.
+void Probe::pictures_agree()
+{
+    const std::vector<Gfn> all = layout_.ram().to_vector();
+    must(control_.pause());
+    PageSet dirty;
+    must(log_->fetch_and_clear(dirty, true));
+    copy(all);
+    const Bytes before = out_;
+    must(control_.unpause());
+    std::this_thread::sleep_for(std::chrono::milliseconds(500));
+    must(control_.pause());
+    dirty = PageSet();
+    must(log_->fetch_and_clear(dirty, true));
+    copy(all);
+    std::uint64_t changed = 0, missed = 0;
+    for (std::size_t i = 0; i < all.size(); ++i) {
+        if (std::memcmp(&before[i * kPageSize], &out_[i * kPageSize], kPageSize) == 0) continue;
+        ++changed;
+        missed += !dirty.contains(all[i]);
+    }
+    // The long-lived mappings show what fresh ones show.
+    DomainMemory fresh(control_, layout_);
+    Bytes again(all.size() * kPageSize);
+    must(fresh.read(all, again.data(), status_));
+    const bool same = again == out_;
+    must(control_.unpause());
+    print(fmt::format("changed={} reported={} missed={} stale_mappings={}", changed, dirty.count(), missed, same ? 0 : 1));
+    check(changed > 0 && missed == 0, "every frame that changed was reported");
+    check(same, "kept mappings show the frames of the domain");
+}
+
+// GuestMemory promises that our own writes are not in the dirty log. What is written is what is there already.
+void Probe::own_writes()
+{
+    must(control_.pause());
+    PageSet dirty;
+    must(log_->fetch_and_clear(dirty, true));
+    std::vector<Gfn> gfns = layout_.ram().to_vector();
+    gfns.resize(std::min<std::size_t>(gfns.size(), 256));
+    copy(gfns);
+    std::vector<replication::PageWrite> writes;
+    for (std::size_t i = 0; i < gfns.size(); ++i) writes.push_back({gfns[i], &out_[i * kPageSize]});
+    const double first = timed([&] { must(memory_->write(writes)); });
+    const double second = timed([&] { must(memory_->write(writes)); });
+    PageSet own;
+    must(log_->fetch_and_clear(own, true));
+    must(control_.unpause());
+    print(fmt::format("own_writes={} first_ms={:.2f} second_ms={:.2f} in_log={}", writes.size(), first, second, own.count()));
+}
+
+void Probe::cpu_context()
+{
+    must(control_.pause());
+    Bytes context;
+    const double get = timed([&] { context = must(control_.context()); });
+    const double set = timed([&] { must(control_.set_context(context)); });
+    const Bytes again = must(control_.context());
+    Bytes damaged = context;
+    for (std::size_t i = 0; i < 8 && i < damaged.size(); ++i) damaged[i] ^= 0xff;
+    const auto refused = control_.set_context(damaged);
+    const bool unharmed = must(control_.context()) == again;
+    must(control_.unpause());
+    print(fmt::format("context_bytes={} get_ms={:.2f} set_ms={:.2f} damaged={}", context.size(), get, set,
+                      refused ? "accepted" : to_string(refused.error().code)));
+    check(again.size() == context.size(), "the context has the same size when it was set");
+    check(!refused && unharmed, "a damaged context is refused and changes nothing");
+}
+
+void Probe::run()
+{
+    look();
+    first_copy();
+    rounds();
+    pictures_agree();
+    own_writes();
+    cpu_context();
+    const double off = timed([&] { log_->stop(); });
+    PageSet dirty;
+    check(!log_->fetch_and_clear(dirty, false), "a log that is off is not read");
+    check(!control_.read_log(LogOp::peek, false, 1), "the hypervisor's log is off");
+    const FrameMapStats stats = memory_->stats();
+    const double unmap = timed([&] { memory_->unmap_all(); });
+    print(fmt::format("off_ms={:.2f} unmap_all_ms={:.2f} map_calls={} unmap_calls={} broken={}", off, unmap, stats.map_calls,
+                      memory_->stats().unmap_calls, g_broken));
+}
+
+}  // namespace
+}  // namespace colo::xen
+
+int main(int argc, char** argv)
+{
+    if (argc < 2) {
+        std::fputs("usage: xen_probe DOMAIN [ROUNDS] [MS]\n", stderr);
+        return 2;
+    }
+    const auto number = [&](int i, int fallback) { return argc > i ? static_cast<int>(std::strtol(argv[i], nullptr, 10)) : fallback; };
+    auto control = colo::xen::open_domain(static_cast<colo::xen::DomainId>(number(1, 0)));
+    if (!control) colo::xen::give_up(control.error());
+    colo::xen::Probe(**control, number(2, 5), number(3, 100)).run();
+    return colo::xen::g_broken == 0 ? 0 : 1;
+}

@@ -1,0 +1,24 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "xen/control.h"
+
+#include <cerrno>
+
+namespace colo::xen {
+
+Error hypercall_error(std::string_view what, int err)
+{
+    Error out = errno_error(what, err);
+    switch (err) {
+    case ESRCH: return make_error(Errc::guest_died, std::string(what) + ": there is no such domain");
+    case EBUSY: out.code = Errc::refused; break;
+    case ENODEV:
+    case ENOENT:
+        // The devices that lead to the hypervisor are not there.
+        out.code = Errc::unsupported;
+        break;
+    default: break;
+    }
+    return out;
+}
+
+}  // namespace colo::xen
