@@ -141,12 +141,16 @@ public:
 
     // The dirty log. From enable on writes of vCPUs and what the device model reports are seen; writes through a Mapping are
     // not. Enable fails with invalid when it is on already or the domain has passthrough devices, with refused while
-    // pages of an I/O request server are outstanding.
+    // pages of an I/O request server are outstanding. There is one log, and nobody owns it: any tool may clear it or switch
+    // it off, and a log that is off reads as one in which nothing is dirty.
     virtual Result<void> enable_log() = 0;
     virtual Result<void> disable_log() = 0;
     // `final`: the domain is paused; also the frames that are mapped writable by the hypervisor itself. The log ends at
     // `pages`; what lies beyond is neither reported nor cleared.
     virtual Result<LogAnswer> read_log(LogOp op, bool final, std::uint64_t pages) = 0;
+    // Puts a frame into the log, as the device model does for its DMA. Nothing happens while the log is off or if there
+    // is no such frame.
+    virtual Result<void> mark_dirty(Gfn gfn) = 0;
 
     // errors[i]: 0 or a positive errno for gfns[i]. The call itself fails only for reasons that lie outside of the frames.
     virtual Result<Mapping> map(std::span<const Gfn> gfns, Access access, std::span<int> errors) = 0;

@@ -15,6 +15,11 @@ namespace {
 constexpr int kBusyTries = 20;
 constexpr std::chrono::microseconds kBusyWait{200};
 
+bool has_bit(std::span<const std::uint64_t> bitmap, Gfn gfn)
+{
+    return gfn / 64 < bitmap.size() && (bitmap[gfn / 64] >> gfn % 64 & 1) != 0;
+}
+
 // Bits from `limit` on are not an answer.
 void add_bits(std::span<const std::uint64_t> bitmap, Gfn limit, replication::PageSet& into)
 {
@@ -26,6 +31,11 @@ void add_bits(std::span<const std::uint64_t> bitmap, Gfn limit, replication::Pag
 }
 
 }  // namespace
+
+LogDirty::LogDirty(Control& control, const MemoryLayout& layout) : control_(control), ram_(layout.ram())
+{
+    if (!layout.special_frames.empty()) marker_ = layout.special_frames.front();
+}
 
 Result<void> LogDirty::start()
 {
@@ -43,7 +53,20 @@ Result<void> LogDirty::start()
     if (!enabled) return enabled;
     on_ = true;
     owe_everything_ = true;
+    if (auto r = plant(); !r) {
+        stop();
+        return r;
+    }
     return {};
+}
+
+Result<void> LogDirty::plant()
+{
+    planted_ = false;
+    if (!marker_) return {};
+    auto marked = control_.mark_dirty(*marker_);
+    planted_ = marked.has_value();
+    return marked;
 }
 
 Result<LogAnswer> LogDirty::read(LogOp op, bool final, Gfn limit)
@@ -56,17 +79,25 @@ Result<LogAnswer> LogDirty::read(LogOp op, bool final, Gfn limit)
     return answer;
 }
 
-// The hypervisor ran out of memory for its bitmap, and will say so for ever. Only a new start helps; the caller, who takes
-// every frame as dirty from our answer on, misses nothing: what is written before the mode is on again it copies later.
-Result<void> LogDirty::incomplete(const Error& cause)
+// Out of memory for its bitmap, the hypervisor says so for ever; a log that somebody else uses may be off. A new start helps in
+// both cases; the caller, who takes every frame as dirty from our answer on, misses nothing: what is written before the mode
+// is on again it copies later.
+Result<void> LogDirty::incomplete(const std::string& cause)
 {
-    if (auto off = control_.disable_log(); !off) return with_context(cause.text + "; start it again", off.error());
-    if (auto on = control_.enable_log(); !on) {
-        on_ = false;
-        return with_context(cause.text + "; start it again", make_error(Errc::failed, on.error().text));
-    }
+    if (auto off = control_.disable_log(); !off) return with_context(cause + "; start it again", off.error());
+    on_ = false;
+    if (auto started = start(); !started)
+        return with_context(cause + "; start it again", make_error(Errc::failed, started.error().text));
     owe_everything_ = false;
-    return make_error(Errc::limit, cause.text + "; the dirty log is incomplete and was started anew");
+    return make_error(Errc::limit, cause + "; the dirty log is incomplete and was started anew");
+}
+
+void LogDirty::hand_out(const LogAnswer& answer, Gfn limit, replication::PageSet& into)
+{
+    const bool had = marker_ && into.contains(*marker_);
+    add_bits(answer.bitmap, limit, into);
+    if (marker_ && !had) into.remove(*marker_);
+    if (owe_everything_) into.merge(ram_);
 }
 
 Result<void> LogDirty::fetch_and_clear(replication::PageSet& into, bool final)
@@ -77,19 +108,17 @@ Result<void> LogDirty::fetch_and_clear(replication::PageSet& into, bool final)
     if (!limit) return limit.error();
     const auto answer = read(LogOp::clean, final, *limit);
     if (!answer) {
-        if (answer.error().code == Errc::limit) return incomplete(answer.error());
+        if (answer.error().code == Errc::limit) return incomplete(answer.error().text);
         if (answer.error().code != Errc::refused) owe_everything_ = true;   // it may have been cleared and not been handed out
         return answer.error();
     }
-    if (answer->pages != *limit) {
-        owe_everything_ = false;   // the caller is told right now
-        return make_error(Errc::limit, fmt::format("the dirty log answered for {} of {} frames: incomplete", answer->pages, *limit));
-    }
-    add_bits(answer->bitmap, *limit, into);
-    if (owe_everything_) into.merge(ram_);
-    owe_everything_ = false;
+    if (answer->pages != *limit) return incomplete(fmt::format("answered for {} of {} frames", answer->pages, *limit));
+    if (planted_ && !has_bit(answer->bitmap, *marker_)) return incomplete("another tool cleared the log or switched it off");
+    hand_out(*answer, *limit, into);
     last_limit_ = *limit;
     last_dirty_ = answer->dirty;
+    // Without a marker nobody could tell whether the next reading is complete.
+    owe_everything_ = !plant();
     return {};
 }
 
@@ -102,16 +131,14 @@ Result<void> LogDirty::peek(replication::PageSet& into)
     if (!answer) return answer.error();
     if (answer->pages != *limit)
         return make_error(Errc::limit, fmt::format("the dirty log answered for {} of {} frames", answer->pages, *limit));
-    add_bits(answer->bitmap, *limit, into);
-    if (owe_everything_) into.merge(ram_);
+    hand_out(*answer, *limit, into);
     return {};
 }
 
 void LogDirty::stop()
 {
     if (!on_) return;
-    on_ = false;
-    owe_everything_ = false;
+    on_ = planted_ = owe_everything_ = false;
     (void)control_.disable_log();   // a domain that is gone has no log
 }
 

@@ -6,16 +6,22 @@
 // What it adds to one hypercall: nothing that was cleared is lost. A reading that failed after it may have cleared bits, or
 // whose answer cannot be trusted, is owed: it is Errc::limit ("treat every frame as dirty"), or the next successful one
 // reports every frame. The mode is off again when this object is gone.
+//
+// The hypervisor has one log and no owner of it. Were another tool (xl save, a second daemon) to clear it or to switch it
+// off, and perhaps on again, the next reading would be a success without these frames. So after each reading a special frame,
+// which is never copied, is put into the log: one that is not there at the next reading tells that somebody was at it.
 
 #include "replication/guest.h"
-#include "xen/control.h"
+#include "xen/memory_layout.h"
+
+#include <optional>
 
 namespace colo::xen {
 
 class LogDirty final : public replication::DirtyLog {
 public:
-    // `ram`: every frame that the guest's description names, special ones left out: what "every frame" means. `control` outlives it.
-    LogDirty(Control& control, replication::PageSet ram) : control_(control), ram_(std::move(ram)) {}
+    // The layout says what "every frame" means, and which one is special. `control` outlives it.
+    LogDirty(Control& control, const MemoryLayout& layout);
     ~LogDirty() override { stop(); }
     LogDirty(const LogDirty&) = delete;
     LogDirty& operator=(const LogDirty&) = delete;
@@ -24,7 +30,7 @@ public:
     // assisted paging). Errc::invalid: it does not come on; passthrough devices, or another tool that insists.
     Result<void> start() override;
     // Errc::limit: incomplete, see replication/guest.h; the log works on. Errc::refused: another tool reads the log and did
-    // not finish; nothing was cleared. Errc::invalid: somebody switched it off; a frame may have been missed, start again.
+    // not finish; nothing was cleared.
     Result<void> fetch_and_clear(replication::PageSet& into, bool final) override;
     Result<void> peek(replication::PageSet& into) override;
     void stop() override;
@@ -38,10 +44,14 @@ public:
 
 private:
     Result<LogAnswer> read(LogOp op, bool final, Gfn limit);
-    Result<void> incomplete(const Error& cause);
+    Result<void> incomplete(const std::string& cause);
+    Result<void> plant();
+    void hand_out(const LogAnswer& answer, Gfn limit, replication::PageSet& into);
 
     Control& control_;
     replication::PageSet ram_;
+    std::optional<Gfn> marker_;   // the special frame
+    bool planted_ = false;
     bool on_ = false;
     bool owe_everything_ = false;
     bool taken_over_ = false;

@@ -20,6 +20,7 @@
 // Made for C. What they include themselves is included above already.
 extern "C" {
 #include <xenctrl.h>
+#include <xendevicemodel.h>
 #include <xenforeignmemory.h>
 }
 
@@ -39,6 +40,7 @@ public:
     ~Domain()
     {
         if (xch_ != nullptr) colo_log_bitmap_free(xch_, &bitmap_);
+        if (model_ != nullptr) xendevicemodel_close(model_);
         if (memory_ != nullptr) xenforeignmemory_close(memory_);
         if (xch_ != nullptr) xc_interface_close(xch_);
     }
@@ -53,6 +55,10 @@ public:
     Result<void> enable_log() override { return shadow("switch the dirty log on", XEN_DOMCTL_SHADOW_OP_ENABLE_LOGDIRTY); }
     Result<void> disable_log() override { return shadow("switch the dirty log off", XEN_DOMCTL_SHADOW_OP_OFF); }
     Result<LogAnswer> read_log(LogOp op, bool final, std::uint64_t pages) override;
+    Result<void> mark_dirty(Gfn gfn) override
+    {
+        return done("put a frame into its dirty log", xendevicemodel_modified_memory(model_, static_cast<domid_t>(id_), gfn, 1));
+    }
     Result<Mapping> map(std::span<const Gfn> gfns, Access access, std::span<int> errors) override;
     Result<std::size_t> populate(std::span<const Gfn> gfns) override;
     Result<std::size_t> decrease(std::span<const Gfn> gfns) override;
@@ -74,6 +80,7 @@ private:
     DomainId id_;
     xc_interface* xch_ = nullptr;
     xenforeignmemory_handle* memory_ = nullptr;
+    xendevicemodel_handle* model_ = nullptr;
     colo_log_bitmap bitmap_{};
 };
 
@@ -83,6 +90,8 @@ Result<void> Domain::open()
     if (xch_ == nullptr) return error("open the hypervisor's interface (is this a dom0, and are we root?)", errno);
     memory_ = xenforeignmemory_open(nullptr, 0);
     if (memory_ == nullptr) return error("open the way to other domains' memory", errno);
+    model_ = xendevicemodel_open(nullptr, 0);
+    if (model_ == nullptr) return error("open the interface of device models", errno);
     return {};
 }
 

@@ -16,6 +16,7 @@ Error hypercall_error(std::string_view what, int err)
         // The devices that lead to the hypervisor are not there.
         out.code = Errc::unsupported;
         break;
+    case ENODATA: out.code = Errc::invalid; break;   // a context that ends before its end
     default: break;
     }
     return out;

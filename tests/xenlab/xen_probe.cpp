@@ -75,6 +75,7 @@ private:
     void round(int number);
     void pictures_agree();
     void own_writes();
+    void other_tools();
     void cpu_context();
     double copy(const std::vector<Gfn>& gfns);
 
@@ -100,7 +101,7 @@ void Probe::look()
     for (const Gfn gfn : layout_.special_frames) print(fmt::format("  special {:#x}", gfn));
     check(layout_.special_frames.size() >= 2, "store and console rings are known");
     memory_ = std::make_unique<DomainMemory>(control_, layout_);
-    log_ = std::make_unique<LogDirty>(control_, layout_.ram());
+    log_ = std::make_unique<LogDirty>(control_, layout_);
     must(memory_->refresh());
 }
 
@@ -211,6 +212,42 @@ void Probe::own_writes()
     print(fmt::format("own_writes={} first_ms={:.2f} second_ms={:.2f} in_log={}", writes.size(), first, second, own.count()));
 }
 
+// There is one log, and a tool that takes bits out of it or switches it off does not ask us.
+void Probe::other_tools()
+{
+    const auto told = [&](const std::string& what) {
+        PageSet dirty;
+        const auto r = log_->fetch_and_clear(dirty, false);
+        check(!r && r.error().code == Errc::limit, what + " is noticed");
+        must(log_->fetch_and_clear(dirty, false));
+    };
+    must(control_.read_log(LogOp::clean, false, 1 << 20));
+    told("a log that somebody else cleared");
+    must(control_.disable_log());
+    told("a log that somebody else switched off");
+    must(control_.disable_log());
+    must(control_.enable_log());
+    told("a log that somebody else switched off and on");
+    print("other_tools=noticed");
+}
+
+// The CPU's registers in a context: its record of type 2 without clocks.
+Bytes registers(const Bytes& context)
+{
+    constexpr std::size_t kHead = 8, kRegisters = 512 + 18 * 8;   // floating point; the general ones, rip and rflags
+    for (std::size_t at = 0; at + kHead <= context.size();) {
+        std::uint16_t type = 0;
+        std::uint32_t length = 0;
+        std::memcpy(&type, &context[at], sizeof type);
+        std::memcpy(&length, &context[at + 4], sizeof length);
+        if (length > context.size() - at - kHead) return {};
+        const auto first = context.begin() + static_cast<std::ptrdiff_t>(at + kHead);
+        if (type == 2 && length >= kRegisters) return Bytes(first, first + kRegisters);
+        at += kHead + length;
+    }
+    return {};
+}
+
 void Probe::cpu_context()
 {
     must(control_.pause());
@@ -218,13 +255,14 @@ void Probe::cpu_context()
     const double get = timed([&] { context = must(control_.context()); });
     const double set = timed([&] { must(control_.set_context(context)); });
     const Bytes again = must(control_.context());
+    check(!registers(context).empty() && registers(again) == registers(context), "the CPU is as it was set");
     Bytes damaged = context;
     for (std::size_t i = 0; i < 8 && i < damaged.size(); ++i) damaged[i] ^= 0xff;
     const auto refused = control_.set_context(damaged);
-    const bool unharmed = must(control_.context()) == again;
+    const bool unharmed = registers(must(control_.context())) == registers(context);
     must(control_.unpause());
     print(fmt::format("context_bytes={} get_ms={:.2f} set_ms={:.2f} damaged={}", context.size(), get, set,
-                      refused ? "accepted" : to_string(refused.error().code)));
+                      refused ? "accepted" : refused.error().text));
     check(again.size() == context.size(), "the context has the same size when it was set");
     check(!refused && unharmed, "a damaged context is refused and changes nothing");
 }
@@ -236,11 +274,13 @@ void Probe::run()
     rounds();
     pictures_agree();
     own_writes();
+    other_tools();
     cpu_context();
     const double off = timed([&] { log_->stop(); });
     PageSet dirty;
     check(!log_->fetch_and_clear(dirty, false), "a log that is off is not read");
-    check(!control_.read_log(LogOp::peek, false, 1), "the hypervisor's log is off");
+    must(control_.enable_log());   // refused if it were on
+    must(control_.disable_log());
     const FrameMapStats stats = memory_->stats();
     const double unmap = timed([&] { memory_->unmap_all(); });
     print(fmt::format("off_ms={:.2f} unmap_all_ms={:.2f} map_calls={} unmap_calls={} broken={}", off, unmap, stats.map_calls,

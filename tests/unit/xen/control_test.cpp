@@ -15,7 +15,7 @@ TEST(XenControl, ErrorsOfTheHypervisorKeepTheirMeaning)
 {
     const std::pair<int, Errc> meanings[] = {{ESRCH, Errc::guest_died}, {EBUSY, Errc::refused},      {EPERM, Errc::refused},
                                              {ENOMEM, Errc::limit},     {EINVAL, Errc::invalid},     {EOPNOTSUPP, Errc::unsupported},
-                                             {ENOENT, Errc::unsupported}, {EFAULT, Errc::failed}};
+                                             {ENOENT, Errc::unsupported}, {EFAULT, Errc::failed},    {ENODATA, Errc::invalid}};
     for (const auto& [err, code] : meanings) {
         const Error error = hypercall_error("domain 3: map", err);
         EXPECT_EQ(error.code, code) << err;

@@ -19,13 +19,8 @@ protected:
         control.add_ram(0, 100);
         control.add_ram(1000, 10);
     }
-    PageSet ram() const
-    {
-        PageSet set;
-        set.add_range(0, 100);
-        set.add_range(1000, 9);   // 1009 is special
-        return set;
-    }
+    static MemoryLayout layout() { return {{{0, 100}, {1000, 10}}, {1009}}; }
+    static PageSet ram() { return layout().ram(); }
     std::vector<Gfn> fetch(bool final = false)
     {
         PageSet set;
@@ -46,7 +41,7 @@ protected:
         fetch();
     }
     FakeControl control;
-    LogDirty log{control, ram()};
+    LogDirty log{control, layout()};
 };
 
 TEST_F(LogDirtyTest, FirstFetchReportsAllRamAndOnlyTheFirst)
@@ -63,7 +58,7 @@ TEST_F(LogDirtyTest, Inv08_FetchIsDestructiveAndCompleteForOneEpoch)
     control.guest_write(3, 1);
     control.guest_write(1008, 1);
     EXPECT_EQ(fetch(), (std::vector<Gfn>{3, 1008}));
-    EXPECT_EQ(log.last_dirty(), 2u);
+    EXPECT_EQ(log.last_dirty(), 3u);   // with the marker
     EXPECT_EQ(log.last_limit(), 1010u);
     EXPECT_TRUE(fetch().empty());
 }
@@ -170,7 +165,7 @@ TEST_F(LogDirtyTest, LogThatCannotBeStartedAnewIsAnErrorNotALimit)
 {
     start();
     control.failed_allocations = true;
-    control.fail["enable"] = {EINVAL};
+    control.fail["enable"] = {EINVAL, EINVAL};
     EXPECT_EQ(fetch_error(), Errc::failed);
     EXPECT_EQ(fetch_error(), Errc::invalid);   // it is off, and says so
 }
@@ -200,13 +195,69 @@ TEST_F(LogDirtyTest, Inv08_WhatAFailedReadingMayHaveClearedIsOwed)
     EXPECT_TRUE(fetch().empty());
 }
 
-TEST_F(LogDirtyTest, SwitchedOffBehindOurBackIsNoticed)
+TEST_F(LogDirtyTest, Inv08_SwitchedOffBehindOurBackIsNoticed)
 {
     start();
     ASSERT_TRUE(control.disable_log());
-    EXPECT_EQ(fetch_error(), Errc::invalid);
-    ASSERT_TRUE(log.start());
+    control.guest_write(3, 1);
+    EXPECT_EQ(fetch_error(), Errc::limit);
+    EXPECT_TRUE(control.log_is_on());
+    control.guest_write(4, 1);
+    EXPECT_EQ(fetch(), (std::vector<Gfn>{4}));
+}
+
+TEST_F(LogDirtyTest, Inv08_OffAndOnAgainBehindOurBackIsNoticed)
+{
+    start();
+    control.guest_write(3, 1);
+    ASSERT_TRUE(control.disable_log());   // what xl save does when the mode is on already
+    ASSERT_TRUE(control.enable_log());
+    EXPECT_EQ(fetch_error(), Errc::limit);
+    EXPECT_TRUE(fetch().empty());
+}
+
+TEST_F(LogDirtyTest, Inv08_BitsThatAnotherToolTookAreNoticed)
+{
+    start();
+    control.guest_write(3, 1);
+    control.another_clears_the_log();
+    EXPECT_EQ(fetch_error(), Errc::limit);
+    EXPECT_TRUE(fetch().empty());
+}
+
+TEST_F(LogDirtyTest, Inv08_WithoutAMarkerTheNextReadingReportsEverything)
+{
+    start();
+    control.fail["mark"] = {EPERM};
+    EXPECT_TRUE(fetch().empty());
     EXPECT_EQ(fetch(), ram().to_vector());
+    EXPECT_TRUE(fetch().empty());
+    LogDirty other(control, layout());
+    control.fail["mark"] = {EPERM};
+    EXPECT_FALSE(other.start());
+}
+
+TEST_F(LogDirtyTest, MarkerIsNoFrameOfTheCaller)
+{
+    start();
+    PageSet set;
+    set.add(1009);   // the caller's own business
+    ASSERT_TRUE(log.fetch_and_clear(set, false));
+    EXPECT_EQ(set.to_vector(), (std::vector<Gfn>{1009}));
+    set = PageSet();
+    ASSERT_TRUE(log.peek(set));
+    EXPECT_TRUE(set.empty());
+}
+
+TEST_F(LogDirtyTest, LayoutWithoutSpecialFramesHasNoMarker)
+{
+    LogDirty plain(control, {{{0, 100}}, {}});
+    ASSERT_TRUE(plain.start());
+    PageSet set;
+    ASSERT_TRUE(plain.fetch_and_clear(set, false));
+    set = PageSet();
+    ASSERT_TRUE(plain.fetch_and_clear(set, false));
+    EXPECT_TRUE(set.empty());
 }
 
 TEST_F(LogDirtyTest, DomainThatIsGone)
@@ -222,7 +273,7 @@ TEST_F(LogDirtyTest, DomainThatIsGone)
 TEST_F(LogDirtyTest, ModeDoesNotStayOn)
 {
     {
-        LogDirty other(control, ram());
+        LogDirty other(control, layout());
         ASSERT_TRUE(other.start());
         EXPECT_TRUE(control.log_is_on());
     }

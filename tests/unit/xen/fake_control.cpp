@@ -144,7 +144,6 @@ Result<LogAnswer> FakeControl::read_log(LogOp op, bool final, std::uint64_t page
 {
     ++reads;
     if (auto r = step("read-log"); !r) return r.error();
-    if (!log_on_) return hypercall_error("read-log", EINVAL);
     if (failed_allocations) return hypercall_error("read-log", ENOMEM);
     COLO_CHECK(!final || pauses_ > 0);
     bitmap_.assign((pages + 63) / 64, ~std::uint64_t{0});   // what is beyond the last frame is garbage
@@ -164,6 +163,13 @@ Result<LogAnswer> FakeControl::read_log(LogOp op, bool final, std::uint64_t page
     }
     out.bitmap = bitmap_;
     return out;
+}
+
+Result<void> FakeControl::mark_dirty(Gfn gfn)
+{
+    if (auto r = step("mark"); !r) return r;
+    if (log_on_ && has(gfn)) dirty_.insert(gfn);
+    return {};
 }
 
 Result<Mapping> FakeControl::map(std::span<const Gfn> gfns, Access access, std::span<int> errors)

@@ -23,6 +23,7 @@ public:
     void add_ram(Gfn first, std::uint64_t pages);
     void guest_write(Gfn gfn, std::uint8_t fill);      // marks it dirty
     void hypervisor_write(Gfn gfn, std::uint8_t fill); // dirty only for FINAL: mapped writable by the hypervisor
+    void another_clears_the_log() { dirty_.clear(); }
     void exchange(Gfn gfn, std::uint8_t fill);         // the gfn gets another frame, as after balloon out and in
     std::uint8_t content(Gfn gfn) const;               // first byte of what the gfn is now
     bool has(Gfn gfn) const { return frames_.count(gfn) != 0; }
@@ -55,6 +56,7 @@ public:
     Result<void> enable_log() override;
     Result<void> disable_log() override;
     Result<xen::LogAnswer> read_log(xen::LogOp op, bool final, std::uint64_t pages) override;
+    Result<void> mark_dirty(Gfn gfn) override;
     Result<xen::Mapping> map(std::span<const Gfn> gfns, xen::Access access, std::span<int> errors) override;
     Result<std::size_t> populate(std::span<const Gfn> gfns) override;
     Result<std::size_t> decrease(std::span<const Gfn> gfns) override;
