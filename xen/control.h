@@ -39,6 +39,13 @@ struct DomainInfo {
     std::uint64_t cpu_time_ns = 0;
 };
 
+struct TscInfo {
+    std::uint32_t mode = 0;   // 0 as the hypervisor likes, 1 always emulated, 2 native
+    std::uint32_t khz = 0;    // as the guest sees it
+    std::uint64_t elapsed_ns = 0;
+    std::uint32_t incarnation = 0;
+};
+
 enum class LogOp : std::uint8_t {
     clean,   // read and clear; destructive
     peek,
@@ -99,6 +106,7 @@ private:
 
 // HVM parameters, by their numbers in Xen's public interface.
 enum class Param : std::uint32_t {
+    callback_irq = 0,   // not 0: the guest takes events of Xen, so it has PV drivers
     store_pfn = 1,
     store_evtchn = 2,
     ioreq_pfn = 5,
@@ -166,6 +174,9 @@ public:
 
     virtual Result<std::uint64_t> param(Param param) = 0;
     virtual Result<void> set_param(Param param, std::uint64_t value) = 0;
+
+    virtual Result<TscInfo> tsc() = 0;
+    virtual Result<std::uint32_t> vnuma_nodes() = 0;   // 0: the domain has no NUMA topology of its own
 };
 
 // A live domain through the libraries of Xen. Only in builds with libxen-dev. Errc::refused: not a dom0, or not root.

@@ -66,6 +66,8 @@ public:
     Result<void> set_context(ByteView context) override;
     Result<std::uint64_t> param(Param param) override;
     Result<void> set_param(Param param, std::uint64_t value) override;
+    Result<TscInfo> tsc() override;
+    Result<std::uint32_t> vnuma_nodes() override;
 
 private:
     void unmap(std::uint8_t* data, std::size_t pages) noexcept override { xenforeignmemory_unmap(memory_, data, pages); }
@@ -213,6 +215,24 @@ Result<void> Domain::set_param(Param param, std::uint64_t value)
 {
     const auto number = static_cast<std::uint32_t>(param);
     return done(fmt::format("set parameter {} to {:#x}", number, value), xc_hvm_param_set(xch_, id_, number, value));
+}
+
+Result<TscInfo> Domain::tsc()
+{
+    TscInfo out;
+    if (xc_domain_get_tsc_info(xch_, id_, &out.mode, &out.elapsed_ns, &out.khz, &out.incarnation) < 0)
+        return error("ask for the mode of its TSC", errno);
+    return out;
+}
+
+Result<std::uint32_t> Domain::vnuma_nodes()
+{
+    // Without room for an answer it says only how large that is.
+    std::uint32_t nodes = 0, ranges = 0, vcpus = 0;
+    if (xc_domain_getvnuma(xch_, id_, &nodes, &ranges, &vcpus, nullptr, nullptr, nullptr) >= 0) return nodes;
+    if (errno == EOPNOTSUPP) return 0u;
+    if (errno == ENOBUFS) return std::max(nodes, 1u);
+    return error("ask for its NUMA topology", errno);
 }
 
 }  // namespace

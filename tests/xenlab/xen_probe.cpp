@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-// xen_probe DOMAIN [ROUNDS] [MS]: what the binding of xen/ costs and finds on a live HVM domain, and whether it keeps its
+// xen_probe NAME|ID [ROUNDS] [MS] (--precheck NAME|ID: only whether it can be protected): what the binding of xen/ costs and finds on a live HVM domain, and whether it keeps its
 // promises there. Run in dom0 by `scripts/xenlab test probe`. Status 0 only if every check held; "key=value" lines for
 // scripts.
 
 #include "core/clock.h"
 #include "xen/dirty_log.h"
 #include "xen/guest_memory.h"
+#include "xen/precheck.h"
 
 #include <fmt/format.h>
 
@@ -63,9 +64,19 @@ double timed(Function&& what)
     return static_cast<double>((now() - began).count()) / 1000;
 }
 
+bool show_prechecks(Control& control, Store& store)
+{
+    const auto findings = precheck(control, store);
+    for (const Finding& finding : findings) print(fmt::format("  precheck {:12} {:3} {}", finding.check, finding.ok ? "ok" : "NO", finding.text));
+    return refuse(findings).has_value();
+}
+
 class Probe {
 public:
-    Probe(Control& control, int rounds, int round_ms) : control_(control), rounds_(rounds), round_ms_(round_ms) {}
+    Probe(Control& control, Store& store, int rounds, int round_ms)
+        : control_(control), store_(store), rounds_(rounds), round_ms_(round_ms)
+    {
+    }
     void run();
 
 private:
@@ -80,6 +91,7 @@ private:
     double copy(const std::vector<Gfn>& gfns);
 
     Control& control_;
+    Store& store_;
     int rounds_, round_ms_;
     MemoryLayout layout_;
     std::unique_ptr<DomainMemory> memory_;
@@ -269,6 +281,7 @@ void Probe::cpu_context()
 
 void Probe::run()
 {
+    check(show_prechecks(control_, store_), "the domain can be protected");
     look();
     first_copy();
     rounds();
@@ -287,18 +300,29 @@ void Probe::run()
                       memory_->stats().unmap_calls, g_broken));
 }
 
+int number(const char* text, int fallback) { return text != nullptr ? static_cast<int>(std::strtol(text, nullptr, 10)) : fallback; }
+
 }  // namespace
+
+int probe(char** arguments)
+{
+    const bool only_precheck = std::strcmp(arguments[0], "--precheck") == 0 && arguments[1] != nullptr;
+    if (only_precheck) ++arguments;
+    const auto store = must(open_store());
+    const auto control = must(open_domain(must(find_domain(*store, arguments[0]))));
+    if (only_precheck) return show_prechecks(*control, *store) ? 0 : 1;
+    const int rounds = number(arguments[1], 5);
+    Probe(*control, *store, rounds, number(arguments[1] != nullptr ? arguments[2] : nullptr, 100)).run();
+    return g_broken == 0 ? 0 : 1;
+}
+
 }  // namespace colo::xen
 
 int main(int argc, char** argv)
 {
     if (argc < 2) {
-        std::fputs("usage: xen_probe DOMAIN [ROUNDS] [MS]\n", stderr);
+        std::fputs("usage: xen_probe NAME|ID [ROUNDS] [MS]\n       xen_probe --precheck NAME|ID\n", stderr);
         return 2;
     }
-    const auto number = [&](int i, int fallback) { return argc > i ? static_cast<int>(std::strtol(argv[i], nullptr, 10)) : fallback; };
-    auto control = colo::xen::open_domain(static_cast<colo::xen::DomainId>(number(1, 0)));
-    if (!control) colo::xen::give_up(control.error());
-    colo::xen::Probe(**control, number(2, 5), number(3, 100)).run();
-    return colo::xen::g_broken == 0 ? 0 : 1;
+    return colo::xen::probe(argv + 1);
 }

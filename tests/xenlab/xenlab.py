@@ -9,7 +9,7 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from lab import guests, image, machine, probe, smoke  # noqa: E402
 from lab.common import LabError, path, say  # noqa: E402
 
-TESTS = {"smoke": smoke.smoke, "probe": probe.probe}
+TESTS = {"smoke": smoke.smoke, "probe": probe.probe, "refusals": probe.refusals}
 
 
 def build(options):

@@ -260,4 +260,16 @@ Result<void> FakeControl::set_param(Param param, std::uint64_t value)
     return {};
 }
 
+Result<xen::TscInfo> FakeControl::tsc()
+{
+    if (auto r = step("tsc"); !r) return r.error();
+    return clock;
+}
+
+Result<std::uint32_t> FakeControl::vnuma_nodes()
+{
+    if (auto r = step("vnuma"); !r) return r.error();
+    return numa_nodes;
+}
+
 }  // namespace colo::test

@@ -46,6 +46,8 @@ public:
     Bytes cpu_context{1, 2, 3, 4};
     std::map<xen::Param, std::uint64_t> params;
     xen::DomainInfo described;
+    xen::TscInfo clock{2, 2'000'000, 0, 0};
+    std::uint32_t numa_nodes = 0;
 
     // ---- the port ----------------------------------------------------------------------------------------------------
     xen::DomainId domain() const override { return 7; }
@@ -64,6 +66,8 @@ public:
     Result<void> set_context(ByteView context) override;
     Result<std::uint64_t> param(xen::Param param) override;
     Result<void> set_param(xen::Param param, std::uint64_t value) override;
+    Result<xen::TscInfo> tsc() override;
+    Result<std::uint32_t> vnuma_nodes() override;
 
 private:
     void unmap(std::uint8_t* data, std::size_t pages) noexcept override;

@@ -29,6 +29,8 @@ def text_of(name):
 
 
 class Request(socketserver.StreamRequestHandler):
+    rbufsize = 0   # what follows the request is for the shell
+
     def frame(self, kind, data):
         for at in range(0, max(len(data), 1), MAX_FRAME):
             part = data[at:at + MAX_FRAME]

@@ -90,6 +90,7 @@ def bake(machine):
     machine.get("/var/tmp/booted.save", baked() + ".new")
     machine.run("rm -f /var/tmp/booted.save")
     os.replace(baked() + ".new", baked())
+    write_text(path("guest", "booted.cfg"), config("baked"))
     write_text(path("guest", "booted.stamp"), recipe())
     size = os.stat(baked()).st_size >> 20
     say(f"kept as {baked()} ({size} MiB; {run(['du', '-sh', baked()], 'du').split()[0]} on disk)")
