@@ -27,8 +27,9 @@ inline constexpr Gfn kMaxGfnLimit = Gfn{1} << 34;
 // Frames of the local xenstored, xenconsoled and device model: rings in the guest's gfn space. Ascending.
 Result<std::vector<Gfn>> special_frames(Control& control);
 
-// Finds out by mapping: nobody but the hypervisor knows what is populated, and it tells only by trying. 0xff000 frames take
-// 1020 calls; the domain may run, but then frames can come and go.
+// Finds out by mapping: nobody but the hypervisor knows what is populated, and it tells only by trying. Ends when as many
+// frames were found as the domain owns; the hole of a usual domain is not walked through. The domain may run, but then
+// frames can come and go.
 Result<MemoryLayout> probe_layout(Control& control);
 
 }  // namespace colo::xen

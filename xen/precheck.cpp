@@ -3,6 +3,8 @@
 
 #include <fmt/format.h>
 
+#include <array>
+#include <charconv>
 #include <unistd.h>
 
 namespace colo::xen {
@@ -168,15 +170,22 @@ Precheck::Answer Precheck::vnuma()
 
 Precheck::Answer Precheck::memory()
 {
-    auto most = read("/local/domain/" + id_ + "/memory/static-max");
-    if (!most) return most.error();
-    auto target = read("/local/domain/" + id_ + "/memory/target");
-    if (!target) return target.error();
-    if (*most != *target)
-        return no(fmt::format("memory target {} KiB, but up to {} KiB: frames come and go. Set maxmem to the value of memory", *target, *most));
-    auto limit = control_.gfn_limit();
-    if (!limit) return limit.error();
-    return fmt::format("{} KiB, all of it at once", *target);
+    // In KiB; the video memory is taken out of the target.
+    std::array<std::uint64_t, 3> sizes{};
+    constexpr std::array<const char*, 3> kNames = {"static-max", "target", "videoram"};
+    for (std::size_t i = 0; i < sizes.size(); ++i) {
+        auto value = read("/local/domain/" + id_ + "/memory/" + kNames[i]);
+        if (!value) return value.error();
+        const auto [end, error] = std::from_chars(value->data(), value->data() + value->size(), sizes[i]);
+        if (error != std::errc() || end != value->data() + value->size())
+            return no(fmt::format("xl says its memory/{} is '{}'; was it made by another toolstack?", kNames[i], *value));
+    }
+    const auto [most, target, video] = sizes;
+    if (target > most || video > most - target || most - target - video != 0)
+        return no(fmt::format("a memory target of {} KiB, {} KiB of video memory, but up to {} KiB: frames come and go. Set maxmem to the "
+                              "value of memory",
+                              target, video, most));
+    return fmt::format("{} KiB, all of it at once", most);
 }
 
 Precheck::Answer Precheck::device_model()

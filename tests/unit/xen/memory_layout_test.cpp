@@ -34,6 +34,29 @@ TEST(MemoryLayout, FindsRegionsAcrossBatchesAndHoles)
     }
 }
 
+TEST(MemoryLayout, TheHoleInTheMiddleIsNotWalkedThrough)
+{
+    FakeControl control;
+    control.add_ram(0, 3 * kMaxBatch);
+    control.add_ram(1000 * kMaxBatch, 3);
+    const auto layout = probe_layout(control);
+    ASSERT_TRUE(layout);
+    EXPECT_EQ(layout->regions, (std::vector<MemoryRegion>{{0, 3 * kMaxBatch}, {1000 * kMaxBatch, 3}}));
+    EXPECT_LE(control.maps, 6);
+}
+
+TEST(MemoryLayout, FramesInTheMiddleOfTheHoleAreFound)
+{
+    FakeControl control;
+    control.add_ram(0, 10);
+    control.add_ram(5 * kMaxBatch + 7, 1);
+    control.add_ram(9 * kMaxBatch, 10);
+    EXPECT_EQ(probe_layout(control)->regions, (std::vector<MemoryRegion>{{0, 10}, {5 * kMaxBatch + 7, 1}, {9 * kMaxBatch, 10}}));
+    // More than can be found: a frame shared with another domain counts there and cannot be mapped.
+    control.unmappable = {3};
+    EXPECT_EQ(probe_layout(control)->regions.size(), 4u);
+}
+
 TEST(MemoryLayout, ServersReserveIsSpecialAndBounded)
 {
     FakeControl control;

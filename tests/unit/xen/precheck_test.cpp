@@ -50,7 +50,8 @@ protected:
                        {"/local/domain/0/device-model/7/state", "running"},
                        {"/local/domain/7/name", "web"},
                        {"/local/domain/7/memory/static-max", "131072"},
-                       {"/local/domain/7/memory/target", "131072"},
+                       {"/local/domain/7/memory/target", "122880"},
+                       {"/local/domain/7/memory/videoram", "8192"},
                        {"/local/domain/7/device/vkbd/0/state", "1"},
                        {"/local/domain/7/device/suspend/event-channel", ""}};
     }
@@ -110,9 +111,11 @@ TEST_F(PrecheckTest, Inv32_EachReasonIsNamedAlone)
     store.nodes["/libxl/7/device/pci/0/state"] = "1";
     EXPECT_EQ(bad(), Names{"passthrough"});
     store.nodes.erase("/libxl/7/device/pci/0/state");
-    store.nodes["/local/domain/7/memory/target"] = "65536";
-    EXPECT_EQ(bad(), Names{"memory"});
-    store.nodes["/local/domain/7/memory/target"] = "131072";
+    for (const char* target : {"65536", "131072", "262144", "18446744073709551615", "-1", "", "7x"}) {
+        store.nodes["/local/domain/7/memory/target"] = target;
+        EXPECT_EQ(bad(), Names{"memory"}) << target;
+    }
+    store.nodes["/local/domain/7/memory/target"] = "122880";
     control.described.shut_down = true;
     EXPECT_EQ(bad(), Names{"state"});
     control.described.shut_down = false;

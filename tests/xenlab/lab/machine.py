@@ -137,12 +137,14 @@ class Machine:
         if os.path.exists(self.file("pid")):
             os.unlink(self.file("pid"))
 
+    def must_run(self):
+        if not self.pid():
+            raise LabError(f"lab host {self.name} does not run. Start it: scripts/xenlab boot")
+
     # ---- into dom0 ---------------------------------------------------------------------------------------------------
 
     def connect(self, request, seconds):
-        port = read_text(self.file("port"))
-        if not port or not self.pid():
-            raise LabError(f"lab host {self.name} does not run. Start it: scripts/xenlab boot")
+        port = read_text(self.file("port"), "0")
         connection = socket.create_connection(("127.0.0.1", int(port)), timeout=seconds)
         request = {"token": read_text(self.file("share", ".token")), **request}
         connection.sendall(json.dumps(request).encode() + b"\n")
@@ -157,6 +159,7 @@ class Machine:
 
     def run(self, script, timeout=COMMAND_SECONDS, check=True):
         """Runs a bash script in dom0 as root, with no standard input; returns (status, output, error output)."""
+        self.must_run()
         out = {b"o": [], b"e": []}
         status = "the connection to dom0 broke"
         try:
@@ -193,6 +196,7 @@ class Machine:
 
     def shell(self):
         """An interactive shell on this terminal."""
+        self.must_run()
         with self.connect({"kind": "shell", "term": os.environ.get("TERM", "dumb")}, 30) as connection:
             connection.settimeout(None)
             before = termios.tcgetattr(0) if os.isatty(0) else None
