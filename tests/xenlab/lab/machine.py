@@ -95,7 +95,10 @@ class Machine:
         try:
             self.wait_ready(process, began + BOOT_SECONDS)
         except BaseException:
-            self.stop()
+            # By its handle: right after its start a process has no command line yet by which stop() would know it.
+            process.kill()
+            process.wait()
+            os.unlink(self.file("pid"))
             raise
         return time.monotonic() - began
 
