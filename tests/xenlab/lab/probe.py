@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The binding of xen/ on a live HVM domain: tests/xenlab/xen_probe.cpp, run in dom0."""
+import os
+
+from lab import guests, smoke
+from lab.common import REPOSITORY, LabError
+
+PROGRAM = os.path.join(os.environ.get("COLO_BUILD", os.path.join(REPOSITORY, "build", "release")), "tests", "xenlab", "xen_probe")
+
+
+def install(machine):
+    if not os.path.exists(PROGRAM):
+        raise LabError(f"there is no {PROGRAM}. It is built when libxen-dev is installed: scripts/setup, then ninja xenlab_programs")
+    machine.put(PROGRAM, "/root/xen_probe")
+
+
+def probe(machine):
+    install(machine)
+    domid = guests.start(machine, "probe")
+    smoke.check_runs(machine, "probe", domid)
+    status, out, errors = machine.run("/root/xen_probe probe 6 100", timeout=300, check=False)
+    print(out, end="")
+    if status != 0:
+        raise LabError(f"xen_probe ended with status {status}:\n{errors}{out[-1500:]}\n{machine.out('xl dmesg | tail -n 15')}")
+    # It left the domain as it was.
+    smoke.check_runs(machine, "probe", domid)
+    machine.run(f"xl destroy {domid}")
+
+
+# Domains that cannot be protected: what xl is told, and the checks that must say no.
+REFUSED = {
+    "pv": ({"type": "pv", "cmdline": None, "serial": None, "xen_platform_pci": None, "usb": None, "vga": None, "vnc": None,
+            "nographic": None, "tsc_mode": None}, {"type", "device-model"}),
+    "pvh": ({"type": "pvh", "serial": None, "xen_platform_pci": None, "usb": None, "vga": None, "vnc": None, "nographic": None},
+            {"type", "device-model"}),
+    "pod": ({"maxmem": 256}, {"memory"}),
+}
+
+
+def refusals(machine):
+    """Each reason is found, and nothing but the reasons."""
+    install(machine)
+    for name, (changes, wanted) in REFUSED.items():
+        file = guests.write_config(machine, name, **changes)
+        machine.run(f"xl create -p -q {file}", timeout=300)
+        status, out, errors = machine.run(f"/root/xen_probe --precheck {name}", check=False)
+        print(f"{name}:\n{out}", end="")
+        said = {line.split()[1] for line in out.splitlines() if line.split()[2:3] == ["NO"]}
+        if status != 1 or said != wanted:
+            raise LabError(f"domain {name}: status {status}, refused for {sorted(said)} instead of {sorted(wanted)}\n{errors}")
+        machine.run(f"xl destroy {name}")

@@ -1,0 +1,108 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Commands of scripts/xenlab."""
+import argparse
+import os
+import sys
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+from lab import guests, image, machine, probe, smoke  # noqa: E402
+from lab.common import LabError, path, say  # noqa: E402
+
+TESTS = {"smoke": smoke.smoke, "probe": probe.probe, "refusals": probe.refusals}
+
+
+def build(options):
+    image.build(options.again)
+    if guests.is_baked() and not options.again:
+        return 0
+    if options.again and os.path.exists(guests.baked()):
+        os.unlink(guests.baked())
+    host = machine.boot("bake")
+    try:
+        guests.bake(host)
+    finally:
+        host.stop()
+    return 0
+
+
+def boot(options):
+    build(argparse.Namespace(again=False))
+    machine.boot(options.name)
+    print(f"Commands in it:  scripts/xenlab run 'xl list'     a shell:  scripts/xenlab shell     end:  scripts/xenlab stop\n"
+          f"Files: {machine.Machine(options.name).file('share')} is /share in dom0")
+    return 0
+
+
+def shell(options):
+    return machine.Machine(options.name).shell()
+
+
+def run(options):
+    status, out, errors = machine.Machine(options.name).run(options.script, options.timeout, check=False)
+    sys.stdout.write(out)
+    sys.stderr.write(errors)
+    return status
+
+
+def stop(options):
+    machine.Machine(options.name).stop()
+    return 0
+
+
+def test(options):
+    unknown = [name for name in options.tests if name not in TESTS]
+    if unknown:
+        raise LabError(f"there is no test {', '.join(unknown)}; there are: {', '.join(TESTS)}")
+    build(argparse.Namespace(again=False))
+    passed, failed = 0, 0
+    for name in options.tests or TESTS:
+        host = None
+        try:
+            host = machine.boot("test")
+            TESTS[name](host)
+            passed += 1
+            say(f"PASS {name}")
+        except LabError as error:
+            failed += 1
+            print(error, file=sys.stderr)
+            say(f"FAIL {name}; logs in {path('run', 'test')}")
+        finally:
+            if host:
+                host.stop()
+    print(f"{passed} passed, {failed} failed")
+    return 1 if failed else 0
+
+
+def main():
+    parser = argparse.ArgumentParser(prog="scripts/xenlab", description="A real Xen with dom0, inside QEMU. See tests/xenlab/README.md")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(function, text, named=True):
+        sub = commands.add_parser(function.__name__, help=text, description=text)
+        sub.set_defaults(function=function)
+        if named:
+            sub.add_argument("--name", default="one", help="of the lab host (default: one)")
+        return sub
+
+    command(build, "fetch packages, make the images, boot the guest once", False).add_argument(
+        "--again", action="store_true", help="also when nothing has changed")
+    command(boot, "start a lab host and wait until xl works in its dom0")
+    command(shell, "a shell in dom0")
+    sub = command(run, "run a bash script in dom0")
+    sub.add_argument("script")
+    sub.add_argument("--timeout", type=float, default=machine.COMMAND_SECONDS, help="in seconds")
+    command(stop, "stop a lab host")
+    command(test, "boot, test, stop", False).add_argument("tests", nargs="*", metavar="TEST", help=f"of {', '.join(TESTS)}; default: all")
+    options = parser.parse_args()
+    try:
+        return options.function(options)
+    except LabError as error:
+        print(f"xenlab: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())
