@@ -28,9 +28,6 @@ struct FlowKey {
 inline constexpr std::uint8_t kFlowHalfOpen = 8;
 // The guest is beyond the handshake: a SYN that follows begins another connection.
 inline constexpr std::uint8_t kFlowOpened = 16;
-// Taken over, and silent since: no number of the guest is known. The entry says only that the client's bytes which wait for
-// this guest are still wanted (R4).
-inline constexpr std::uint8_t kFlowUnplaced = 32;
 
 // ARP has one flow per NIC; order among its frames is kept, their content says the rest.
 inline FlowKey key_from_guest(std::uint8_t nic, const Packet& packet)

@@ -129,13 +129,9 @@ replication::ProxySection PrimaryProxyImpl::build_section() const
         if (!flow.tcp || section.flows.size() >= replication::kMaxFlows) continue;
         if (flow.tcp->closed() && !flow.translated())
             continue;  // a translated one that is open after all needs its offset
-        const bool unplaced = !flow.tcp->known() && !flow.translated();
-        if (unplaced && flow.reinject.empty()) continue;
-        replication::FlowState state = unplaced ? replication::FlowState{} : flow.tcp->state();
-        if (unplaced)
-            state.flags = kFlowUnplaced;
-        else if (!flow.tcp->known())
-            state.covered_seq = flow.syn_contained.value_or(0);
+        if (!flow.tcp->known() && !flow.translated()) continue;
+        replication::FlowState state = flow.tcp->state();
+        if (!flow.tcp->known()) state.covered_seq = flow.syn_contained.value_or(0);
         state.nic = flow.key.nic;
         state.guest_ip = flow.key.guest_ip;
         state.peer_ip = flow.key.peer_ip;

@@ -200,7 +200,7 @@ void SecondaryProxyImpl::update_lag(Time now)
 void SecondaryProxyImpl::take_state(const replication::FlowState& state, Time now)
 {
     SecondaryFlow* flow = flow_of(key_of(state), now);
-    if (flow == nullptr || (state.flags & kFlowUnplaced) != 0) return;
+    if (flow == nullptr) return;
     if ((state.flags & kFlowHalfOpen) != 0) {
         flow->learning = TakeOver::HalfOpen{state.nic,
                                             state.guest_ip,

@@ -72,7 +72,7 @@ struct FlowState {
     std::uint32_t covered_seq = 0;                  // wire numbers: bytes before it are contained in this epoch
     std::uint32_t acked_seq = 0;                    // highest ACK of the guest contained in this epoch
     std::uint32_t highest_timestamp = 0;            // highest TSval released or contained
-    std::uint8_t flags = 0;                         // bit 0: has timestamps, 1: guest FIN contained, 2: client FIN contained, 3: half open, 4: opened, 5: unplaced
+    std::uint8_t flags = 0;                         // bit 0: has timestamps, 1: guest FIN contained, 2: client FIN contained, 3: half open, 4: opened
     bool operator==(const FlowState&) const = default;
 };
 struct ProxySection {

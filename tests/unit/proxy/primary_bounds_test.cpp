@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "primary_harness.h"
 
-#include "proxy/flow_table.h"
-
 namespace colo::proxy::test {
 namespace {
 
@@ -203,23 +201,6 @@ TEST_F(Primary, AFrozenProxyHasNoDeadlineThatItDoesNotMeet)
     proxy->set_output(PrimaryProxy::Output::frozen, 2, now);
     pass(std::chrono::seconds(2));
     EXPECT_GT(proxy->next_deadline(), now) << "or the proxy thread spins";
-}
-
-TEST_F(Primary, R4_ATakenOverSilentFlowIsInTheManifestWhileItsInputWaits)
-{
-    TakeOver from;
-    from.reinject.push_back({0, tcp({.from_guest = false, .seq = 1000, .ack = 1, .data = "abc"})});
-    proxy = make_primary_proxy(ProxyOptions{.nics = {kGuestMac}}, sink, from, now);
-    proxy->set_output(PrimaryProxy::Output::flow, 2, now);
-    proxy->begin_session(5, now);
-    const replication::ProxySection section = proxy->seal(1, {}, now);
-    ASSERT_EQ(section.flows.size(), 1u);
-    EXPECT_EQ(section.flows[0].flags, kFlowUnplaced);
-    EXPECT_EQ(section.flows[0].covered_seq, 0u);
-    guest(tcp({.seq = 1, .ack = 1003}));
-    const replication::ProxySection next = proxy->seal(2, {}, now);
-    ASSERT_EQ(next.flows.size(), 1u);
-    EXPECT_EQ(next.flows[0].flags & kFlowUnplaced, 0);
 }
 
 TEST_F(Primary, R4_TakenOverInputIsGivenAgainWithATimeThatTheGuestBelieves)
