@@ -46,6 +46,12 @@ struct TscInfo {
     std::uint32_t incarnation = 0;
 };
 
+// Accesses of vCPUs to registers of the device model, which go through a page that both share.
+struct InFlight {
+    std::uint32_t waiting = 0;    // the device model has not answered yet
+    std::uint32_t answered = 0;   // the vCPU has not taken the answer yet
+};
+
 enum class LogOp : std::uint8_t {
     clean,   // read and clear; destructive
     peek,
@@ -146,6 +152,9 @@ public:
 
     virtual Result<void> pause() = 0;     // counted by the hypervisor: as many unpauses; returns when no vCPU runs
     virtual Result<void> unpause() = 0;
+    // A pause may come between an access and its answer, and neither is in the CPU's context: restored elsewhere, the vCPU
+    // would do the access once more. Errc::unsupported: the domain has no device model.
+    virtual Result<InFlight> in_flight() = 0;
 
     // The dirty log. From enable on writes of vCPUs and what the device model reports are seen; writes through a Mapping are
     // not. Enable fails with invalid when it is on already or the domain has passthrough devices, with refused while

@@ -20,6 +20,8 @@
 // Made for C. What they include themselves is included above already.
 extern "C" {
 #include <xenctrl.h>
+#include <xen/hvm/ioreq.h>
+#include <xen/memory.h>
 #include <xendevicemodel.h>
 #include <xenforeignmemory.h>
 }
@@ -34,12 +36,17 @@ static_assert(static_cast<int>(Param::sharing_ring_pfn) == HVM_PARAM_SHARING_RIN
 static_assert(static_cast<int>(Param::mca_capabilities) == HVM_PARAM_MCA_CAP);
 static_assert(XC_PAGE_SIZE == kPageSize);
 
+// The hypervisor's bound of device models of one domain.
+constexpr unsigned kMaxServers = 8;
+constexpr std::uint32_t kAccessesPerPage = XC_PAGE_SIZE / sizeof(ioreq);
+
 class Domain final : public Control, private Mapping::Owner {
 public:
     explicit Domain(DomainId id) : id_(id) {}
-    ~Domain()
+    ~Domain() override
     {
         if (xch_ != nullptr) colo_log_bitmap_free(xch_, &bitmap_);
+        if (accesses_ != nullptr) xenforeignmemory_unmap_resource(memory_, accesses_);
         if (model_ != nullptr) xendevicemodel_close(model_);
         if (memory_ != nullptr) xenforeignmemory_close(memory_);
         if (xch_ != nullptr) xc_interface_close(xch_);
@@ -52,6 +59,7 @@ public:
     Result<Gfn> gfn_limit() override;
     Result<void> pause() override { return done("pause", xc_domain_pause(xch_, id_)); }
     Result<void> unpause() override { return done("unpause", xc_domain_unpause(xch_, id_)); }
+    Result<InFlight> in_flight() override;
     Result<void> enable_log() override { return shadow("switch the dirty log on", XEN_DOMCTL_SHADOW_OP_ENABLE_LOGDIRTY); }
     Result<void> disable_log() override { return shadow("switch the dirty log off", XEN_DOMCTL_SHADOW_OP_OFF); }
     Result<LogAnswer> read_log(LogOp op, bool final, std::uint64_t pages) override;
@@ -83,6 +91,8 @@ private:
     xc_interface* xch_ = nullptr;
     xenforeignmemory_handle* memory_ = nullptr;
     xendevicemodel_handle* model_ = nullptr;
+    xenforeignmemory_resource_handle* accesses_ = nullptr;   // the shared page, kept mapped
+    const volatile ioreq* access_ = nullptr;                 // in it, one for each vCPU
     colo_log_bitmap bitmap_{};
 };
 
@@ -127,6 +137,26 @@ Result<Gfn> Domain::gfn_limit()
     xen_pfn_t limit = 0;
     if (xc_domain_nr_gpfns(xch_, id_, &limit) < 0) return error("ask for its highest frame", errno);
     return Gfn{limit};
+}
+
+Result<InFlight> Domain::in_flight()
+{
+    for (unsigned server = 0; accesses_ == nullptr && server < kMaxServers; ++server) {
+        void* page = nullptr;
+        accesses_ = xenforeignmemory_map_resource(memory_, static_cast<domid_t>(id_), XENMEM_resource_ioreq_server, server,
+                                                  XENMEM_resource_ioreq_server_frame_ioreq(0), 1, &page, PROT_READ, 0);
+        if (accesses_ != nullptr) access_ = static_cast<const volatile ioreq*>(page);
+    }
+    if (accesses_ == nullptr) return make_error(Errc::unsupported, fmt::format("domain {}: map what vCPUs ask of the device model: {}", id_, std::strerror(errno)));
+    const auto now = info();
+    if (!now) return now.error();
+    InFlight out;
+    for (std::uint32_t i = 0; i < std::min(now->vcpus, kAccessesPerPage); ++i) {
+        const unsigned state = access_[i].state;
+        out.waiting += state == STATE_IOREQ_READY || state == STATE_IOREQ_INPROCESS;
+        out.answered += state == STATE_IORESP_READY;
+    }
+    return out;
 }
 
 Result<LogAnswer> Domain::read_log(LogOp op, bool final, std::uint64_t pages)

@@ -141,7 +141,7 @@ Result<void> FrameMap::populate(std::span<const Gfn> gfns)
         if (auto r = find(part, Access::read, std::span(pages).first(part.size()), std::span(status).first(part.size())); !r) return r;
         absent.clear();
         for (std::size_t i = 0; i < part.size(); ++i)
-            if (status[i] != FrameStatus::ok) absent.push_back(part[i]);
+            if (status[i] == FrameStatus::absent) absent.push_back(part[i]);
         // A frame named twice is made once.
         std::sort(absent.begin(), absent.end());
         absent.erase(std::unique(absent.begin(), absent.end()), absent.end());

@@ -67,6 +67,8 @@ public:
     Result<bool> notice_changes();
     void drop_all();
 
+    // The domain's, as notice_changes() found them, with what was populated and released here since.
+    std::uint64_t total_pages() const { return total_pages_; }
     std::uint64_t mapped_frames() const { return runs_.size() * kRunFrames; }
     const FrameMapStats& stats() const { return stats_; }
 

@@ -19,7 +19,7 @@ constexpr std::size_t kBatch = FrameMap::kMaxFrames;
 }
 
 DomainMemory::DomainMemory(Control& control, const MemoryLayout& layout, FrameMapLimits limits)
-    : control_(control), ram_(layout.ram()), frames_(control, limits)
+    : ram_(layout.ram()), frames_(control, limits)
 {
 }
 
@@ -88,8 +88,9 @@ Result<void> DomainMemory::write_batch(std::span<const PageWrite> writes)
         if (!populated) return populated;
         if (auto r = find(); !r) return r;
     }
-    for (std::size_t i = 0; i < count; ++i) {
+    for (std::size_t i = 0; i < count; ++i)
         if (status[i] != FrameStatus::ok) return make_error(Errc::failed, fmt::format("frame {:#x} cannot be mapped", gfns[i]));
+    for (std::size_t i = 0; i < count; ++i) {
         if (writes[i].data != nullptr) std::memcpy(pages[i], writes[i].data, kPageSize);
         else std::memset(pages[i], 0, kPageSize);
     }
@@ -107,9 +108,7 @@ Result<void> DomainMemory::release(std::span<const Gfn> gfns)
 Result<void> DomainMemory::refresh()
 {
     if (auto r = frames_.notice_changes(); !r) return r.error();
-    const auto info = control_.info();
-    if (!info) return info.error();
-    resident_.store(info->total_pages * kPageSize, std::memory_order_relaxed);
+    resident_.store(frames_.total_pages() * kPageSize, std::memory_order_relaxed);
     return {};
 }
 

@@ -18,7 +18,8 @@ public:
     DomainMemory(Control& control, const MemoryLayout& layout, FrameMapLimits limits = {});
 
     Result<void> read(std::span<const Gfn> gfns, std::uint8_t* out, std::span<replication::FrameStatus> status) override;
-    // Populates what is absent. Errc::limit: no memory in the host; a part of the batch may have been written.
+    // Populates what is absent. Errc::limit: no memory in the host. Errc::failed: a frame that is there cannot be mapped. A
+    // part may have been written after either.
     Result<void> write(std::span<const replication::PageWrite> pages) override;
     std::uint64_t resident_bytes() const override { return resident_.load(std::memory_order_relaxed); }
     // Nothing is stable: a run may be unmapped by the next call.
@@ -37,7 +38,6 @@ private:
     Result<void> read_batch(std::span<const Gfn> gfns, std::uint8_t* out, std::span<replication::FrameStatus> status);
     Result<void> write_batch(std::span<const replication::PageWrite> pages);
 
-    Control& control_;
     replication::PageSet ram_;
     FrameMap frames_;
     std::atomic<std::uint64_t> resident_ = 0;

@@ -86,6 +86,7 @@ private:
     void round(int number);
     void pictures_agree();
     void own_writes();
+    void accesses();
     void other_tools();
     void cpu_context();
     double copy(const std::vector<Gfn>& gfns);
@@ -224,6 +225,22 @@ void Probe::own_writes()
     print(fmt::format("own_writes={} first_ms={:.2f} second_ms={:.2f} in_log={}", writes.size(), first, second, own.count()));
 }
 
+// How often a pause finds a vCPU in the middle of an access to a device: what a cut has to look out for.
+void Probe::accesses()
+{
+    constexpr int kPauses = 200;
+    int waiting = 0, answered = 0;
+    for (int i = 0; i < kPauses; ++i) {
+        must(control_.pause());
+        const InFlight found = must(control_.in_flight());
+        waiting += found.waiting > 0;
+        answered += found.answered > 0;
+        must(control_.unpause());
+        std::this_thread::sleep_for(std::chrono::milliseconds(2));
+    }
+    print(fmt::format("pauses={} access_waiting={} access_answered={}", kPauses, waiting, answered));
+}
+
 // There is one log, and a tool that takes bits out of it or switches it off does not ask us.
 void Probe::other_tools()
 {
@@ -287,6 +304,7 @@ void Probe::run()
     rounds();
     pictures_agree();
     own_writes();
+    accesses();
     other_tools();
     cpu_context();
     const double off = timed([&] { log_->stop(); });

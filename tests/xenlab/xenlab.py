@@ -6,10 +6,10 @@ import os
 import sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from lab import guests, image, machine, probe, smoke  # noqa: E402
+from lab import guests, image, loopback, machine, probe, smoke  # noqa: E402
 from lab.common import LabError, path, say  # noqa: E402
 
-TESTS = {"smoke": smoke.smoke, "probe": probe.probe, "refusals": probe.refusals}
+TESTS = {"smoke": smoke.smoke, "probe": probe.probe, "refusals": probe.refusals, "loopback": loopback.loopback}
 
 
 def build(options):
@@ -56,7 +56,8 @@ def test(options):
         raise LabError(f"there is no test {', '.join(unknown)}; there are: {', '.join(TESTS)}")
     build(argparse.Namespace(again=False))
     passed, failed = 0, 0
-    for name in options.tests or TESTS:
+    # Loopback is not reliable on this emulated CPU, see README.md.
+    for name in options.tests or [name for name in TESTS if name != "loopback"]:
         host = None
         try:
             host = machine.boot("test")
@@ -93,7 +94,7 @@ def main():
     sub.add_argument("script")
     sub.add_argument("--timeout", type=float, default=machine.COMMAND_SECONDS, help="in seconds")
     command(stop, "stop a lab host")
-    command(test, "boot, test, stop", False).add_argument("tests", nargs="*", metavar="TEST", help=f"of {', '.join(TESTS)}; default: all")
+    command(test, "boot, test, stop", False).add_argument("tests", nargs="*", metavar="TEST", help=f"of {', '.join(TESTS)}; default: all but loopback")
     options = parser.parse_args()
     try:
         return options.function(options)

@@ -82,6 +82,7 @@ std::uint8_t FakeControl::content(Gfn gfn) const
 
 Result<void> FakeControl::step(const std::string& name)
 {
+    if (trace != nullptr) trace->push_back(name);
     if (died) return hypercall_error("domain 7: " + name, ESRCH);
     auto& queue = fail[name];
     if (queue.empty()) return {};
@@ -119,6 +120,16 @@ Result<void> FakeControl::unpause()
     if (pauses_ == 0) return hypercall_error("unpause", EINVAL);
     --pauses_;
     return {};
+}
+
+Result<xen::InFlight> FakeControl::in_flight()
+{
+    if (auto r = step("in-flight"); !r) return r.error();
+    COLO_CHECK(pauses_ > 0);
+    if (accesses.empty()) return xen::InFlight{};
+    const xen::InFlight out = accesses.front();
+    accesses.pop_front();
+    return out;
 }
 
 Result<void> FakeControl::enable_log()

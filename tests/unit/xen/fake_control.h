@@ -46,6 +46,8 @@ public:
     Bytes cpu_context{1, 2, 3, 4};
     std::map<xen::Param, std::uint64_t> params;
     xen::DomainInfo described;
+    std::deque<xen::InFlight> accesses;    // what the next questions find; none in flight when it is empty
+    std::vector<std::string>* trace = nullptr;   // gets the name of each operation
     xen::TscInfo clock{2, 2'000'000, 0, 0};
     std::uint32_t numa_nodes = 0;
 
@@ -55,6 +57,7 @@ public:
     Result<Gfn> gfn_limit() override;
     Result<void> pause() override;
     Result<void> unpause() override;
+    Result<xen::InFlight> in_flight() override;
     Result<void> enable_log() override;
     Result<void> disable_log() override;
     Result<xen::LogAnswer> read_log(xen::LogOp op, bool final, std::uint64_t pages) override;

@@ -70,7 +70,8 @@ TEST_F(DomainMemoryTest, FrameThatCannotBeMappedIsFailedNotZero)
 {
     control.unmappable = {7};
     EXPECT_EQ(read({7, 8}), (std::vector{FrameStatus::failed, FrameStatus::ok}));
-    EXPECT_EQ(write_error({{7, page.data()}}), Errc::failed);
+    EXPECT_EQ(write_error({{8, page.data()}, {7, page.data()}}), Errc::failed);
+    EXPECT_EQ(control.content(8), 0);
 }
 
 TEST_F(DomainMemoryTest, WritesAndZeroes)

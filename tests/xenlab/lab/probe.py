@@ -5,17 +5,20 @@ import os
 from lab import guests, smoke
 from lab.common import REPOSITORY, LabError
 
-PROGRAM = os.path.join(os.environ.get("COLO_BUILD", os.path.join(REPOSITORY, "build", "release")), "tests", "xenlab", "xen_probe")
+BUILD = os.environ.get("COLO_BUILD", os.path.join(REPOSITORY, "build", "release"))
 
 
-def install(machine):
-    if not os.path.exists(PROGRAM):
-        raise LabError(f"there is no {PROGRAM}. It is built when libxen-dev is installed: scripts/setup, then ninja xenlab_programs")
-    machine.put(PROGRAM, "/root/xen_probe")
+def install(machine, name):
+    """Copies a program of the build into dom0; returns its path there."""
+    program = os.path.join(BUILD, "tests", "xenlab", name)
+    if not os.path.exists(program):
+        raise LabError(f"there is no {program}. It is built when libxen-dev is installed: scripts/setup, then ninja xenlab_programs")
+    machine.put(program, "/root/" + name)
+    return "/root/" + name
 
 
 def probe(machine):
-    install(machine)
+    install(machine, "xen_probe")
     domid = guests.start(machine, "probe")
     smoke.check_runs(machine, "probe", domid)
     status, out, errors = machine.run("/root/xen_probe probe 6 100", timeout=300, check=False)
@@ -39,7 +42,7 @@ REFUSED = {
 
 def refusals(machine):
     """Each reason is found, and nothing but the reasons."""
-    install(machine)
+    install(machine, "xen_probe")
     for name, (changes, wanted) in REFUSED.items():
         file = guests.write_config(machine, name, **changes)
         machine.run(f"xl create -p -q {file}", timeout=300)

@@ -55,8 +55,10 @@ def check_device_model(machine, domid):
 
 
 def cpu_seconds(machine, domid):
-    fields = machine.out(f"xl list {domid} | tail -n 1").split()
-    return float(fields[-1])
+    status, out, errors = machine.run(f"xl list {domid}", check=False)
+    if status != 0:
+        raise LabError(f"domain {domid} is gone:\n{errors}{machine.out('xl list; tail -n 15 /var/log/xen/xl-*.log; xl dmesg | grep -v restore | tail -n 15')}")
+    return float(out.split()[-1])
 
 
 def check_runs(machine, name, domid):

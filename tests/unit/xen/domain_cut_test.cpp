@@ -1,0 +1,235 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "core/clock.h"
+#include "tests/unit/xen/fake_control.h"
+#include "xen/domain_cut.h"
+
+#include <gtest/gtest.h>
+
+#include <cerrno>
+#include <cstring>
+
+namespace colo::xen {
+namespace {
+
+using replication::DeviceState;
+using test::FakeControl;
+using Trace = std::vector<std::string>;
+
+Deadline soon() { return now() + std::chrono::seconds(5); }
+
+Bytes model_state() { return {'Q', 'E', 'V', 'M', 0, 0, 0, 3, 4, 1, 2, 3, 0}; }
+
+void add_record(Bytes& out, std::uint16_t type, const Bytes& data)
+{
+    const auto length = static_cast<std::uint32_t>(data.size());
+    const std::size_t at = out.size();
+    out.resize(at + 8 + data.size());
+    std::memcpy(&out[at], &type, sizeof type);
+    std::memcpy(&out[at + 4], &length, sizeof length);
+    std::copy(data.begin(), data.end(), out.begin() + static_cast<std::ptrdiff_t>(at + 8));
+}
+
+Bytes cpu_context(std::uint8_t fill = 7)
+{
+    Bytes out;
+    add_record(out, 1, {0x86, 0x12, 0x38, 0x54, 1, 0, 0, 0});
+    add_record(out, 2, Bytes(100, fill));
+    add_record(out, 10, Bytes(3, 1));
+    add_record(out, 0, {});
+    return out;
+}
+
+class FakeModel final : public DeviceModel {
+public:
+    explicit FakeModel(Trace& trace) : trace_(trace) {}
+    std::string fail_at;
+    Bytes state = model_state();
+    Bytes loaded;
+
+    const std::string& version() const override { return version_; }
+    Result<void> stop(Deadline) override { return step("model-stop"); }
+    Result<void> cont(Deadline) override { return step("model-cont"); }
+    Result<void> stop_and_begin_save(Deadline) override { return step("model-stop-and-save"); }
+    Result<Bytes> finish_save(Deadline) override
+    {
+        if (auto r = step("model-saved"); !r) return r.error();
+        return state;
+    }
+    Result<void> load(ByteView bytes, Deadline) override
+    {
+        loaded.assign(bytes.begin(), bytes.end());
+        return step("model-load");
+    }
+    Result<void> set_dirty_log(bool, Deadline) override { return step("model-log"); }
+
+private:
+    Result<void> step(const std::string& name)
+    {
+        trace_.push_back(name);
+        if (name == fail_at) return make_error(Errc::closed, name + ": the channel is dead");
+        return {};
+    }
+    Trace& trace_;
+    std::string version_ = "7.2";
+};
+
+class DomainCutTest : public testing::Test {
+protected:
+    DomainCutTest()
+    {
+        control.trace = &trace;
+        control.cpu_context = cpu_context();
+    }
+    Trace taken() { return std::exchange(trace, {}); }
+
+    Trace trace;
+    FakeControl control;
+    FakeModel model{trace};
+    DomainCut cut{control, model};
+};
+
+TEST_F(DomainCutTest, StopsVcpusFirstAndLetsThemGoLast)
+{
+    ASSERT_TRUE(cut.begin(soon()));
+    EXPECT_EQ(taken(), (Trace{"pause", "in-flight", "model-stop-and-save"}));
+    EXPECT_FALSE(cut.running());
+    const auto state = cut.save(soon());
+    ASSERT_TRUE(state);
+    EXPECT_EQ(state->devices, model_state());
+    EXPECT_EQ(state->cpu_context, cpu_context());
+    EXPECT_EQ(taken(), (Trace{"context", "model-saved"}));
+    ASSERT_TRUE(cut.resume(soon()));
+    EXPECT_EQ(taken(), (Trace{"model-cont", "unpause"}));
+    EXPECT_TRUE(cut.running());
+    EXPECT_LE(cut.times().stop_sent, cut.times().stopped);
+    EXPECT_LE(cut.times().saved, cut.times().cont_done);
+}
+
+TEST_F(DomainCutTest, AccessInFlightIsLetGoBeforeTheCut)
+{
+    // One that waits for the device model, then one whose answer the vCPU has not taken, then none.
+    control.accesses = {{1, 0}, {1, 0}, {0, 1}, {0, 0}};
+    ASSERT_TRUE(cut.begin(soon()));
+    EXPECT_EQ(taken(), (Trace{"pause", "in-flight", "in-flight", "in-flight", "unpause", "pause", "in-flight", "model-stop-and-save"}));
+    EXPECT_EQ(cut.pauses_repeated(), 1);
+    EXPECT_EQ(control.pauses(), 1);
+}
+
+TEST_F(DomainCutTest, AccessesWithoutEndAreAnErrorAndTheDomainRuns)
+{
+    control.accesses.assign(kMaxPauses, {0, 1});
+    const auto r = cut.begin(soon());
+    ASSERT_FALSE(r);
+    EXPECT_EQ(r.error().code, Errc::timed_out);
+    EXPECT_EQ(control.pauses(), 0);
+    control.accesses.assign(1000, {1, 0});
+    EXPECT_EQ(cut.begin(now()).error().code, Errc::timed_out);
+    EXPECT_EQ(control.pauses(), 0);
+    control.fail["in-flight"] = {EPERM};
+    EXPECT_EQ(cut.begin(soon()).error().code, Errc::refused);
+    EXPECT_EQ(control.pauses(), 0);
+    EXPECT_TRUE(cut.running());
+}
+
+TEST_F(DomainCutTest, SaveThatWasGivenUpIsFinishedBeforeAnythingElse)
+{
+    ASSERT_TRUE(cut.begin(soon()));
+    taken();
+    ASSERT_TRUE(cut.resume(soon()));
+    EXPECT_EQ(taken(), (Trace{"model-saved", "model-cont", "unpause"}));
+    ASSERT_TRUE(cut.begin(soon()));
+    taken();
+    ASSERT_TRUE(cut.stop(soon()));   // ends a cut whose guest stays stopped
+    EXPECT_EQ(taken(), Trace{"model-saved"});
+    EXPECT_FALSE(cut.save(soon()));
+    EXPECT_EQ(control.pauses(), 1);
+}
+
+TEST_F(DomainCutTest, StopIsIdempotent)
+{
+    ASSERT_TRUE(cut.stop(soon()));
+    ASSERT_TRUE(cut.stop(soon()));
+    EXPECT_EQ(taken(), (Trace{"pause", "in-flight", "model-stop"}));
+    ASSERT_TRUE(cut.resume(soon()));
+    EXPECT_EQ(control.pauses(), 0);
+}
+
+TEST_F(DomainCutTest, ContextThatCannotBeHadLeavesTheChannelInOrder)
+{
+    ASSERT_TRUE(cut.begin(soon()));
+    control.fail["context"] = {EPERM};
+    taken();
+    EXPECT_EQ(cut.save(soon()).error().code, Errc::refused);
+    EXPECT_EQ(taken(), (Trace{"context", "model-saved"}));
+    ASSERT_TRUE(cut.resume(soon()));
+    EXPECT_EQ(taken(), (Trace{"model-cont", "unpause"}));
+}
+
+TEST_F(DomainCutTest, LoadSetsCpusThenDevices)
+{
+    const DeviceState state{model_state(), cpu_context(9)};
+    EXPECT_EQ(cut.load(state, soon()).error().code, Errc::invalid);   // it runs
+    ASSERT_TRUE(cut.stop(soon()));
+    taken();
+    ASSERT_TRUE(cut.load(state, soon()));
+    EXPECT_EQ(taken(), (Trace{"set-context", "model-load"}));
+    EXPECT_EQ(control.cpu_context, cpu_context(9));
+    EXPECT_EQ(model.loaded, model_state());
+}
+
+TEST_F(DomainCutTest, Inv07_RefusedStateChangesNothing)
+{
+    ASSERT_TRUE(cut.stop(soon()));
+    taken();
+    DeviceState state{model_state(), cpu_context(9)};
+    state.devices[0] = 'X';
+    EXPECT_EQ(cut.load(state, soon()).error().code, Errc::corrupt);
+    state = {model_state(), Bytes(40, 1)};
+    EXPECT_EQ(cut.load(state, soon()).error().code, Errc::corrupt);
+    EXPECT_EQ(taken(), Trace());
+    control.fail["set-context"] = {EINVAL};   // what the hypervisor finds
+    EXPECT_EQ(cut.load({model_state(), cpu_context(9)}, soon()).error().code, Errc::invalid);
+    EXPECT_EQ(taken(), Trace{"set-context"});
+    EXPECT_TRUE(model.loaded.empty());
+    EXPECT_EQ(control.cpu_context, cpu_context());
+}
+
+TEST_F(DomainCutTest, DeadDeviceModelIsAnErrorOfEachStep)
+{
+    model.fail_at = "model-stop-and-save";
+    EXPECT_EQ(cut.begin(soon()).error().code, Errc::closed);
+    EXPECT_EQ(control.pauses(), 1);   // nobody would answer the vCPUs
+    DomainCut other(control, model);
+    ASSERT_TRUE(control.unpause());
+    model.fail_at = "model-saved";
+    ASSERT_TRUE(other.begin(soon()));
+    EXPECT_EQ(other.save(soon()).error().code, Errc::closed);
+    model.fail_at = "model-cont";
+    EXPECT_EQ(other.resume(soon()).error().code, Errc::closed);
+    EXPECT_EQ(control.pauses(), 1);
+}
+
+TEST(CpuContext, EveryTruncationIsFound)
+{
+    const Bytes good = cpu_context();
+    ASSERT_TRUE(check_context(good));
+    for (std::size_t n = 0; n < good.size(); ++n) EXPECT_FALSE(check_context(ByteView(good).first(n))) << n;
+    Bytes longer = good;
+    longer.push_back(0);
+    EXPECT_FALSE(check_context(longer));
+}
+
+TEST(CpuContext, LengthsAreNotTrusted)
+{
+    Bytes bad = cpu_context();
+    bad[4] = bad[5] = bad[6] = bad[7] = 0xff;
+    EXPECT_EQ(check_context(bad).error().code, Errc::corrupt);
+    Bytes none;
+    add_record(none, 1, {0x86, 0x12, 0x38, 0x54});
+    add_record(none, 0, {});
+    EXPECT_EQ(check_context(none).error().code, Errc::corrupt);   // no CPU
+    EXPECT_EQ(check_context(Bytes(kMaxContext + 1)).error().code, Errc::limit);
+}
+
+}  // namespace
+}  // namespace colo::xen

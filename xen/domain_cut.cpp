@@ -1,0 +1,158 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "xen/domain_cut.h"
+
+#include "core/clock.h"
+
+#include <fmt/format.h>
+
+#include <chrono>
+#include <cstring>
+#include <thread>
+
+namespace colo::xen {
+
+using replication::DeviceState;
+
+namespace {
+
+// About the time that a device model takes for an answer.
+constexpr std::chrono::microseconds kAnswerPause{50};
+
+// Waits until the device model owes no answer; how many vCPUs have not taken theirs.
+Result<std::uint32_t> wait_answers(Control& control, Deadline deadline)
+{
+    for (;;) {
+        const auto accesses = control.in_flight();
+        if (!accesses) return accesses.error();
+        if (accesses->waiting == 0) return accesses->answered;
+        if (now() >= deadline) return make_error(Errc::timed_out, "the device model does not answer a vCPU");
+        std::this_thread::sleep_for(kAnswerPause);
+    }
+}
+
+}  // namespace
+
+Result<int> pause_between_accesses(Control& control, Deadline deadline)
+{
+    for (int tries = 0; tries < kMaxPauses; ++tries) {
+        if (auto r = control.pause(); !r) return r.error();
+        const auto answered = wait_answers(control, deadline);
+        if (answered && *answered == 0) return tries;
+        // It takes the answer as soon as it runs.
+        if (auto r = control.unpause(); !r) return r.error();
+        if (!answered) return answered.error();
+        if (now() >= deadline) return make_error(Errc::timed_out, "pause: the deadline passed");
+    }
+    return make_error(Errc::timed_out, fmt::format("pause: a vCPU was in the middle of an access {} times in a row", kMaxPauses));
+}
+
+Result<void> check_context(ByteView context)
+{
+    constexpr std::size_t kHead = 8;   // u16 type, u16 instance, u32 length
+    constexpr std::uint16_t kEnd = 0, kHeader = 1, kCpu = 2;
+    constexpr std::uint32_t kMagic = 0x54381286;
+    if (context.size() > kMaxContext) return make_error(Errc::limit, fmt::format("CPU context of {} bytes", context.size()));
+    std::size_t records = 0, cpus = 0;
+    for (std::size_t at = 0; at + kHead <= context.size(); ++records) {
+        std::uint16_t type = 0;
+        std::uint32_t length = 0, magic = 0;
+        std::memcpy(&type, &context[at], sizeof type);
+        std::memcpy(&length, &context[at + 4], sizeof length);
+        at += kHead;
+        if (length > context.size() - at) return make_error(Errc::corrupt, fmt::format("CPU context: record {} is longer than the rest", records));
+        if (records == 0) {
+            if (type == kHeader && length >= sizeof magic) std::memcpy(&magic, &context[at], sizeof magic);
+            if (magic != kMagic) return make_error(Errc::corrupt, "CPU context: it does not begin with its header");
+        }
+        cpus += type == kCpu;
+        at += length;
+        if (type != kEnd) continue;
+        if (at != context.size() || cpus == 0) return make_error(Errc::corrupt, "CPU context: ends too early, or has no CPU");
+        return {};
+    }
+    return make_error(Errc::corrupt, fmt::format("CPU context of {} bytes without an end", context.size()));
+}
+
+Result<void> DomainCut::pause(Deadline deadline)
+{
+    if (paused_) return {};
+    const auto repeated = pause_between_accesses(control_, deadline);
+    if (!repeated) return repeated.error();
+    pauses_repeated_ += *repeated;
+    paused_ = true;
+    return {};
+}
+
+// Its answer would be taken for that of the next command.
+void DomainCut::give_save_up(Deadline deadline)
+{
+    if (saving_) (void)model_.finish_save(deadline);
+    saving_ = false;
+}
+
+Result<void> DomainCut::begin(Deadline deadline)
+{
+    give_save_up(deadline);
+    times_ = {};
+    times_.stop_sent = now();
+    if (auto r = pause(deadline); !r) return with_context("cut", r.error());
+    auto stopped = model_.stop_and_begin_save(deadline);
+    if (!stopped) return with_context("cut", stopped.error());
+    saving_ = stopped_ = true;
+    times_.stopped = now();
+    return {};
+}
+
+Result<DeviceState> DomainCut::save(Deadline deadline)
+{
+    if (!saving_) return make_error(Errc::invalid, "no cut was begun");
+    // While the device model is at work.
+    auto context = control_.context();
+    saving_ = false;
+    auto devices = model_.finish_save(deadline);
+    if (!devices) return with_context("save", devices.error());
+    if (!context) return with_context("save", context.error());
+    times_.saved = now();
+    return DeviceState{std::move(*devices), std::move(*context)};
+}
+
+Result<void> DomainCut::resume(Deadline deadline)
+{
+    give_save_up(deadline);
+    times_.cont_sent = now();
+    if (stopped_)
+        if (auto r = model_.cont(deadline); !r) return with_context("resume", r.error());
+    stopped_ = false;
+    if (paused_)
+        if (auto r = control_.unpause(); !r) return with_context("resume", r.error());
+    paused_ = false;
+    times_.cont_done = now();
+    return {};
+}
+
+Result<void> DomainCut::stop(Deadline deadline)
+{
+    give_save_up(deadline);
+    if (auto r = pause(deadline); !r) return with_context("stop", r.error());
+    if (stopped_) return {};
+    auto stopped = model_.stop(deadline);
+    if (!stopped) return with_context("stop", stopped.error());
+    stopped_ = true;
+    return {};
+}
+
+Result<void> DomainCut::verify(const DeviceState& state)
+{
+    if (auto r = check_model_state(state.devices); !r) return r;
+    return check_context(state.cpu_context);
+}
+
+Result<void> DomainCut::load(const DeviceState& state, Deadline deadline)
+{
+    if (auto r = verify(state); !r) return r;
+    if (!paused_ || !stopped_ || saving_) return make_error(Errc::invalid, "load into a domain that is not stopped");
+    if (auto r = control_.set_context(state.cpu_context); !r) return with_context("load", r.error());
+    return model_.load(state.devices, deadline);
+}
+
+}  // namespace colo::xen

@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+// Stopping an HVM domain so that memory, CPUs and devices are of one moment, and setting it to such a moment. The order is
+// what it is about: vCPUs stop before the device model, which does not answer them once it has stopped; the dirty log is read
+// after both; the device model goes on before the vCPUs.
+
+#include "replication/guest.h"
+#include "xen/control.h"
+#include "xen/device_model.h"
+
+namespace colo::xen {
+
+// Pauses the domain at a moment at which no vCPU is in the middle of an access to a device: such an access is in no
+// context, and would happen twice where it is restored. Returns how often it had to be let go once more. Errc::timed_out:
+// the device model does not answer, or there was an access at each of kMaxPauses moments; the domain is not paused then.
+inline constexpr int kMaxPauses = 50;
+Result<int> pause_between_accesses(Control& control, Deadline deadline);
+
+// Records of an HVM context: a header first, at least one CPU, each inside of the blob, an end. Errc::corrupt or limit.
+Result<void> check_context(ByteView context);
+
+// One thread. The domain runs at first. After an error of begin, save, resume or stop the domain is where the error left
+// it, and unusable for replication.
+class DomainCut {
+public:
+    // Both outlive it.
+    DomainCut(Control& control, DeviceModel& model) : control_(control), model_(model) {}
+
+    // On return no vCPU runs and the device model writes nothing but its save.
+    Result<void> begin(Deadline deadline);
+    Result<replication::DeviceState> save(Deadline deadline);   // after begin()
+    Result<void> resume(Deadline deadline);
+    Result<void> stop(Deadline deadline);                       // without saving; nothing happens if it is stopped
+    // Stopped. Everything is checked first; then CPUs, which the hypervisor checks itself, then devices.
+    Result<void> load(const replication::DeviceState& state, Deadline deadline);
+    static Result<void> verify(const replication::DeviceState& state);
+
+    bool running() const { return !paused_ && !stopped_; }
+    const replication::CutTimes& times() const { return times_; }   // of the last begin() ... resume()
+    int pauses_repeated() const { return pauses_repeated_; }        // since the beginning
+
+private:
+    Result<void> pause(Deadline deadline);
+    void give_save_up(Deadline deadline);
+
+    Control& control_;
+    DeviceModel& model_;
+    bool paused_ = false;    // by us
+    bool stopped_ = false;   // the device model
+    bool saving_ = false;
+    int pauses_repeated_ = 0;
+    replication::CutTimes times_;
+};
+
+}  // namespace colo::xen
