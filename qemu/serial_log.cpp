@@ -53,6 +53,7 @@ struct SerialLog::Log {
     const std::uint64_t half;
     Fd wake;
     std::atomic<bool> closing{false};
+    std::atomic<bool> abandoned{false};  // not waited for any longer: the file may be another's by now
     std::mutex mutex;
     std::condition_variable told;
     bool begun = false, ended = false;
@@ -81,7 +82,7 @@ SerialLog::~SerialLog()
     const std::uint64_t one = 1;
     if (::write(log_->wake.get(), &one, sizeof one) < 0) { /* full: it is awake */
     }
-    (void)log_->wait([this] { return log_->ended; });
+    if (!log_->wait([this] { return log_->ended; })) log_->abandoned = true;
 }
 
 Result<void> SerialLog::Log::open_file()
@@ -89,7 +90,7 @@ Result<void> SerialLog::Log::open_file()
     // Appended: a log that was abandoned on the same file must not leave holes in ours.
     out = Fd(::open(file.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0640));
     size_now = 0;
-    if (out && !closing) (void)::ftruncate(out.get(), 0);
+    if (out && !abandoned) (void)::ftruncate(out.get(), 0);
     if (!out) return errno_error("open " + file, errno);
     return {};
 }
@@ -99,7 +100,7 @@ void SerialLog::Log::store(const char* text, std::size_t size)
 {
     while (size > 0) {
         if (size_now >= half) {
-            if (closing) return;   // the file may be another's by now
+            if (abandoned) return;
             (void)std::rename(file.c_str(), (file + ".1").c_str());
             (void)open_file();
         }
@@ -129,7 +130,7 @@ void SerialLog::Log::run()
 {
     ::pthread_setname_np(::pthread_self(), "serial-log");
     Result<void> result = open_file();
-    if (result && !closing) (void)std::remove((file + ".1").c_str());
+    if (result && !abandoned) (void)std::remove((file + ".1").c_str());
     {
         const std::lock_guard lock(mutex);
         opened = std::move(result);
