@@ -354,7 +354,14 @@ Result<void> QemuGuest::resume(Deadline deadline)
         if (auto r = channel.receive("cont", deadline); !r) sent = explain(r.error());
     times_.cont_done = now();
     hurry(false);
-    if (!sent) return sent;
+    if (!sent) {
+        // The news that it went off may come behind the refusal, which is then no failure either.
+        if (auto r = forget_events(); r && model_->went_off) {
+            running_ = false;
+            return {};
+        }
+        return sent;
+    }
     progress_us_.store(times_.cont_done.us, std::memory_order_relaxed);
     running_ = true;
     if (auto r = forget_events(); !r) return r;
