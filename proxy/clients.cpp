@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "proxy/clients.h"
 
+#include "proxy/address_book.h"
 #include "proxy/packet.h"
 
 #include <linux/if_packet.h>
@@ -18,7 +19,7 @@ namespace {
 
 constexpr std::size_t kArpSize = 28;
 constexpr std::size_t kIp4Source = 12;
-constexpr std::size_t kArpSender = 8, kArpSenderIp = 14, kArpTarget = 18, kArpTargetIp = 24;
+constexpr std::size_t kArpSender = 8, kArpSenderIp = 14, kArpTarget = 18;
 constexpr std::uint16_t kRequest = 1, kReply = 2;
 constexpr int kFramesAtOnce = 256;  // a flood of ARP must not keep us from the arbiter
 
@@ -95,14 +96,8 @@ Result<ArpProbe> ArpProbe::open(const std::string& interface)
 
 Result<void> ArpProbe::ask(const Client& client)
 {
-    std::array<std::uint8_t, kArpSize> arp{};
-    store_be16(arp.data(), 1);  // Ethernet
-    store_be16(arp.data() + 2, kEtherTypeIpv4);
-    arp[4] = 6;
-    arp[5] = 4;
-    store_be16(arp.data() + 6, kRequest);
-    std::memcpy(arp.data() + kArpSender, mac_.data(), 6);
-    store_be32(arp.data() + kArpTargetIp, client.ip4);
+    const FramePtr frame = make_arp(kRequest, client.mac, mac_, 0, Mac{}, client.ip4);
+    const ByteView arp = frame->ethernet().subspan(kEthernetHeaderSize, kArpSize);
     sockaddr_ll to{};
     to.sll_family = AF_PACKET;
     to.sll_protocol = htons(kEtherTypeArp);
