@@ -82,6 +82,13 @@ void check_nics(std::vector<NicConfig>& nics, Reader& reader)
     }
 }
 
+void check_frame_ports(const Config& c, Reader& reader)
+{
+    for (std::size_t i = 0; i < c.nics.size() && c.guest.type == GuestType::xen; ++i)
+        if (const std::string key = "nic." + std::to_string(i) + ".frame_port"; c.nics[i].frame_port != FramePortSetting::tap)
+            reader.complain(key, key + " must be \"tap\" with guest.type = \"xen\": the device model of Xen 4.17 crashes at the other one");
+}
+
 void check_paths(const std::vector<HeartbeatPathConfig>& paths, Reader& reader)
 {
     for (std::size_t i = 0; i < paths.size(); ++i) {
@@ -137,9 +144,32 @@ void check_peer(const Config& c, Reader& reader)
                                             "): it names the other host");
 }
 
+void check_guest_type(const GuestConfig& g, Reader& reader)
+{
+    const bool xen = g.type == GuestType::xen;
+    const auto only = [&](const char* key, const std::string& value, bool for_xen) {
+        if (xen != for_xen && !value.empty())
+            reader.complain(std::string("guest.") + key, std::string("guest.") + key + " contradicts guest.type: only type = \"" +
+                                                             (for_xen ? "xen" : "qemu") + "\" uses it");
+    };
+    only("kernel", g.kernel, false);
+    only("initrd", g.initrd, false);
+    only("append", g.append, false);
+    only("xl_config", g.xl_config, true);
+    const auto lacks = [&](const char* key, const std::string& command, const char* part) {
+        if (command.find(part) == std::string::npos) reader.complain(std::string("guest.") + key, std::string("guest.") + key + " has no " + part);
+    };
+    lacks("xl_create", g.xl_create, "{config}");
+    lacks("xl_create", g.xl_create, "{pause}");
+    lacks("xl_destroy", g.xl_destroy, "{domain}");
+    lacks("xl_rename", g.xl_rename, "{domain}");
+    lacks("xl_rename", g.xl_rename, "{name}");
+}
+
 // What the daemon would refuse when it makes the guest (qemu/options.cpp), said with file and line.
 void check_guest(const GuestConfig& g, Reader& reader)
 {
+    check_guest_type(g, reader);
     constexpr std::string_view kMachines = "pc-i440fx-";
     if (!g.machine.starts_with(kMachines) || g.machine.size() == kMachines.size())
         reader.complain("guest.machine", "guest.machine = \"" + g.machine +
@@ -190,6 +220,7 @@ Config parse_config(std::string_view toml, const std::string& file, const std::v
     check_times(result, reader);
     check_compression(result.replication, reader);
     check_nics(result.nics, reader);
+    check_frame_ports(result, reader);
     check_paths(result.heartbeat.paths, reader);
     check_arbiter(result, reader);
     check_control(result.qmp, reader);

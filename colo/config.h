@@ -19,7 +19,7 @@
 
 namespace colo {
 
-enum class GuestType : std::uint8_t { qemu };
+enum class GuestType : std::uint8_t { qemu, xen };
 enum class AcceleratorSetting : std::uint8_t { automatic, tcg, kvm };
 enum class DirtyLogSetting : std::uint8_t { automatic, uffd_wp, soft_dirty, compare };
 enum class DeviceLoadSetting : std::uint8_t { automatic, snapshot_load, xen_load };
@@ -45,6 +45,11 @@ struct GuestConfig {
     DeviceLoadSetting device_load = DeviceLoadSetting::automatic;
     std::string qemu_binary = "qemu-system-x86_64";
     std::uint32_t start_timeout_ms = 30'000;
+    std::string xl_config;
+    std::string xl_create = "xl create -q -e {pause} {config}";
+    std::string xl_destroy = "xl destroy {domain}";
+    std::string xl_rename = "xl rename {domain} {name}";
+    std::uint32_t xl_warm_up_ms = 2'000;
 };
 
 struct NicConfig {

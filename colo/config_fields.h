@@ -42,7 +42,7 @@ struct Name {
     E value;
 };
 
-inline constexpr Name<GuestType> kGuestTypes[] = {{"qemu", GuestType::qemu}};
+inline constexpr Name<GuestType> kGuestTypes[] = {{"qemu", GuestType::qemu}, {"xen", GuestType::xen}};
 inline constexpr Name<AcceleratorSetting> kAccelerators[] = {
     {"auto", AcceleratorSetting::automatic}, {"tcg", AcceleratorSetting::tcg}, {"kvm", AcceleratorSetting::kvm}};
 inline constexpr Name<DirtyLogSetting> kDirtyLogs[] = {{"auto", DirtyLogSetting::automatic},
@@ -72,11 +72,11 @@ template <class Visitor, class Target>
 void visit_guest(Visitor& v, Target& guest)
 {
     v.section("guest", "The virtual machine. Both hosts must describe the same one.");
-    v.choice(ChoiceSpec{"type", false, "What runs the guest."}, guest.type, std::span(kGuestTypes));
+    v.choice(ChoiceSpec{"type", false, "What runs the guest: `qemu`, a QEMU that is started here; `xen`, an HVM domain of this Xen host (docs/xen.md). Of the settings below those that begin with `xl_` are for `xen`, `start_timeout_ms` is for both, the rest for `qemu`."}, guest.type, std::span(kGuestTypes));
     v.number(NumberSpec{"memory_mib", kGuestMemoryMinMib, 1u << 20, "Guest RAM. A secondary needs about three times as much free."},
              guest.memory_mib);
     v.number(NumberSpec{"vcpus", 1, 64, "Virtual CPUs."}, guest.vcpus);
-    v.text(TextSpec{"kernel", TextKind::path, true, "Linux kernel image, the same content on both hosts."},
+    v.text(TextSpec{"kernel", TextKind::path, guest.type == GuestType::qemu, "Linux kernel image, the same content on both hosts."},
            guest.kernel);
     v.text(TextSpec{"initrd", TextKind::path, false, "Initial RAM disk, the same content on both hosts."},
            guest.initrd);
@@ -96,6 +96,18 @@ void visit_guest(Visitor& v, Target& guest)
            guest.qemu_binary);
     v.number(NumberSpec{"start_timeout_ms", 1'000, 600'000, "Longest start of the device model."},
              guest.start_timeout_ms);
+    v.text(TextSpec{"xl_config", TextKind::path, guest.type == GuestType::xen,
+                    "The domain's configuration for xl, the same content on both hosts. Required for `xen`."},
+           guest.xl_config);
+    v.text(TextSpec{"xl_create", TextKind::free, true,
+                    "Command that makes the domain; no shell. `{config}`: a file with `xl_config` and what colod adds; `{pause}`: `-p`."},
+           guest.xl_create);
+    v.text(TextSpec{"xl_destroy", TextKind::free, true, "Command that destroys it; `{domain}`: its number."}, guest.xl_destroy);
+    v.text(TextSpec{"xl_rename", TextKind::free, true, "Command that gives it the name `{name}` at a failover."}, guest.xl_rename);
+    v.number(NumberSpec{"xl_warm_up_ms", 0, 600'000,
+                        "A new domain runs alone, without network, until its memory map has not changed for this long: its firmware lays it out. "
+                        "0: `xl_create` restores an image."},
+             guest.xl_warm_up_ms);
 }
 
 template <class Visitor, class Target>

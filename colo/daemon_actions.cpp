@@ -333,6 +333,7 @@ void Daemon::on(const action::GoLive& a)
         (void)failpoint::pass("s-before-live", guest_->device_model_pid());
         Result<void> result = runtime_->go_live(generation, now() + kGuestCall);
         if (result && power == replication::PowerState::running && !guest_->running()) result = guest_->resume(now() + kGuestCall);
+        if (result) guest_->took_over();
         if (result) (void)failpoint::pass("s-after-live", guest_->device_model_pid());
         post([this, result, generation] {
             if (result) {

@@ -2,11 +2,11 @@
 // Start-up and the end of the daemon.
 #include "colo/control_interface.h"
 #include "colo/daemon.h"
+#include "colo/guest_factory.h"
 #include "colo/seals.h"
 #include "core/clock.h"
 #include "core/failpoint.h"
 #include "core/log.h"
-#include "qemu/embedded_guest.h"
 
 #include <csignal>
 #include <filesystem>
@@ -160,40 +160,11 @@ Result<void> Daemon::make_runtime()
 
 Result<void> Daemon::make_guest()
 {
-    qemu::EmbeddedGuestOptions options;
-    const GuestConfig& g = config_.guest;
-    options.name = config_.domain.name;
-    options.run_directory = guest_directory(config_);
-    options.qemu_binary = g.qemu_binary;
-    options.machine = g.machine;
-    options.cpu_model = g.cpu;
-    options.memory_mib = static_cast<std::uint32_t>(g.memory_mib);
-    options.vcpus = g.vcpus;
-    options.kernel = g.kernel;
-    options.initrd = g.initrd;
-    options.append = g.append;
-    static constexpr const char* kAccelerator[] = {"auto", "tcg", "kvm"};
-    static constexpr const char* kDirty[] = {"auto", "uffd-wp", "soft-dirty", "compare"};
-    static constexpr const char* kLoad[] = {"auto", "snapshot", "xen-load"};
-    options.accelerator = kAccelerator[static_cast<int>(g.accelerator)];
-    options.dirty_log = kDirty[static_cast<int>(g.dirty_log)];
-    options.device_load = kLoad[static_cast<int>(g.device_load)];
-    for (std::size_t i = 0; i < config_.nics.size(); ++i) {
-        qemu::EmbeddedNic nic;
-        nic.id = config_.nics[i].id;
-        nic.mac = config_.nics[i].mac;
-        nic.fd = runtime_->guest_fd(static_cast<std::uint8_t>(i));
-        nic.netdev_argument = [this, i](int fd) { return runtime_->netdev_argument(static_cast<std::uint8_t>(i), fd); };
-        options.nics.push_back(std::move(nic));
-    }
-    auto guest = qemu::make_embedded_guest(options);
+    auto guest = make_configured_guest(config_, guest_directory(config_), *runtime_);
     if (!guest) return with_context("guest", guest.error());
     ObservedGuest::Hooks hooks;
-    hooks.started = [this, made = guest->get()](Deadline deadline) -> Result<void> {
-        const qemu::EmbeddedGuestChoices& c = made->choices();
-        const auto why = [](const std::string& text) { return text.empty() ? "" : " (" + text + ")"; };
-        spdlog::info("device model started: accelerator {}{}, dirty_log {}{}, device_load {}{}", c.accelerator, why(c.accelerator_why),
-                     c.dirty_log, why(c.dirty_log_why), c.device_load, why(c.device_load_why));
+    hooks.started = [this, started_as = std::move(guest->started_as)](Deadline deadline) -> Result<void> {
+        spdlog::info("device model started: {}", started_as());
         if (auto r = runtime_->attach_guest(deadline); !r) return r;
         ++attached_;
         post([this] {
@@ -210,7 +181,7 @@ Result<void> Daemon::make_guest()
             running ? control_->observer().guest_resumed() : control_->observer().guest_stopped();
         });
     };
-    guest_ = std::make_unique<ObservedGuest>(std::move(*guest), std::move(hooks));
+    guest_ = std::make_unique<ObservedGuest>(std::move(guest->guest), std::move(hooks));
     guest_->set_event_handler([this](replication::GuestEvent event) {
         post([this, event] { guest_event(event); });
     });

@@ -67,6 +67,7 @@ public:
     Result<void> load(const replication::DeviceState& state, Deadline deadline) override { return inner_->load(state, deadline); }
     Result<void> verify(const replication::DeviceState& state) const override { return inner_->verify(state); }
     void kill() noexcept override { inner_->kill(); }
+    void took_over() noexcept override { inner_->took_over(); }
     Time last_progress() const override { return inner_->last_progress(); }
     void probe() override { inner_->probe(); }
     int device_model_pid() const override { return inner_->device_model_pid(); }

@@ -119,6 +119,36 @@ Result<void> QmpLink::send(std::string_view commands, std::size_t count, Deadlin
     return {};
 }
 
+// It travels with the first byte, the rest follows without it.
+Result<void> QmpLink::send_with_fd(std::string_view command, int fd, Deadline deadline)
+{
+    if (dead_) return make_error(Errc::closed, name_ + ": the channel is dead");
+    COLO_CHECK(command.size() > 1);
+    char first = command.front();
+    iovec part{&first, 1};
+    alignas(cmsghdr) char control[CMSG_SPACE(sizeof fd)] = {};
+    msghdr message{};
+    message.msg_iov = &part;
+    message.msg_iovlen = 1;
+    message.msg_control = control;
+    message.msg_controllen = sizeof control;
+    cmsghdr* const head = CMSG_FIRSTHDR(&message);
+    head->cmsg_level = SOL_SOCKET;
+    head->cmsg_type = SCM_RIGHTS;
+    head->cmsg_len = CMSG_LEN(sizeof fd);
+    std::memcpy(CMSG_DATA(head), &fd, sizeof fd);
+    while (::sendmsg(fd_, &message, MSG_NOSIGNAL) < 0) {
+        if (errno == EINTR) continue;
+        if (errno != EAGAIN) {
+            const Error error = errno_error("write a descriptor", errno);
+            return die(error.code, error.text);
+        }
+        pollfd p{fd_, POLLOUT, 0};
+        if (::poll(&p, 1, poll_timeout_ms(deadline)) == 0) return die(Errc::timed_out, "does not take commands");
+    }
+    return send(command.substr(1), 1, deadline);
+}
+
 Result<void> QmpLink::fill(std::string_view what, Deadline deadline, bool wait)
 {
     if (dead_) return make_error(Errc::closed, name_ + ": the channel is dead");

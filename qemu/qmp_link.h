@@ -37,6 +37,8 @@ public:
 
     // Writes `count` complete commands; each will have one answer.
     Result<void> send(std::string_view commands, std::size_t count, Deadline deadline);
+    // The same for one command that needs a descriptor (getfd, add-fd); the other side gets a duplicate.
+    Result<void> send_with_fd(std::string_view command, int fd, Deadline deadline);
     // The next answer in order: the JSON text of its `return` member, or Errc::refused "what: class: description".
     Result<std::string> receive(std::string_view what, Deadline deadline);
     // send + receive of one command; `what` names it in errors.

@@ -179,6 +179,10 @@ public:
     // Any thread, does not block, idempotent: the device model is gone when a later call or event says so.
     virtual void kill() noexcept = 0;
 
+    // Any thread, does not block, idempotent: from now on this is the domain, not a copy that follows another one. Where a
+    // domain has a name among others, it gets it; that may take until the other one is gone.
+    virtual void took_over() noexcept {}
+
     // Any thread: when the device model last answered anything (progress counter of the heartbeat).
     virtual Time last_progress() const = 0;
     // Any thread: asks the device model something cheap in the background so that last_progress() moves.

@@ -152,6 +152,8 @@ public:
 
     virtual Result<void> pause() = 0;     // counted by the hypervisor: as many unpauses; returns when no vCPU runs
     virtual Result<void> unpause() = 0;
+    // Ends the state in which a domain is that has shut itself down; its vCPUs go on where they were, unless it is paused.
+    virtual Result<void> revive() = 0;
     // A pause may come between an access and its answer, and neither is in the CPU's context: restored elsewhere, the vCPU
     // would do the access once more. Errc::unsupported: the domain has no device model.
     virtual Result<InFlight> in_flight() = 0;
@@ -183,6 +185,9 @@ public:
 
     virtual Result<std::uint64_t> param(Param param) = 0;
     virtual Result<void> set_param(Param param, std::uint64_t value) = 0;
+
+    // What CPUID and the feature MSRs show to the domain. Equal bytes: equal CPUs for a guest.
+    virtual Result<Bytes> cpu_policy() = 0;
 
     virtual Result<TscInfo> tsc() = 0;
     virtual Result<std::uint32_t> vnuma_nodes() = 0;   // 0: the domain has no NUMA topology of its own

@@ -5,6 +5,7 @@
 #include "qemu/device_state.h"
 #include "qemu/qmp_link.h"
 #include "qemu/state_file.h"
+#include "xen/domain_config.h"
 
 #include <boost/json.hpp>
 #include <fmt/format.h>
@@ -14,6 +15,7 @@
 #include <cerrno>
 #include <chrono>
 #include <cstring>
+#include <filesystem>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <thread>
@@ -66,6 +68,12 @@ public:
     Result<Bytes> finish_save(Deadline deadline) override;
     Result<void> load(ByteView state, Deadline deadline) override;
     Result<void> set_dirty_log(bool on, Deadline deadline) override;
+    Result<void> connect_cable(std::size_t nic, int fd, Deadline deadline) override;
+    Result<void> save_to(const std::string& file, bool live, Deadline deadline) override;
+    Result<void> powerdown(Deadline deadline) override
+    {
+        return run("system_powerdown", R"({"execute":"system_powerdown"})", deadline);
+    }
 
 private:
     Result<void> run(std::string_view what, std::string_view command, Deadline deadline);
@@ -198,6 +206,38 @@ Result<void> QmpModel::set_dirty_log(bool on, Deadline deadline)
                fmt::format(R"({{"execute":"xen-set-global-dirty-log","arguments":{{"enable":{}}}}})", on ? "true" : "false"), deadline);
 }
 
+Result<void> QmpModel::connect_cable(std::size_t nic, int fd, Deadline deadline)
+{
+    if (saving_) return make_error(Errc::invalid, "connect cable: a save was begun and not finished");
+    if (auto r = link_.drain(); !r) return r;
+    // Of a daemon that died; usually there is none, and that is refused.
+    for (const char* part : {"plug", "tap"})
+        if (auto r = run("netdev_del", fmt::format(R"({{"execute":"netdev_del","arguments":{{"id":"colo-{}{}"}}}})", part, nic), deadline);
+            !r && link_.dead())
+            return r;
+    const std::string get = fmt::format(R"({{"execute":"getfd","arguments":{{"fdname":"colo-fd{}"}}}})", nic);
+    if (auto r = link_.send_with_fd(get, fd, deadline); !r) return with_context("getfd", r.error());
+    if (auto r = link_.receive("getfd", deadline); !r) return r.error();
+    if (auto r = run("netdev_add", fmt::format(R"({{"execute":"netdev_add","arguments":{{"type":"tap","id":"colo-tap{0}","fd":"colo-fd{0}","vhost":false}}}})", nic),
+                     deadline);
+        !r)
+        return r;
+    return run("netdev_add",
+               fmt::format(R"({{"execute":"netdev_add","arguments":{{"type":"hubport","id":"colo-plug{0}","hubid":{1},"netdev":"colo-tap{0}"}}}})", nic,
+                           kFirstHub + nic),
+               deadline);
+}
+
+Result<void> QmpModel::save_to(const std::string& file, bool live, Deadline deadline)
+{
+    // It would wait for a reader of a pipe, with everything that it does.
+    std::error_code ec;
+    if (const auto found = std::filesystem::status(file, ec); std::filesystem::exists(found) && !std::filesystem::is_regular_file(found))
+        return make_error(Errc::invalid, file + " is not a regular file");
+    return run("xen-save-devices-state",
+               fmt::format(R"({{"execute":"xen-save-devices-state","arguments":{{"filename":{},"live":{}}}}})", qemu::json_quote(file), live), deadline);
+}
+
 void QmpModel::on_event(std::string_view name, const json::object& data)
 {
     if (name != "JOB_STATUS_CHANGE") return;
@@ -215,6 +255,15 @@ Result<std::unique_ptr<DeviceModel>> connect_device_model(const std::string& soc
     auto model = std::make_unique<QmpModel>(fd->release(), socket);
     if (auto r = model->open(deadline); !r) return r.error();
     return std::unique_ptr<DeviceModel>(std::move(model));
+}
+
+Result<std::unique_ptr<qemu::QmpLink>> connect_monitor(const std::string& socket, Deadline deadline)
+{
+    auto fd = connect_to(socket, deadline);
+    if (!fd) return fd.error();
+    auto link = std::make_unique<qemu::QmpLink>(fd->release(), "device model at " + socket, nullptr);
+    if (auto r = link->negotiate(deadline); !r) return r.error();
+    return link;
 }
 
 Result<void> check_model_state(ByteView state)

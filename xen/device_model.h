@@ -6,6 +6,7 @@
 
 #include "core/error.h"
 #include "core/types.h"
+#include "qemu/qmp_link.h"
 
 #include <memory>
 #include <string>
@@ -28,10 +29,18 @@ public:
     virtual Result<void> load(ByteView state, Deadline deadline) = 0;
     // Has it report to the hypervisor what its DMA writes. Only then the dirty log knows.
     virtual Result<void> set_dirty_log(bool on, Deadline deadline) = 0;
+    // Puts the tap behind `fd` into the hub of interface `nic`, in place of what a daemon before us had put there.
+    virtual Result<void> connect_cable(std::size_t nic, int fd, Deadline deadline) = 0;
+    // Into a regular file, for whoever asked; it stops for as long as that takes.
+    virtual Result<void> save_to(const std::string& file, bool live, Deadline deadline) = 0;
+    virtual Result<void> powerdown(Deadline deadline) = 0;   // presses the power button
 };
 
 // Errc::guest_died: there is no such socket, or nobody behind it. Errc::timed_out: another client holds it.
 Result<std::unique_ptr<DeviceModel>> connect_device_model(const std::string& socket, Deadline deadline);
+
+// Another channel to it, that has left negotiation. Errors as above.
+Result<std::unique_ptr<qemu::QmpLink>> connect_monitor(const std::string& socket, Deadline deadline);
 
 // What can be checked of a saved state: a device model on Xen marks neither the ends of its sections nor what it is made
 // of, so beginning, version, end and size are all there is. Errc::corrupt or limit.

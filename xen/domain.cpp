@@ -20,6 +20,7 @@
 // Made for C. What they include themselves is included above already.
 extern "C" {
 #include <xenctrl.h>
+#include <xenguest.h>
 #include <xen/hvm/ioreq.h>
 #include <xen/memory.h>
 #include <xendevicemodel.h>
@@ -59,6 +60,8 @@ public:
     Result<Gfn> gfn_limit() override;
     Result<void> pause() override { return done("pause", xc_domain_pause(xch_, id_)); }
     Result<void> unpause() override { return done("unpause", xc_domain_unpause(xch_, id_)); }
+    // The way of a guest that knows of the suspension: nothing of it is touched. One without PV drivers does not look.
+    Result<void> revive() override { return done("let it go on after its end", xc_domain_resume(xch_, id_, 1)); }
     Result<InFlight> in_flight() override;
     Result<void> enable_log() override { return shadow("switch the dirty log on", XEN_DOMCTL_SHADOW_OP_ENABLE_LOGDIRTY); }
     Result<void> disable_log() override { return shadow("switch the dirty log off", XEN_DOMCTL_SHADOW_OP_OFF); }
@@ -74,6 +77,7 @@ public:
     Result<void> set_context(ByteView context) override;
     Result<std::uint64_t> param(Param param) override;
     Result<void> set_param(Param param, std::uint64_t value) override;
+    Result<Bytes> cpu_policy() override;
     Result<TscInfo> tsc() override;
     Result<std::uint32_t> vnuma_nodes() override;
 
@@ -245,6 +249,27 @@ Result<void> Domain::set_param(Param param, std::uint64_t value)
 {
     const auto number = static_cast<std::uint32_t>(param);
     return done(fmt::format("set parameter {} to {:#x}", number, value), xc_hvm_param_set(xch_, id_, number, value));
+}
+
+Result<Bytes> Domain::cpu_policy()
+{
+    const std::unique_ptr<xc_cpu_policy_t, decltype(&xc_cpu_policy_destroy)> policy(xc_cpu_policy_init(), &xc_cpu_policy_destroy);
+    if (!policy || xc_cpu_policy_get_domain(xch_, id_, policy.get()) != 0) return error("ask for its CPU policy", errno);
+    std::uint32_t leaf_count = 0, msr_count = 0;
+    if (xc_cpu_policy_get_size(xch_, &leaf_count, &msr_count) != 0) return error("ask for the size of its CPU policy", errno);
+    constexpr std::uint32_t kMost = 65536;
+    if (leaf_count > kMost || msr_count > kMost) return error(fmt::format("CPU policy of {} leaves and {} MSRs", leaf_count, msr_count), EINVAL);
+    std::vector<xen_cpuid_leaf_t> leaves(leaf_count);
+    std::vector<xen_msr_entry_t> msrs(msr_count);
+    if (xc_cpu_policy_serialise(xch_, policy.get(), leaves.data(), &leaf_count, msrs.data(), &msr_count) != 0)
+        return error("read its CPU policy", errno);
+    leaves.resize(std::min<std::size_t>(leaf_count, leaves.size()));
+    msrs.resize(std::min<std::size_t>(msr_count, msrs.size()));
+    Bytes out(leaves.size() * sizeof(xen_cpuid_leaf_t) + msrs.size() * sizeof(xen_msr_entry_t));
+    const std::size_t leaf_bytes = leaves.size() * sizeof(xen_cpuid_leaf_t);
+    if (leaf_bytes != 0) std::memcpy(out.data(), leaves.data(), leaf_bytes);
+    if (!msrs.empty()) std::memcpy(out.data() + leaf_bytes, msrs.data(), out.size() - leaf_bytes);
+    return out;
 }
 
 Result<TscInfo> Domain::tsc()

@@ -61,6 +61,9 @@ public:
         return step("model-load");
     }
     Result<void> set_dirty_log(bool, Deadline) override { return step("model-log"); }
+    Result<void> connect_cable(std::size_t, int, Deadline) override { return step("model-cable"); }
+    Result<void> save_to(const std::string&, bool, Deadline) override { return step("model-save-to"); }
+    Result<void> powerdown(Deadline) override { return step("model-powerdown"); }
 
 private:
     Result<void> step(const std::string& name)

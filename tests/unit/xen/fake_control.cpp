@@ -122,6 +122,13 @@ Result<void> FakeControl::unpause()
     return {};
 }
 
+Result<void> FakeControl::revive()
+{
+    if (auto r = step("revive"); !r) return r;
+    described.shut_down = false;
+    return {};
+}
+
 Result<xen::InFlight> FakeControl::in_flight()
 {
     if (auto r = step("in-flight"); !r) return r.error();
@@ -269,6 +276,12 @@ Result<void> FakeControl::set_param(Param param, std::uint64_t value)
     if (once && params[param] != 0 && params[param] != value) return hypercall_error("set-param", EEXIST);
     params[param] = value;
     return {};
+}
+
+Result<Bytes> FakeControl::cpu_policy()
+{
+    if (auto r = step("cpu-policy"); !r) return r.error();
+    return policy;
 }
 
 Result<xen::TscInfo> FakeControl::tsc()

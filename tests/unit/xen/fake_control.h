@@ -44,6 +44,7 @@ public:
     bool died = false;
     int enables = 0, reads = 0, maps = 0, unmaps = 0, infos = 0;
     Bytes cpu_context{1, 2, 3, 4};
+    Bytes policy{5, 6, 7};
     std::map<xen::Param, std::uint64_t> params;
     xen::DomainInfo described;
     std::deque<xen::InFlight> accesses;    // what the next questions find; none in flight when it is empty
@@ -57,6 +58,7 @@ public:
     Result<Gfn> gfn_limit() override;
     Result<void> pause() override;
     Result<void> unpause() override;
+    Result<void> revive() override;
     Result<xen::InFlight> in_flight() override;
     Result<void> enable_log() override;
     Result<void> disable_log() override;
@@ -69,6 +71,7 @@ public:
     Result<void> set_context(ByteView context) override;
     Result<std::uint64_t> param(xen::Param param) override;
     Result<void> set_param(xen::Param param, std::uint64_t value) override;
+    Result<Bytes> cpu_policy() override;
     Result<xen::TscInfo> tsc() override;
     Result<std::uint32_t> vnuma_nodes() override;
 

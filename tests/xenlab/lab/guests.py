@@ -9,6 +9,11 @@ from lab.common import LabError, path, read_text, run, say, write_text
 # nopv: the kernel does not notice Xen, so that everything about it is in memory, CPUs and device model.
 APPEND = ("console=ttyS0 nopv quiet mitigations=off nokaslr panic=-1 reboot=t tsc=reliable no_timer_check random.trust_cpu=on "
           "colo.dirty=4 colo.wset=16")
+# Every guest has the interface that colod gives to its own: a saved state fits only into the same devices. Here nobody is at the
+# other end of its cable.
+MAC = "52:54:00:77:00:02"
+NIC = ["-netdev", "hubport,id=net0,hubid=0", "-device",
+       f"virtio-net-pci,id=nic-net0,netdev=net0,mac={MAC},romfile=,guest_announce=off,disable-modern=on,disable-legacy=off,addr=0x8"]
 READY = "COLO-GUEST-READY"
 COLD_BOOT_SECONDS = 900
 
@@ -21,7 +26,7 @@ def config(name, **changes):
         # A cold secondary's device model has not mapped its video RAM, so there is none.
         "vga": "none", "vnc": 0, "nographic": 1,
         # Emulated, each RDTSC leaves the guest, which the emulated CPU reports in a way that Xen cannot follow.
-        "tsc_mode": "native"}
+        "tsc_mode": "native", "device_model_args_hvm": NIC}
     settings.update(changes)
 
     def value(v):

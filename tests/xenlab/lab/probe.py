@@ -33,8 +33,9 @@ def probe(machine):
 # Domains that cannot be protected: what xl is told, and the checks that must say no.
 REFUSED = {
     "pv": ({"type": "pv", "cmdline": None, "serial": None, "xen_platform_pci": None, "usb": None, "vga": None, "vnc": None,
-            "nographic": None, "tsc_mode": None}, {"type", "device-model"}),
-    "pvh": ({"type": "pvh", "serial": None, "xen_platform_pci": None, "usb": None, "vga": None, "vnc": None, "nographic": None},
+            "nographic": None, "tsc_mode": None, "device_model_args_hvm": None}, {"type", "device-model"}),
+    "pvh": ({"type": "pvh", "serial": None, "xen_platform_pci": None, "usb": None, "vga": None, "vnc": None, "nographic": None,
+             "device_model_args_hvm": None},
             {"type", "device-model"}),
     "pod": ({"maxmem": 256}, {"memory"}),
 }

@@ -1,0 +1,195 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The service on a real Xen: two colod in one dom0 protect an HVM domain, with a client behind the proxy."""
+import json
+import os
+import time
+
+from lab import guests, smoke
+from lab.common import LabError, say, write_text
+from lab.probe import BUILD
+
+PROGRAMS = {"colod": "colo/colod", "coloctl": "colo/ctl/coloctl", "colo-load": "tests/bench/load/colo-load"}
+DOMAIN, GUEST_IP = "demo", "10.77.0.2"
+CHECKPOINTS = 20
+# The client lives in a network namespace, its cable ends in a bridge; each daemon joins it with a tap, as two hosts would
+# be at one switch.
+NETWORK = """
+set -e
+ip link set lo up
+ip link add br0 type bridge
+ip link set br0 up
+ip netns add client
+ip link add w0 type veth peer name c0
+ip link set c0 netns client
+ip link set w0 master br0 up
+ip netns exec client ip addr add 10.77.0.1/24 dev c0
+ip netns exec client ip link set c0 up
+ip netns exec client ip link set lo up
+mkdir -p /run/a/state /run/b/state /run/lock-colo
+"""
+# Everything is some ten times slower than on hardware, and all of it shares two emulated CPUs: times that would only say how
+# busy this machine is are long.
+CONFIG = """
+[domain]
+name = "demo"
+uuid = "6b1f8a52-3c1e-4f0e-9d57-0a5d3b9c7e11"
+[guest]
+type = "xen"
+xl_config = "/share/demo.cfg"
+xl_create = "xl restore -e {{pause}} {{config}} /cache/booted.save"
+xl_warm_up_ms = 0
+start_timeout_ms = 60000
+[[nic]]
+id = "net0"
+mac = "{mac}"
+wire = "tap:w{side}@br0"
+[peer]
+address = "tcp:127.0.0.1:{peer_port}"
+[replication]
+listen = "tcp:127.0.0.1:{port}"
+page_channels = 1
+checkpoint_interval_ms = 1000
+checkpoint_interval_min_ms = 200
+pause_limit_ms = 5000
+transfer_deadline_ms = 30000
+staged_deadline_ms = 30000
+apply_deadline_ms = 30000
+staging_limit_mib = 128
+delta_cache_mib = 16
+[proxy]
+hold_min_ms = 200
+hold_max_ms = 2000
+[heartbeat]
+interval_ms = 100
+loss_ms = 3000
+lease_ms = 2500
+progress_timeout_ms = 20000
+[[heartbeat.path]]
+local = "127.0.0.1:{beat}"
+peer = "127.0.0.1:{peer_beat}"
+[arbiter]
+kind = "lock"
+directory = "/run/lock-colo"
+[qmp]
+socket = "/run/{side}/qmp.sock"
+[state]
+directory = "/run/{side}/state"
+[log]
+level = "debug"
+file = "/run/{side}/colod.log"
+"""
+
+
+class Side:
+    """One daemon in dom0."""
+
+    def __init__(self, machine, side):
+        self.machine, self.side = machine, side
+        first = side == "a"
+        text = CONFIG.format(side=side, mac=guests.MAC, port=9000 if first else 9001, peer_port=9001 if first else 9000,
+                             beat=9100 if first else 9101, peer_beat=9101 if first else 9100)
+        write_text(machine.file("share", f"{side}.toml"), text)
+
+    def start(self, role):
+        self.machine.run(f"setsid /root/colod --config /share/{self.side}.toml --role {role} </dev/null >/run/{self.side}/out 2>&1 & "
+                         f"echo $! >/run/{self.side}/pid")
+
+    def ctl(self, arguments, check=True):
+        return self.machine.run(f"/root/coloctl --timeout 30 --socket /run/{self.side}/qmp.sock {arguments}", check=check)
+
+    def status(self):
+        status, out, _ = self.ctl("-o json qmp x-query-colo", check=False)
+        return json.loads(out) if status == 0 else {"state": f"coloctl ends with {status}", "role": ""}
+
+    def wait(self, condition, what, seconds=120):
+        deadline = time.monotonic() + seconds
+        while True:
+            status = self.status()
+            if condition(status):
+                return status
+            ended = self.machine.run(f"kill -0 $(cat /run/{self.side}/pid)", check=False)[0] != 0
+            if ended or time.monotonic() > deadline:
+                raise LabError(f"{what}: {'colod has ended' if ended else f'not within {seconds} s'}; status {json.dumps(status)[:1500]}\n{self.words()}")
+            time.sleep(0.5)
+
+    def words(self):
+        return self.machine.run(f"tail -n 25 /run/{self.side}/colod.log /run/{self.side}/out /run/{self.side}/state/guest/toolstack.log "
+                                "/var/log/xen/qemu-dm-*.log; dmesg | tail -n 5", check=False)[1]
+
+    def kill(self):
+        self.machine.run(f"kill -9 $(cat /run/{self.side}/pid)")
+
+
+class Load:
+    """The client; its answers are verified byte by byte."""
+
+    def __init__(self, machine):
+        self.machine = machine
+        machine.run("mkfifo /run/load.in; sleep 100000 >/run/load.in & "
+                    f"ip netns exec client /root/colo-load --guest {GUEST_IP} --progress-ms 1000 --add 'echo count=3 interval_ms=50' "
+                    "--add 'download mb_per_s=0.2' </run/load.in >/run/load.out 2>/run/load.err & sleep 0.1")
+
+    def last(self):
+        lines = [line for line in self.machine.out("tail -n 40 /run/load.out").splitlines() if line.startswith("{")]
+        for line in reversed(lines):
+            report = json.loads(line)
+            if "sums" in report:
+                return report["sums"]
+        raise LabError(f"no report of colo-load:\n{lines[-3:]}\n{self.machine.out('cat /run/load.err')}")
+
+    def check(self):
+        sums = self.last()
+        bad = {key: value for key, value in sums.items() if ("lost" in key or "wrong" in key) and value}
+        if bad:
+            raise LabError(f"the clients were harmed: {bad}\n{sums}")
+        return sums
+
+    def wait_more(self, seconds=90):
+        """New answers came."""
+        before, deadline = self.check()["answers"], time.monotonic() + seconds
+        while self.check()["answers"] < before + 3:
+            if time.monotonic() > deadline:
+                raise LabError(f"no answers from the guest for {seconds} s; {self.last()}")
+            time.sleep(1)
+
+
+def install(machine):
+    for name, where in PROGRAMS.items():
+        program = os.path.join(BUILD, where)
+        if not os.path.exists(program):
+            raise LabError(f"there is no {program}; build it: ninja -C {BUILD} xenlab_programs")
+        machine.put(program, "/root/" + name)
+    write_text(machine.file("share", "demo.cfg"), guests.config(DOMAIN, device_model_args_hvm=None))
+    machine.run(NETWORK)
+
+
+def protect(machine):
+    install(machine)
+    a, b = Side(machine, "a"), Side(machine, "b")
+    b.start("secondary")
+    b.wait(lambda s: s["state"] == "waiting", "secondary ready")
+    a.start("primary")
+    a.wait(lambda s: s["state"] == "protected", "protected", 240)
+    say(f"protected: {machine.out('xl list')}")
+    load = Load(machine)
+    load.wait_more()
+    first = a.status()["checkpoints"]["count"]
+    a.wait(lambda s: s["checkpoints"]["count"] >= first + CHECKPOINTS, f"{CHECKPOINTS} checkpoints", 240)
+    say(f"after {CHECKPOINTS} checkpoints: {load.check()}")
+    fail_over(machine, a, b, load)
+
+
+def fail_over(machine, a, b, load):
+    domid = guests.domid(machine, DOMAIN)
+    a.kill()
+    machine.run(f"xl destroy {domid}")
+    b.wait(lambda s: s["role"] == "primary", "the secondary takes over", 60)
+    deadline = time.monotonic() + 30
+    while machine.run(f"xl domid {DOMAIN}", check=False)[0] != 0:
+        if time.monotonic() > deadline:
+            raise LabError(f"the copy did not get the name:\n{machine.out('xl list')}\n{b.words()}")
+        time.sleep(0.5)
+    load.wait_more()
+    survivor = guests.domid(machine, DOMAIN)
+    smoke.check_runs(machine, DOMAIN, survivor)
+    say(f"after the failover: {load.check()}\n{machine.out('xl list')}")

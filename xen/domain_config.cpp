@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "xen/domain_config.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+namespace colo::xen {
+namespace {
+
+constexpr std::size_t kFirstSlot = 8;   // in front are the devices of xl
+
+std::string_view trimmed(std::string_view text)
+{
+    const auto blank = [](char c) { return c == ' ' || c == '\t' || c == '\r'; };
+    while (!text.empty() && blank(text.front())) text.remove_prefix(1);
+    while (!text.empty() && blank(text.back())) text.remove_suffix(1);
+    return text;
+}
+
+// Calls `take(key, line)` for each line that assigns; an assignment of more lines is seen by its first one.
+template <class Take>
+void each_line(std::string_view text, const Take& take)
+{
+    while (!text.empty()) {
+        const std::size_t end = text.find('\n');
+        const std::string_view line = trimmed(text.substr(0, end));
+        text.remove_prefix(end == std::string_view::npos ? text.size() : end + 1);
+        if (line.empty() || line.front() == '#') continue;
+        const std::size_t equal = line.find('=');
+        take(equal == std::string_view::npos ? std::string_view() : trimmed(line.substr(0, equal)), line);
+    }
+}
+
+bool plain(std::string_view text)
+{
+    return std::all_of(text.begin(), text.end(), [](char c) { return c > ' ' && c <= '~' && c != '"' && c != '\'' && c != '\\'; });
+}
+
+std::string mac_text(const std::array<std::uint8_t, 6>& mac)
+{
+    return fmt::format("{:02x}:{:02x}:{:02x}:{:02x}:{:02x}:{:02x}", mac[0], mac[1], mac[2], mac[3], mac[4], mac[5]);
+}
+
+void add_monitor(std::vector<std::string>& arguments, const char* name, const std::string& socket)
+{
+    arguments.insert(arguments.end(), {"-chardev", fmt::format("socket,id=colo-{},path={},server=on,wait=off", name, socket), "-mon",
+                                       fmt::format("chardev=colo-{},mode=control", name)});
+}
+
+}  // namespace
+
+Result<std::string> domain_config(std::string_view operators, const DomainConfigOptions& options)
+{
+    if (operators.size() > kMaxDomainConfig) return make_error(Errc::limit, "the domain's configuration is larger than 64 KiB");
+    bool common = false, hvm_only = false, interfaces = false;
+    each_line(operators, [&](std::string_view key, std::string_view line) {
+        common |= key == "device_model_args";
+        hvm_only |= key == "device_model_args_hvm";
+        const std::string_view value = trimmed(line.substr(line.find('=') + 1));
+        interfaces |= key == "vif" && value.find_first_not_of("[] \t") != std::string_view::npos;
+    });
+    if (interfaces)
+        return make_error(Errc::invalid, "the domain's configuration has a vif, whose traffic would bypass the comparison. Take it out and "
+                                         "describe the interface in a [[nic]] section instead");
+    if (common && hvm_only)
+        return make_error(Errc::invalid, "the domain's configuration has both device_model_args and device_model_args_hvm; put all of it into one of "
+                                         "them: the other one is needed here");
+    std::vector<std::string> arguments;
+    add_monitor(arguments, "control", options.control_socket);
+    add_monitor(arguments, "probe", options.probe_socket);
+    // A hub is where a cable can be put in and out while the domain runs (DeviceModel::connect_cable). A socket in its place
+    // would not do: this QEMU crashes when a guest sends while nobody is connected.
+    for (std::size_t i = 0; i < options.nics.size(); ++i) {
+        const HvmNic& nic = options.nics[i];
+        arguments.insert(arguments.end(), {"-netdev", fmt::format("hubport,id=net{},hubid={}", i, kFirstHub + i), "-device",
+                                           fmt::format("virtio-net-pci,id=nic-{},netdev=net{},mac={},romfile=,guest_announce=off,disable-modern=on,"
+                                                       "disable-legacy=off,addr={:#x}",
+                                                       nic.id, i, mac_text(nic.mac), kFirstSlot + i)});
+    }
+    if (!plain(options.name) || options.name.empty()) return make_error(Errc::invalid, "a name that xl's configuration cannot hold: " + options.name);
+    std::string quoted;
+    for (const std::string& one : arguments) {
+        if (!plain(one)) return make_error(Errc::invalid, "an argument that xl's configuration cannot hold: " + one);
+        quoted += fmt::format("{}\"{}\"", quoted.empty() ? "" : ", ", one);
+    }
+    std::string out(operators);
+    out += fmt::format("\n# Added by colod.\nname = \"{}\"\n{} = [ {} ]\n", options.name, hvm_only ? "device_model_args" : "device_model_args_hvm", quoted);
+    // What becomes of a domain that has ended is decided here and not by xl.
+    for (const char* end : {"on_poweroff", "on_reboot", "on_watchdog", "on_crash", "on_soft_reset"}) out += fmt::format("{} = \"preserve\"\n", end);
+    return out;
+}
+
+std::string comparable_config(std::string_view operators)
+{
+    std::string out;
+    each_line(operators, [&](std::string_view key, std::string_view line) {
+        if (key != "name") out.append(line).push_back('\n');
+    });
+    return out;
+}
+
+}  // namespace colo::xen

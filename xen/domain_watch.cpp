@@ -1,0 +1,173 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "xen/domain_watch.h"
+
+#include "core/clock.h"
+#include "core/log.h"
+
+#include <boost/json.hpp>
+#include <fmt/format.h>
+
+#include <poll.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+namespace colo::xen {
+namespace {
+
+using replication::GuestEventKind;
+
+constexpr Duration kDestroy = std::chrono::seconds(30);
+constexpr Duration kRename = std::chrono::seconds(10);
+constexpr Duration kSend = std::chrono::milliseconds(100);
+
+// SHUTDOWN_* of Xen's public interface.
+constexpr std::uint8_t kPowerOff = 0, kReboot = 1, kSuspend = 2, kCrash = 3, kWatchdog = 4;
+
+}  // namespace
+
+Result<std::unique_ptr<DomainWatch>> DomainWatch::start(DomainWatchOptions options)
+{
+    std::unique_ptr<DomainWatch> watch(new DomainWatch(std::move(options)));
+    watch->wake_ = qemu::Fd(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+    if (!watch->wake_) return errno_error("eventfd", errno);
+    DomainWatch* const self = watch.get();
+    watch->thread_ = std::thread([self] { self->run(); });
+    return watch;
+}
+
+DomainWatch::~DomainWatch()
+{
+    closing_ = true;
+    wake();
+    if (thread_.joinable()) thread_.join();
+}
+
+void DomainWatch::wake()
+{
+    const std::uint64_t one = 1;
+    if (wake_ && ::write(wake_.get(), &one, sizeof one) < 0) { /* a full counter wakes as well */ }
+}
+
+void DomainWatch::probe()
+{
+    probe_wanted_ = true;
+    wake();
+}
+
+void DomainWatch::destroy()
+{
+    destroy_wanted_ = true;
+    wake();
+}
+
+void DomainWatch::rename(const std::string& name)
+{
+    {
+        const std::lock_guard lock(mutex_);
+        new_name_ = name;
+    }
+    wake();
+}
+
+void DomainWatch::report(GuestEventKind kind, std::string detail)
+{
+    if (options_.on_event) options_.on_event({kind, std::move(detail)});
+}
+
+bool DomainWatch::died(const std::string& detail)
+{
+    *options_.running = false;
+    gone_ = true;
+    report(GuestEventKind::device_model_died, detail);
+    return false;
+}
+
+void DomainWatch::run()
+{
+    bool alive = true;
+    while (alive) {
+        pollfd p[] = {{wake_.get(), POLLIN, 0}, {options_.model_pidfd.get(), POLLIN, 0}, {options_.model ? options_.model->fd() : -1, POLLIN, 0}};
+        ::poll(p, 3, static_cast<int>(options_.look_every.count() / 1000));
+        std::uint64_t count = 0;
+        if (p[0].revents != 0 && ::read(wake_.get(), &count, sizeof count) < 0) { /* somebody else's wake-up */ }
+        alive = do_errands();
+        if (closing_) return;
+        if (alive && p[1].revents != 0) alive = died("the device model is gone");
+        alive = alive && look_at_domain() && look_at_model();
+    }
+    // A name or an end may still be asked for.
+    while (!closing_) {
+        pollfd p{wake_.get(), POLLIN, 0};
+        ::poll(&p, 1, -1);
+        std::uint64_t count = 0;
+        if (::read(wake_.get(), &count, sizeof count) < 0) continue;
+        (void)do_errands();
+    }
+}
+
+// Also what was asked for just before the end. False: the domain is destroyed.
+bool DomainWatch::do_errands()
+{
+    if (destroy_wanted_.exchange(false)) {
+        auto r = options_.toolstack->destroy(options_.control->domain(), now() + kDestroy);
+        const auto left = options_.control->info();
+        if (!left || left->dying) r = {};   // what counts is that it is gone
+        if (!r) spdlog::error("domain {} could not be destroyed: {}", options_.control->domain(), r.error().text);
+        return gone_ ? false : died(r ? "destroyed" : "to be destroyed, and the toolstack cannot: " + r.error().text);
+    }
+    std::string name;
+    {
+        const std::lock_guard lock(mutex_);
+        name = new_name_;
+    }
+    if (name.empty() || now() < next_rename_ || gone_) return true;
+    const auto r = options_.toolstack->rename(options_.control->domain(), name, now() + kRename);
+    next_rename_ = now() + options_.rename_every;
+    if (!r && !std::exchange(rename_failed_, true))
+        spdlog::warn("domain {} does not get the name {} yet, trying again every second: {}", options_.control->domain(), name, r.error().text);
+    if (!r) return true;
+    spdlog::info("domain {} is called {} now", options_.control->domain(), name);
+    const std::lock_guard lock(mutex_);
+    if (new_name_ == name) new_name_.clear();
+    rename_failed_ = false;
+    return true;
+}
+
+bool DomainWatch::look_at_domain()
+{
+    const auto info = options_.control->info();
+    // A hypervisor that is busy now will answer the next time.
+    if (!info && info.error().code != Errc::guest_died) return true;
+    if (!info || info->dying) return died("the domain is gone: somebody destroyed it");
+    if (!info->shut_down) {
+        ended_ = false;
+        return true;
+    }
+    if (std::exchange(ended_, true)) return true;
+    *options_.running = false;
+    switch (info->shutdown_reason) {
+    case kPowerOff: report(GuestEventKind::power_off, "guest-shutdown"); break;
+    case kReboot: report(GuestEventKind::reset, "guest-reset"); break;
+    case kSuspend: report(GuestEventKind::power_off, "suspended to the toolstack (xl save?)"); break;
+    case kCrash: report(GuestEventKind::panicked, "crashed"); break;
+    case kWatchdog: report(GuestEventKind::panicked, "its watchdog ran out"); break;
+    default: report(GuestEventKind::power_off, fmt::format("shut down for reason {}", info->shutdown_reason)); break;
+    }
+    return true;
+}
+
+bool DomainWatch::look_at_model()
+{
+    if (!options_.model) return true;
+    pollfd p{options_.model->fd(), POLLIN, 0};
+    Result<void> done;
+    if (::poll(&p, 1, 0) == 1) {
+        done = options_.model->drain();
+        if (done) options_.progress_us->store(now().us, std::memory_order_relaxed);
+    }
+    if (done && probe_wanted_.exchange(false) && options_.model->outstanding() == 0)
+        done = options_.model->send(R"({"execute":"query-status"})", 1, now() + kSend);
+    return done ? true : died("device model: " + done.error().text);
+}
+
+}  // namespace colo::xen

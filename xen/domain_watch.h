@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+// Looks after a domain beside the guest thread: what it does of its own (goes off, reboots, dies), whether its device model
+// lives and answers, and the slow errands at the toolstack that nobody may wait for (destroy at once, take the name over).
+
+#include "qemu/process.h"
+#include "qemu/qmp_link.h"
+#include "replication/guest.h"
+#include "xen/control.h"
+#include "xen/toolstack.h"
+
+#include <atomic>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <thread>
+
+namespace colo::xen {
+
+struct DomainWatchOptions {
+    std::unique_ptr<Control> control;            // its own
+    std::unique_ptr<qemu::QmpLink> model;        // its own channel, negotiated
+    qemu::Fd model_pidfd;                        // empty: ends are seen by the channel alone
+    std::shared_ptr<Toolstack> toolstack;
+    std::function<void(replication::GuestEvent)> on_event;   // from the watch's thread
+    std::atomic<std::int64_t>* progress_us = nullptr;        // set to now() whenever the device model says anything; outlives it
+    std::atomic<bool>* running = nullptr;                    // set to false when the domain has ended; outlives it
+    Duration look_every = std::chrono::milliseconds(20);
+    Duration rename_every = std::chrono::seconds(1);
+};
+
+class DomainWatch {
+public:
+    static Result<std::unique_ptr<DomainWatch>> start(DomainWatchOptions options);
+    // Waits for an errand that is under way.
+    ~DomainWatch();
+    DomainWatch(const DomainWatch&) = delete;
+    DomainWatch& operator=(const DomainWatch&) = delete;
+
+    // Any thread; none of these blocks.
+    void probe();                                // asks the device model something, so that progress_us moves
+    void destroy();                              // the domain; an event tells when it is gone
+    void rename(const std::string& name);        // tried until it succeeds: the name may be another domain's for now
+    bool gone() const { return gone_; }          // no more events will come
+
+private:
+    explicit DomainWatch(DomainWatchOptions options) : options_(std::move(options)) {}
+    void wake();
+    void run();
+    bool look_at_model();
+    bool look_at_domain();
+    bool do_errands();
+    void report(replication::GuestEventKind kind, std::string detail);
+    bool died(const std::string& detail);
+
+    DomainWatchOptions options_;
+    qemu::Fd wake_;
+    std::atomic<bool> probe_wanted_ = false, destroy_wanted_ = false, closing_ = false, gone_ = false;
+    std::mutex mutex_;            // guards new_name_
+    std::string new_name_;
+    Time next_rename_{};
+    bool rename_failed_ = false;  // said once
+    bool ended_ = false;          // the end of the domain was reported
+    std::thread thread_;
+};
+
+}  // namespace colo::xen

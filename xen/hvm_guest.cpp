@@ -1,0 +1,454 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "xen/hvm_guest.h"
+
+#include "core/clock.h"
+#include "core/log.h"
+#include "qemu/options.h"
+#include "qemu/state_file.h"
+#include "qemu/switched_dirty_log.h"
+#include "xen/domain_cut.h"
+#include "xen/domain_watch.h"
+#include "xen/hvm_memory.h"
+#include "xen/precheck.h"
+
+#include <fmt/format.h>
+
+#include <atomic>
+#include <charconv>
+#include <filesystem>
+#include <mutex>
+#include <sys/syscall.h>
+#include <thread>
+#include <unistd.h>
+
+namespace colo::xen {
+
+using replication::CutTimes;
+using replication::DeviceState;
+using replication::GuestDescription;
+using replication::GuestEvent;
+using replication::GuestEventKind;
+using replication::StartMode;
+
+namespace {
+
+constexpr Duration kLogSwitch = std::chrono::seconds(5);
+// As many pauses as one domain can have been given.
+constexpr int kMaxPauseCount = 255;
+
+// The QEMU of a domain; 0: not known.
+int model_pid(Store& store, DomainId domain)
+{
+    const auto text = store.read(fmt::format("/local/domain/{}/image/device-model-pid", domain));
+    int pid = 0;
+    if (text && *text) (void)std::from_chars((*text)->data(), (*text)->data() + (*text)->size(), pid);
+    return pid > 1 ? pid : 0;
+}
+
+// Settings that a domain gets when it is made and that its CPU context does not contain.
+Result<std::string> platform(Control& control)
+{
+    std::string out = "hvm";
+    constexpr std::pair<Param, const char*> kCompared[] = {{Param::viridian, "viridian"}, {Param::acpi_ioports_location, "acpi-ioports"},
+                                                           {Param::x87_fip_width, "x87-fip-width"}, {Param::mca_capabilities, "mca"}};
+    for (const auto& [param, name] : kCompared) {
+        const auto value = control.param(param);
+        if (!value) return value.error();
+        out += fmt::format(" {}={:#x}", name, *value);
+    }
+    const auto tsc = control.tsc();
+    if (!tsc) return tsc.error();
+    return out + fmt::format(" tsc-mode={}", tsc->mode);
+}
+
+}  // namespace
+
+Result<void> HvmDirtyLog::start()
+{
+    if (auto r = may_start_(); !r) return r;
+    if (auto r = model_.set_dirty_log(true, now() + kLogSwitch); !r) return with_context("dirty log of the device model", r.error());
+    return log_->start();
+}
+
+void HvmDirtyLog::stop()
+{
+    log_->stop();
+    (void)model_.set_dirty_log(false, now() + kLogSwitch);
+}
+
+class HvmGuest final : public replication::Guest {
+public:
+    HvmGuest(HvmGuestOptions options, HvmPorts ports)
+        : options_(std::move(options)), ports_(std::move(ports)), shell_(options_, *ports_.toolstack, ports_.open_domain)
+    {
+    }
+    ~HvmGuest() override { detach(); }
+
+    const GuestDescription& description() const override { return description_; }
+    replication::GuestMemory& memory() override { return memory_; }
+    replication::DirtyLog& dirty_log() override { return log_; }
+
+    Result<void> create(StartMode mode, Deadline deadline) override;
+    Result<void> cut_begin(Deadline deadline) override;
+    Result<DeviceState> cut_save(Deadline deadline) override;
+    Result<void> resume(Deadline deadline) override;
+    CutTimes last_cut_times() const override { return times_; }
+    Result<void> stop(Deadline deadline) override;
+    Result<void> load(const DeviceState& state, Deadline deadline) override;
+    Result<void> verify(const DeviceState& state) const override { return DomainCut::verify(state); }
+    Result<void> recreate(Deadline deadline) override;
+    void kill() noexcept override;
+    void took_over() noexcept override;
+
+    Time last_progress() const override { return Time{progress_us_.load(std::memory_order_relaxed)}; }
+    void probe() override;
+    int device_model_pid() const override { return pid_; }
+    bool running() const override { return running_; }
+    void set_event_handler(std::function<void(GuestEvent)> handler) override { handler_ = std::move(handler); }
+
+    Result<void> save_device_state(const std::string& file, bool live, Deadline deadline) override;
+    Result<void> load_device_state(const std::string& file, Deadline deadline) override;
+    Result<void> set_global_dirty_log(bool enable, Deadline deadline) override;
+    Result<void> powerdown(Deadline deadline) override;
+
+private:
+    Result<void> make(const std::string& name, bool run, Deadline deadline);
+    Result<void> attach(DomainId domain, Deadline deadline);
+    Result<void> adopt(DomainId domain, Deadline deadline);
+    Result<void> settle(Deadline deadline);
+    Result<void> take_pause_over(Deadline deadline);
+    Result<void> describe();
+    Result<void> attach_memory();
+    void detach();
+    Result<void> usable() const;
+
+    const HvmGuestOptions options_;
+    HvmPorts ports_;
+    DomainShell shell_;
+    std::function<void(GuestEvent)> handler_;
+    GuestDescription description_;
+    std::unique_ptr<Store> store_;
+
+    // The domain that we have; in the order in which they need each other.
+    std::unique_ptr<Control> control_;
+    std::unique_ptr<DeviceModel> model_;
+    std::unique_ptr<DomainCut> cut_;
+    SwitchedMemory memory_;
+    qemu::SwitchedDirtyLog log_;
+    mutable std::mutex watch_mutex_;   // guards the pointer only: kill(), probe(), took_over() come from any thread
+    std::shared_ptr<DomainWatch> watch_;
+    bool killed_ = false;              // with it: a kill() while there is no watch is not lost
+    bool has_name_ = false;            // with it: the domain is the one, not a copy that follows
+
+    std::atomic<int> pid_ = 0;
+    std::atomic<bool> running_ = false;
+    std::atomic<std::int64_t> progress_us_ = 0;
+    CutTimes times_;
+};
+
+Result<void> HvmGuest::create(StartMode mode, Deadline deadline)
+{
+    if (control_) return make_error(Errc::invalid, "the guest exists already");
+    auto store = ports_.open_store();
+    if (!store) return store.error();
+    store_ = std::move(*store);
+    {
+        const std::lock_guard lock(watch_mutex_);
+        killed_ = false;
+        has_name_ = mode == StartMode::boot;
+    }
+    const auto left = shell_.ours();
+    if (mode == StartMode::boot && left) return adopt(*left, deadline);
+    if (left)
+        if (auto r = shell_.destroy(*left, deadline); !r) return with_context("domain of an earlier run", r.error());
+    if (mode == StartMode::boot) return make(options_.name, true, deadline);
+    // Nobody but us makes domains of this name here, and none of them has a say.
+    if (const auto copy = find_domain(*store_, incoming_name(options_.name)))
+        if (auto r = shell_.destroy(*copy, deadline); !r) return with_context("copy of an earlier run", r.error());
+    return make(incoming_name(options_.name), false, deadline);
+}
+
+Result<void> HvmGuest::make(const std::string& name, bool run, Deadline deadline)
+{
+    const auto domain = shell_.make(*store_, name, deadline);
+    if (!domain) return domain.error();
+    if (auto r = attach(*domain, deadline); !r) return r;
+    if (run || options_.warm_up > Duration{0}) {
+        if (auto r = control_->unpause(); !r) return r;
+        if (auto r = settle(deadline); !r) return r;
+        running_ = run;
+    }
+    if (!run)
+        if (auto r = take_pause_over(deadline); !r) return r;
+    return attach_memory();
+}
+
+// It runs, or was left in the middle of a checkpoint by a daemon that died.
+Result<void> HvmGuest::adopt(DomainId domain, Deadline deadline)
+{
+    spdlog::info("domain {} of an earlier run is still there and goes on", domain);
+    if (auto r = attach(domain, deadline); !r)
+        return with_context(fmt::format("domain {} of an earlier run cannot be taken over again; if nobody needs it: xl destroy {}", domain, domain), r.error());
+    // Neither may be on: that costs time, and frames would be reported to nobody.
+    (void)model_->set_dirty_log(false, deadline);
+    (void)control_->disable_log();
+    if (auto r = model_->cont(deadline); !r) return r;
+    for (int i = 0; i < kMaxPauseCount; ++i) {
+        const auto info = control_->info();
+        if (!info) return info.error();
+        if (!info->paused) break;
+        if (auto r = control_->unpause(); !r) return r;
+    }
+    running_ = true;
+    return attach_memory();
+}
+
+Result<void> HvmGuest::attach(DomainId domain, Deadline deadline)
+{
+    auto control = ports_.open_domain(domain);
+    if (!control) return control.error();
+    control_ = std::move(*control);
+    auto model = ports_.connect_model(control_socket(options_), deadline);
+    if (!model) return with_context("device model", model.error());
+    model_ = std::move(*model);
+    cut_ = std::make_unique<DomainCut>(*control_, *model_);
+    for (std::size_t i = 0; i < options_.nics.size(); ++i)
+        if (options_.nics[i].fd >= 0)
+            if (auto r = model_->connect_cable(i, options_.nics[i].fd, deadline); !r)
+                return with_context(fmt::format("network interface {}", options_.nics[i].id), r.error());
+
+    DomainWatchOptions watch;
+    auto own = ports_.open_domain(domain);
+    if (!own) return own.error();
+    watch.control = std::move(*own);
+    auto probe = ports_.connect_probe(probe_socket(options_), deadline);
+    if (!probe) return with_context("device model", probe.error());
+    watch.model = std::move(*probe);
+    pid_ = model_pid(*store_, domain);
+    if (pid_ != 0) watch.model_pidfd = qemu::Fd(static_cast<int>(::syscall(SYS_pidfd_open, pid_.load(), 0)));
+    watch.toolstack = ports_.toolstack;
+    watch.on_event = [this](GuestEvent event) {
+        if (handler_) handler_(std::move(event));
+    };
+    watch.progress_us = &progress_us_;
+    watch.running = &running_;
+    auto started = DomainWatch::start(std::move(watch));
+    if (!started) return started.error();
+    progress_us_ = now().us;
+    const std::lock_guard lock(watch_mutex_);
+    watch_ = std::move(*started);
+    if (killed_) watch_->destroy();
+    return {};
+}
+
+// Frames come and go until the firmware has done its work.
+Result<void> HvmGuest::settle(Deadline deadline)
+{
+    constexpr std::chrono::milliseconds kLook{50};
+    Time calm_since = now();
+    std::pair<std::uint64_t, Gfn> last{};
+    while (now() - calm_since < options_.warm_up) {
+        const auto info = control_->info();
+        const auto limit = info ? control_->gfn_limit() : Result<Gfn>(info.error());
+        if (!limit) return limit.error();
+        if (std::pair(info->total_pages, *limit) != last) {
+            last = {info->total_pages, *limit};
+            calm_since = now();
+        }
+        if (now() >= deadline) return make_error(Errc::timed_out, "the domain's memory does not come to rest");
+        std::this_thread::sleep_for(kLook);
+    }
+    return {};
+}
+
+// From the toolstack's pause to ours.
+Result<void> HvmGuest::take_pause_over(Deadline deadline)
+{
+    if (auto r = cut_->stop(deadline); !r) return r;
+    if (options_.warm_up > Duration{0}) return {};
+    return control_->unpause();   // one of two
+}
+
+Result<void> HvmGuest::attach_memory()
+{
+    if (auto r = describe(); !r) return r;
+    const MemoryLayout layout{description_.regions, description_.special_frames};
+    auto memory = std::make_unique<DomainMemory>(*control_, layout);
+    memory_.attach(std::move(memory));
+    if (auto r = memory_.refresh(); !r) return r;
+    return log_.attach(std::make_unique<HvmDirtyLog>(std::make_unique<LogDirty>(*control_, layout), *model_,
+                                                     [this] { return refuse(precheck(*control_, *store_)); }));
+}
+
+Result<void> HvmGuest::describe()
+{
+    const auto layout = probe_layout(*control_);
+    if (!layout) return layout.error();
+    const auto info = control_->info();
+    if (!info) return info.error();
+    const auto machine = platform(*control_);
+    if (!machine) return machine.error();
+    const auto policy = control_->cpu_policy();
+    if (!policy) return policy.error();
+    const auto config = shell_.comparable();
+    if (!config) return config.error();
+    GuestDescription made;
+    made.kind = "xen-hvm";
+    made.accelerator = "xen";
+    made.machine = *machine;
+    made.cpu_policy = qemu::text_digest(std::string(policy->begin(), policy->end()));
+    made.device_model = model_->version();
+    made.device_list = "xl configuration " + qemu::text_digest(*config);
+    made.vcpus = info->vcpus;
+    made.regions = layout->regions;
+    made.special_frames = layout->special_frames;
+    for (const HvmNic& nic : options_.nics) made.nics.push_back({nic.id, nic.mac, 0});
+    description_ = std::move(made);
+    return {};
+}
+
+void HvmGuest::detach()
+{
+    std::shared_ptr<DomainWatch> watch;
+    {
+        const std::lock_guard lock(watch_mutex_);
+        watch.swap(watch_);
+    }
+    watch.reset();   // carries out what it was told last
+    log_.detach();
+    memory_.detach();
+    cut_.reset();
+    model_.reset();
+    control_.reset();
+    pid_ = 0;
+    running_ = false;
+}
+
+Result<void> HvmGuest::usable() const
+{
+    if (!cut_) return make_error(Errc::guest_died, "there is no domain");
+    return {};
+}
+
+Result<void> HvmGuest::cut_begin(Deadline deadline)
+{
+    if (auto r = usable(); !r) return r;
+    auto begun = cut_->begin(deadline);
+    if (!cut_->running()) running_ = false;
+    if (!begun) return begun;
+    return memory_.refresh();
+}
+
+Result<DeviceState> HvmGuest::cut_save(Deadline deadline)
+{
+    if (auto r = usable(); !r) return r.error();
+    return cut_->save(deadline);
+}
+
+Result<void> HvmGuest::resume(Deadline deadline)
+{
+    if (auto r = usable(); !r) return r;
+    auto resumed = cut_->resume(deadline);
+    times_ = cut_->times();
+    if (!resumed) return resumed;
+    const auto info = control_->info();
+    if (!info) return info.error();
+    running_ = !info->shut_down && !info->paused;
+    return {};
+}
+
+Result<void> HvmGuest::stop(Deadline deadline)
+{
+    if (auto r = usable(); !r) return r;
+    auto stopped = cut_->stop(deadline);
+    if (!cut_->running()) running_ = false;
+    if (!stopped) return stopped;
+    return memory_.refresh();
+}
+
+Result<void> HvmGuest::load(const DeviceState& state, Deadline deadline)
+{
+    if (auto r = usable(); !r) return r;
+    if (auto r = cut_->load(state, deadline); !r) return r;
+    // A copy that had gone off by itself lives again.
+    const auto info = control_->info();
+    if (!info) return info.error();
+    return info->shut_down ? control_->revive() : Result<void>{};
+}
+
+Result<void> HvmGuest::recreate(Deadline deadline)
+{
+    if (!store_) return make_error(Errc::invalid, "the guest was never made");
+    bool has_name = false;
+    {
+        const std::lock_guard lock(watch_mutex_);
+        killed_ = false;
+        has_name = has_name_;
+    }
+    detach();
+    if (const auto left = shell_.ours())
+        if (auto r = shell_.destroy(*left, deadline); !r) return r;
+    if (!has_name) return make(incoming_name(options_.name), false, deadline);
+    return make(options_.name, false, deadline);
+}
+
+void HvmGuest::kill() noexcept
+{
+    const std::lock_guard lock(watch_mutex_);
+    killed_ = true;
+    if (watch_) watch_->destroy();
+}
+
+void HvmGuest::took_over() noexcept
+{
+    const std::lock_guard lock(watch_mutex_);
+    if (std::exchange(has_name_, true) || !watch_) return;
+    watch_->rename(options_.name);
+}
+
+void HvmGuest::probe()
+{
+    const std::lock_guard lock(watch_mutex_);
+    if (watch_) watch_->probe();
+}
+
+Result<void> HvmGuest::save_device_state(const std::string& file, bool live, Deadline deadline)
+{
+    if (auto r = usable(); !r) return r;
+    return model_->save_to(std::filesystem::absolute(file).string(), live, deadline);
+}
+
+Result<void> HvmGuest::load_device_state(const std::string& file, Deadline deadline)
+{
+    if (auto r = usable(); !r) return r;
+    const auto state = qemu::read_state_from(file);
+    if (!state) return state.error();
+    if (cut_->running()) return make_error(Errc::invalid, "device state is loaded into a stopped guest only");
+    return model_->load(*state, deadline);
+}
+
+Result<void> HvmGuest::set_global_dirty_log(bool enable, Deadline deadline)
+{
+    if (auto r = usable(); !r) return r;
+    return model_->set_dirty_log(enable, deadline);
+}
+
+Result<void> HvmGuest::powerdown(Deadline deadline)
+{
+    if (auto r = usable(); !r) return r;
+    return model_->powerdown(deadline);
+}
+
+Result<std::unique_ptr<replication::Guest>> make_hvm_guest(HvmGuestOptions options, HvmPorts ports)
+{
+    if (options.name.empty() || options.config_file.empty() || options.run_directory.empty())
+        return make_error(Errc::invalid, "name, configuration and run directory are needed");
+    if (!ports.toolstack) {
+        auto toolstack = make_toolstack(options.commands, options.run_directory + "/toolstack.log");
+        if (!toolstack) return toolstack.error();
+        ports.toolstack = std::move(*toolstack);
+    }
+    return std::unique_ptr<replication::Guest>(std::make_unique<HvmGuest>(std::move(options), std::move(ports)));
+}
+
+}  // namespace colo::xen

@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+// What of a domain the guest hands out, and which stays when there is another domain behind it.
+
+#include "replication/guest.h"
+#include "xen/device_model.h"
+#include "xen/dirty_log.h"
+#include "xen/guest_memory.h"
+
+#include <atomic>
+#include <functional>
+#include <memory>
+
+namespace colo::xen {
+
+class SwitchedMemory final : public replication::GuestMemory {
+public:
+    void attach(std::unique_ptr<DomainMemory> memory) { memory_ = std::move(memory); }
+    void detach() { memory_.reset(); }
+    Result<void> refresh()
+    {
+        if (!memory_) return none();
+        auto r = memory_->refresh();
+        note();
+        return r;
+    }
+
+    Result<void> read(std::span<const Gfn> gfns, std::uint8_t* out, std::span<replication::FrameStatus> status) override
+    {
+        return memory_ ? memory_->read(gfns, out, status) : none();
+    }
+    Result<void> write(std::span<const replication::PageWrite> pages) override
+    {
+        if (!memory_) return none();
+        auto r = memory_->write(pages);
+        note();
+        return r;
+    }
+    std::uint64_t resident_bytes() const override { return resident_.load(std::memory_order_relaxed); }
+    const std::uint8_t* view(Gfn) const override { return nullptr; }
+
+private:
+    static Result<void> none() { return make_error(Errc::guest_died, "there is no domain"); }
+    void note() { resident_.store(memory_->resident_bytes(), std::memory_order_relaxed); }
+
+    std::unique_ptr<DomainMemory> memory_;
+    std::atomic<std::uint64_t> resident_ = 0;
+};
+
+// The hypervisor sees what vCPUs write, the device model tells what it writes itself: a log is both. Whether the domain may
+// be protected at all is asked when it starts, because a guest loads its drivers long after it was made.
+class HvmDirtyLog final : public replication::DirtyLog {
+public:
+    HvmDirtyLog(std::unique_ptr<LogDirty> log, DeviceModel& model, std::function<Result<void>()> may_start)
+        : log_(std::move(log)), model_(model), may_start_(std::move(may_start))
+    {
+    }
+    Result<void> start() override;
+    Result<void> fetch_and_clear(replication::PageSet& into, bool final) override { return log_->fetch_and_clear(into, final); }
+    Result<void> peek(replication::PageSet& into) override { return log_->peek(into); }
+    void stop() override;
+    std::string method() const override { return log_->method(); }
+
+private:
+    std::unique_ptr<LogDirty> log_;
+    DeviceModel& model_;
+    std::function<Result<void>()> may_start_;
+};
+
+}  // namespace colo::xen
