@@ -37,10 +37,10 @@ CRASHED = ("Panic on CPU", "Kernel panic", "Domain 0 crashed", "xenlab: FAILED")
 
 def qemu_command(machine, port, peer):
     cpu = "EPYC," + ",".join("-" + name for name in CPU_WITHOUT)
-    xen = (f"console=com1 com1=115200,8n1 dom0_mem={DOM0_MIB}M,max:{DOM0_MIB}M dom0_max_vcpus=1 spec-ctrl=no xpti=no pv-l1tf=no "
+    xen = (f"console=com1 com1=115200,8n1 dom0_mem={DOM0_MIB}M,max:{DOM0_MIB}M dom0_max_vcpus=1 spec-ctrl=no,eager-fpu sched=null xpti=no pv-l1tf=no "
            "loglvl=info guest_loglvl=info")
     argv = ["qemu-system-x86_64", "-name", f"xenlab-{machine.name}", "-accel", "tcg,thread=multi,tb-size=512", "-cpu", cpu,
-            "-m", str(MEMORY_MIB), "-smp", "2", "-nodefaults", "-display", "none", "-vga", "none", "-no-reboot",
+            "-m", str(MEMORY_MIB), "-smp", "4", "-nodefaults", "-display", "none", "-vga", "none", "-no-reboot",
             "-serial", f"file:{machine.file('console.log')}",
             "-kernel", path("xen"), "-append", xen,
             "-initrd", f"{path('vmlinux')} console=hvc0 mitigations=off panic=-1 loglevel=4,{path('dom0-initrd')}",
