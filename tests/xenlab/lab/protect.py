@@ -8,7 +8,7 @@ from lab import guests, smoke
 from lab.common import LabError, say, write_text
 from lab.probe import BUILD
 
-PROGRAMS = {"colod": "colo/colod", "coloctl": "colo/ctl/coloctl", "colo-load": "tests/bench/load/colo-load"}
+PROGRAMS = {"colod": "colo/colod", "coloctl": "colo/ctl/coloctl", "xen_compare": "tests/xenlab/xen_compare", "colo-load": "tests/bench/load/colo-load"}
 DOMAIN, GUEST_IP = "demo", "10.77.0.2"
 CHECKPOINTS = 20
 # The client lives in a network namespace, its cable ends in a bridge; each daemon joins it with a tap, as two hosts would
@@ -180,7 +180,22 @@ def protect(machine):
     first = a.status()["checkpoints"]["count"]
     a.wait(lambda s: s["checkpoints"]["count"] >= first + CHECKPOINTS, f"{CHECKPOINTS} checkpoints", 240)
     say(f"after {CHECKPOINTS} checkpoints: {load.check()}")
+    compare_frames(machine, a, b)
+    load.wait_more()
     fail_over(machine, a, b, load)
+
+
+def compare_frames(machine, a, b):
+    """An operator's pause is a cut that both sides stay at."""
+    a.ctl(f"qmp {DOMAIN} stop")
+    epoch = a.wait(lambda s: s["run-state"] == "paused", "the primary is paused")["epoch"]
+    b.wait(lambda s: s["epoch"] >= epoch and "p" in machine.out(f"xl list {DOMAIN}--incoming | tail -n 1 | awk '{{print $5}}'"),
+           "the secondary is paused at the same cut")
+    status, out, _ = machine.run(f"/root/xen_compare {DOMAIN} {DOMAIN}--incoming", timeout=300, check=False)
+    if status != 0:
+        raise LabError(f"at a cut of both sides:\n{out}")
+    say(f"at a cut of both sides {out.strip()}")
+    a.ctl(f"qmp {DOMAIN} cont")
 
 
 def fail_over(machine, a, b, load):
