@@ -187,6 +187,7 @@ private:
     // ---- answers to the operator
     void answer_operator(const Result<void>& result);
     void note_failover(Generation generation);
+    void carry_out_reset();
     Result<void> decides_about_guest() const;
     void with_guest(std::function<Result<void>(replication::Guest&, Deadline)> work, Duration bound, Done done);
     void pause(bool paused, std::function<Result<void>(replication::Guest&, Deadline)> work, Done done);

@@ -11,6 +11,8 @@ namespace {
 
 constexpr Duration kButton{10'000'000};  // a channel that is late is dead, and the guest with it: patience
 
+constexpr Duration kRenewed{60'000'000};  // a machine that is made anew
+
 }  // namespace
 
 void Daemon::guest_event(const replication::GuestEvent& event)
@@ -39,6 +41,7 @@ void Daemon::guest_event(const replication::GuestEvent& event)
         if (!primary) break;
         powered_off_ = false;
         reset_while_stopped_ = !guest_running_;
+        if (!event.by_host) carry_out_reset();
         tell([&](ServiceObserver& o) {
             o.reset(!event.by_host,
                     event.by_host ? schema::ShutdownCause::host_qmp_system_reset : schema::ShutdownCause::guest_reset);
@@ -53,6 +56,18 @@ void Daemon::guest_event(const replication::GuestEvent& event)
         break;
     }
     feed([&](Node& node) { node.guest_event(event, now()); });
+}
+
+// In front of the cut for which the event asks: both are jobs of the guest thread.
+void Daemon::carry_out_reset()
+{
+    with_guest([](replication::Guest& guest, Deadline deadline) { return guest.carry_out_reset(deadline); }, kRenewed,
+               [this](const Result<void>& result) {
+                   if (result) return;
+                   feed([&](Node& node) {
+                       node.guest_event({replication::GuestEventKind::device_model_died, "it does not start again: " + result.error().text}, now());
+                   });
+               });
 }
 
 // A copy that follows has no power events of its own: what happens to the primary's guest arrives with the next
@@ -72,7 +87,7 @@ Result<void> Daemon::decides_about_guest() const
 void Daemon::system_reset(Done done)
 {
     if (auto r = decides_about_guest(); !r) return done(r);
-    with_guest([](replication::Guest& guest, Deadline deadline) { return guest.reset(deadline); }, kButton,
+    with_guest([](replication::Guest& guest, Deadline deadline) { return guest.reset(deadline); }, kRenewed,
                std::move(done));
 }
 

@@ -34,6 +34,7 @@ public:
     Result<void> create(replication::StartMode mode, Deadline deadline) override
     {
         if (auto r = inner_->create(mode, deadline); !r) return r;
+        model_ = inner_->device_model_pid();
         if (auto r = hooks_.started(deadline); !r) return r;
         if (mode == replication::StartMode::boot) tell(true);
         return {};
@@ -42,6 +43,7 @@ public:
     {
         tell(false);
         if (auto r = inner_->recreate(deadline); !r) return r;
+        model_ = inner_->device_model_pid();
         return hooks_.started(deadline);
     }
     Result<void> cut_begin(Deadline deadline) override
@@ -99,7 +101,8 @@ public:
     {
         return inner_->set_global_dirty_log(enable, deadline);
     }
-    Result<void> reset(Deadline deadline) override { return inner_->reset(deadline); }
+    Result<void> reset(Deadline deadline) override { return renewed(deadline, inner_->reset(deadline)); }
+    Result<void> carry_out_reset(Deadline deadline) override { return renewed(deadline, inner_->carry_out_reset(deadline)); }
     Result<void> powerdown(Deadline deadline) override { return inner_->powerdown(deadline); }
     bool counts_vcpu_dirty_pages() const override { return inner_->counts_vcpu_dirty_pages(); }
     Result<std::vector<std::uint64_t>> vcpu_dirty_pages(Deadline deadline) override
@@ -108,6 +111,17 @@ public:
     }
 
 private:
+    // There may be another device model behind it now, and it may run where the old one had stopped.
+    Result<void> renewed(Deadline deadline, Result<void> result)
+    {
+        if (!result) return result;
+        const int pid = inner_->device_model_pid();
+        if (std::exchange(model_, pid) == pid) return {};
+        tell(false);
+        if (auto r = hooks_.started(deadline); !r) return r;
+        tell(inner_->running());
+        return {};
+    }
     void tell(bool running)
     {
         const std::lock_guard lock(mutex_);
@@ -120,6 +134,7 @@ private:
     Hooks hooks_;
     std::mutex mutex_;  // events come from another thread
     bool told_ = false;
+    int model_ = 0;   // pid of the device model that `started` was told of
 };
 
 }  // namespace colo

@@ -53,16 +53,20 @@ void add_monitor(std::vector<std::string>& arguments, const char* name, const st
 Result<std::string> domain_config(std::string_view operators, const DomainConfigOptions& options)
 {
     if (operators.size() > kMaxDomainConfig) return make_error(Errc::limit, "the domain's configuration is larger than 64 KiB");
-    bool common = false, hvm_only = false, interfaces = false;
+    bool common = false, hvm_only = false, interfaces = false, disks = false;
     each_line(operators, [&](std::string_view key, std::string_view line) {
         common |= key == "device_model_args";
         hvm_only |= key == "device_model_args_hvm";
-        const std::string_view value = trimmed(line.substr(line.find('=') + 1));
-        interfaces |= key == "vif" && value.find_first_not_of("[] \t") != std::string_view::npos;
+        const bool empty = line.substr(line.find('=') + 1).find_first_not_of("[] \t") == std::string_view::npos;
+        interfaces |= key == "vif" && !empty;
+        disks |= key == "disk" && !empty;
     });
     if (interfaces)
         return make_error(Errc::invalid, "the domain's configuration has a vif, whose traffic would bypass the comparison. Take it out and "
                                          "describe the interface in a [[nic]] section instead");
+    if (disks)
+        return make_error(Errc::invalid, "the domain's configuration has a disk: both copies would write to it. Disks come with a later version; until "
+                                         "then a domain runs from its kernel and initial RAM disk");
     if (common && hvm_only)
         return make_error(Errc::invalid, "the domain's configuration has both device_model_args and device_model_args_hvm; put all of it into one of "
                                          "them: the other one is needed here");

@@ -110,8 +110,11 @@ public:
     Result<void> load_device_state(const std::string& file, Deadline deadline) override;
     Result<void> set_global_dirty_log(bool enable, Deadline deadline) override;
     Result<void> powerdown(Deadline deadline) override;
+    Result<void> reset(Deadline deadline) override;
+    Result<void> carry_out_reset(Deadline deadline) override;
 
 private:
+    Result<void> renew(bool run, Deadline deadline);
     Result<void> make(const std::string& name, bool run, Deadline deadline);
     Result<void> attach(DomainId domain, Deadline deadline);
     Result<void> adopt(DomainId domain, Deadline deadline);
@@ -142,6 +145,7 @@ private:
 
     std::atomic<int> pid_ = 0;
     std::atomic<bool> running_ = false;
+    std::atomic<bool> renewing_ = false;   // there is no device model that could answer
     std::atomic<std::int64_t> progress_us_ = 0;
     CutTimes times_;
 };
@@ -408,6 +412,7 @@ void HvmGuest::took_over() noexcept
 
 void HvmGuest::probe()
 {
+    if (renewing_) progress_us_ = now().us;
     const std::lock_guard lock(watch_mutex_);
     if (watch_) watch_->probe();
 }
@@ -437,6 +442,43 @@ Result<void> HvmGuest::powerdown(Deadline deadline)
 {
     if (auto r = usable(); !r) return r;
     return model_->powerdown(deadline);
+}
+
+// Another domain from the same configuration, under the same name: a toolstack restarts a domain in no other way. The dirty
+// log goes on with everything dirty.
+Result<void> HvmGuest::renew(bool run, Deadline deadline)
+{
+    std::string name = options_.name;
+    {
+        const std::lock_guard lock(watch_mutex_);
+        if (killed_) return make_error(Errc::guest_died, "killed");
+        if (!has_name_) name = incoming_name(options_.name);
+    }
+    renewing_ = true;
+    detach();
+    Result<void> done;
+    if (const auto left = shell_.ours()) done = shell_.destroy(*left, deadline);
+    if (done) done = make(name, run, deadline);
+    progress_us_ = now().us;
+    renewing_ = false;
+    return done;
+}
+
+Result<void> HvmGuest::carry_out_reset(Deadline deadline)
+{
+    if (auto r = usable(); !r) return r;
+    const auto info = control_->info();
+    if (!info) return info.error();
+    if (!info->shut_down) return {};   // somebody was quicker
+    return renew(true, deadline);
+}
+
+Result<void> HvmGuest::reset(Deadline deadline)
+{
+    if (auto r = usable(); !r) return r;
+    if (auto r = renew(running_, deadline); !r) return r;
+    if (handler_) handler_({GuestEventKind::reset, "host-qmp-system-reset", true});
+    return {};
 }
 
 Result<std::unique_ptr<replication::Guest>> make_hvm_guest(HvmGuestOptions options, HvmPorts ports)

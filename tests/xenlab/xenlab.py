@@ -9,7 +9,7 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from lab import guests, image, loopback, machine, probe, protect, smoke  # noqa: E402
 from lab.common import LabError, path, say  # noqa: E402
 
-TESTS = {"smoke": smoke.smoke, "probe": probe.probe, "refusals": probe.refusals, "loopback": loopback.loopback, "protect": protect.protect}
+TESTS = {"smoke": smoke.smoke, "probe": probe.probe, "refusals": probe.refusals, "loopback": loopback.loopback, "protect": protect.protect, "failures": protect.failures, "power": protect.power}
 
 
 def build(options):

@@ -129,6 +129,10 @@ class Load:
                     f"ip netns exec client /root/colo-load --guest {GUEST_IP} --progress-ms 1000 --add 'echo count=3 interval_ms=50' "
                     "--add 'download mb_per_s=0.2' </run/load.in >/run/load.out 2>/run/load.err & sleep 0.1")
 
+    def end(self):
+        self.check()
+        self.machine.run("pkill colo-load; pkill -f 'sleep 100000'; rm -f /run/load.in")
+
     def last(self):
         lines = [line for line in self.machine.out("tail -n 40 /run/load.out").splitlines() if line.startswith("{")]
         for line in reversed(lines):
@@ -165,18 +169,32 @@ def install(machine):
     machine.run(NETWORK)
 
 
-def protect(machine):
+def begin(machine):
+    """Both sides, protected, and the client."""
     install(machine)
     a, b = Side(machine, "a"), Side(machine, "b")
-    b.start("secondary")
-    b.wait(lambda s: s["state"] == "waiting" and "waits for a primary" in s["reason"], "secondary ready")
+    stand_by(b)
     a.start("primary")
     a.wait(lambda s: s["state"] == "unprotected", "the primary serves")
-    a.ctl(f"qmp {DOMAIN} x-colo-protect")
-    a.wait(lambda s: s["state"] == "protected", "protected", 300)
-    say(f"protected: {machine.out('xl list')}")
+    protect_by(a)
     load = Load(machine)
     load.wait_more()
+    return a, b, load
+
+
+def stand_by(side):
+    side.start("secondary")
+    side.wait(lambda s: s["state"] == "waiting" and "waits for a primary" in s["reason"], "secondary ready")
+
+
+def protect_by(primary):
+    primary.ctl(f"qmp {DOMAIN} x-colo-protect")
+    primary.wait(lambda s: s["state"] == "protected", "protected", 300)
+    say(f"protected: {primary.machine.out('xl list')}")
+
+
+def protect(machine):
+    a, b, load = begin(machine)
     first = a.status()["checkpoints"]["count"]
     a.wait(lambda s: s["checkpoints"]["count"] >= first + CHECKPOINTS, f"{CHECKPOINTS} checkpoints", 240)
     say(f"after {CHECKPOINTS} checkpoints: {load.check()}")
@@ -202,13 +220,99 @@ def fail_over(machine, a, b, load):
     domid = guests.domid(machine, DOMAIN)
     a.kill()
     machine.run(f"xl destroy {domid}")
-    b.wait(lambda s: s["role"] == "primary", "the secondary takes over", 60)
+    took_over(machine, b, load, domid)
+
+
+def took_over(machine, side, load, old):
+    """The copy is the domain now: by its role, by its name, and for its clients."""
+    side.wait(lambda s: s["role"] == "primary", "the secondary takes over", 60)
     deadline = time.monotonic() + 30
-    while machine.run(f"xl domid {DOMAIN}", check=False)[0] != 0:
+    while machine.run(f"xl domid {DOMAIN}", check=False)[1].strip() in ("", str(old)):
         if time.monotonic() > deadline:
-            raise LabError(f"the copy did not get the name:\n{machine.out('xl list')}\n{b.words()}")
+            raise LabError(f"the copy did not get the name:\n{machine.out('xl list')}\n{side.words()}")
         time.sleep(0.5)
     load.wait_more()
-    survivor = guests.domid(machine, DOMAIN)
-    smoke.check_runs(machine, DOMAIN, survivor)
+    smoke.check_runs(machine, DOMAIN, guests.domid(machine, DOMAIN))
     say(f"after the failover: {load.check()}\n{machine.out('xl list')}")
+
+
+def only_domain(machine, name):
+    names = [line.split()[0] for line in machine.out("xl list").splitlines()[2:]]
+    if names != [name]:
+        raise LabError(f"domains that should not be there: {names}")
+
+
+def failures(machine):
+    """What can fail of it, one after the other, with the same connections all the time."""
+    a, b, load = begin(machine)
+
+    # The standby's daemon dies: its domain has no say, and is cleared away when the daemon is back.
+    b.kill()
+    a.wait(lambda s: s["state"] == "unprotected", "the primary goes on alone", 60)
+    load.wait_more()
+    stand_by(b)
+    if machine.out("xl list | grep -c incoming") != "1":
+        raise LabError(f"one copy is wanted:\n{machine.out('xl list')}")
+    protect_by(a)
+    say("a standby came back")
+
+    # The primary's device model dies, its domain with it; the daemon lives and says so.
+    domid = guests.domid(machine, DOMAIN)
+    machine.run(f"kill -9 $(xenstore-read /local/domain/{domid}/image/device-model-pid)")
+    took_over(machine, b, load, domid)
+    a.wait(lambda s: s["state"] in ("outdated", "failed", "abdicated", "waiting"), "the old primary knows that it is", 60)
+    a.kill()
+    left = machine.run(f"xl domid {DOMAIN}--incoming", check=False)
+    if left[0] == 0:
+        machine.run(f"xl destroy {left[1].strip()}")
+    machine.run(f"xl list {domid} >/dev/null 2>&1 && xl destroy {domid}; true")
+
+    # A primary's daemon dies and there is no standby: the domain runs on, and the next daemon takes it as it is.
+    survivor = guests.domid(machine, DOMAIN)
+    b.kill()
+    b.start("primary")
+    b.wait(lambda s: s["state"] == "unprotected", "the domain is served again", 60)
+    if guests.domid(machine, DOMAIN) != survivor:
+        raise LabError("the domain was made anew")
+    load.wait_more()
+    only_domain(machine, DOMAIN)
+    say(f"a daemon came back to its domain: {load.check()}")
+
+
+CONTROL = """
+import socket
+s = socket.create_connection(("%s", 2000), timeout=20)
+s.sendall(b"%s\\n")
+print(s.recv(100))
+"""
+
+
+def tell_guest(machine, word):
+    machine.run(f"ip netns exec client python3 -c '{CONTROL % (GUEST_IP, word)}'", check=False)   # it may be gone before it answers
+
+
+def power(machine):
+    """The guest reboots and goes off; the other side follows, and a rebooting guest stays protected."""
+    a, b, load = begin(machine)
+    load.end()
+    before = guests.domid(machine, DOMAIN)
+    tell_guest(machine, "reboot")
+    deadline = time.monotonic() + 60
+    while machine.run(f"xl domid {DOMAIN}", check=False)[1].strip() in ("", str(before)):
+        if time.monotonic() > deadline:
+            raise LabError(f"the domain did not start again:\n{machine.out('xl list')}\n{a.words()}")
+        time.sleep(0.5)
+    status = a.wait(lambda s: s["state"] == "protected" and s["run-state"] == "running", "protected after the reboot", 300)
+    a.wait(lambda s: s["epoch"] >= status["epoch"] + 3, "checkpoints after the reboot", 120)
+    compare_frames(machine, a, b)
+    say("a rebooted guest stays protected")
+
+    tell_guest(machine, "poweroff")
+    a.wait(lambda s: s["run-state"] == "shutdown", "the guest is off", 60)
+    b.wait(lambda s: s["state"] == "protected", "the copy follows", 60)
+    a.ctl(f"qmp {DOMAIN} system_reset")
+    a.ctl(f"qmp {DOMAIN} cont")
+    a.wait(lambda s: s["run-state"] == "running", "the guest is on again", 60)
+    fresh = Load(machine)
+    fresh.wait_more()
+    say(f"off and on again: {fresh.check()}")
