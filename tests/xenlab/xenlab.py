@@ -6,10 +6,10 @@ import os
 import sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from lab import guests, image, loopback, machine, probe, smoke  # noqa: E402
+from lab import guests, image, loopback, machine, probe, smoke, two_domains  # noqa: E402
 from lab.common import LabError, path, say  # noqa: E402
 
-TESTS = {"smoke": smoke.smoke, "probe": probe.probe, "refusals": probe.refusals, "loopback": loopback.loopback}
+TESTS = {"smoke": smoke.smoke, "two-domains": two_domains.two_domains, "probe": probe.probe, "refusals": probe.refusals, "loopback": loopback.loopback}
 
 
 def build(options):
