@@ -37,7 +37,9 @@ CRASHED = ("Panic on CPU", "Kernel panic", "Domain 0 crashed", "xenlab: FAILED")
 
 def qemu_command(machine, port, peer):
     cpu = "EPYC," + ",".join("-" + name for name in CPU_WITHOUT)
-    xen = (f"console=com1 com1=115200,8n1 dom0_mem={DOM0_MIB}M,max:{DOM0_MIB}M dom0_max_vcpus=1 spec-ctrl=no xpti=no pv-l1tf=no "
+    # eager-fpu, behind the "no" that turns it off: TCG's XSAVE and XRSTOR do not fault while CR0.TS is set, so that Xen does not
+    # see a lazy user of the FPU, and registers of one domain end up in another (programs of dom0 die of wild pointers).
+    xen = (f"console=com1 com1=115200,8n1 dom0_mem={DOM0_MIB}M,max:{DOM0_MIB}M dom0_max_vcpus=1 spec-ctrl=no,eager-fpu xpti=no pv-l1tf=no "
            "loglvl=info guest_loglvl=info")
     argv = ["qemu-system-x86_64", "-name", f"xenlab-{machine.name}", "-accel", "tcg,thread=multi,tb-size=512", "-cpu", cpu,
             "-m", str(MEMORY_MIB), "-smp", "2", "-nodefaults", "-display", "none", "-vga", "none", "-no-reboot",
