@@ -26,7 +26,7 @@ def config(name, **changes):
         # A cold secondary's device model has not mapped its video RAM, so there is none.
         "vga": "none", "vnc": 0, "nographic": 1,
         # Emulated, each RDTSC leaves the guest, which the emulated CPU reports in a way that Xen cannot follow.
-        "tsc_mode": "native", "device_model_args_hvm": NIC}
+        "tsc_mode": "native", "cpus": "1-3", "device_model_args_hvm": NIC}
     settings.update(changes)
 
     def value(v):

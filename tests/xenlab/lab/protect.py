@@ -131,7 +131,7 @@ class Load:
 
     def end(self):
         self.check()
-        self.machine.run("pkill colo-load; pkill -f 'sleep 100000'; rm -f /run/load.in")
+        self.machine.run("pkill -x colo-load; pkill -x sleep; rm -f /run/load.in")
 
     def last(self):
         lines = [line for line in self.machine.out("tail -n 40 /run/load.out").splitlines() if line.startswith("{")]
