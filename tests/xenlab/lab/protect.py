@@ -147,7 +147,8 @@ class Load:
         sums = self.last()
         bad = {key: value for key, value in sums.items() if ("lost" in key or "wrong" in key) and value}
         if bad:
-            raise LabError(f"the clients were harmed: {bad}\n{sums}")
+            told = self.machine.out("grep -v progress /run/load.out | tail -n 5")
+            raise LabError(f"the clients were harmed: {bad}\n{told}\n{sums}")
         return sums
 
     def wait_more(self, seconds=90):
