@@ -9,6 +9,8 @@ namespace {
 
 using ::testing::HasSubstr;
 
+constexpr Duration kMs{1000};
+
 TEST(NodeTexts, ASideThatStartsSaysWhatItIsAbout)
 {
     Desk desk;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // One state has one name: in the log, in a refusal and in the status.
 #include "colo/daemon.h"
+#include "schema/codec.h"
 
 #include <gtest/gtest.h>
 

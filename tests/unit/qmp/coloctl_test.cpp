@@ -49,6 +49,7 @@ TEST_F(ColoctlTest, StatusIsOneLineADomain)
         web2->service.report.healthy = false;
         web2->service.report.state = schema::ProtectionState::peer_lost;
         web2->service.report.reason = "no beat on 2 paths for 210 ms";
+        web2->service.report.session = "0000000000000001";
         web2->service.report.remote->healthy = false;
         web2->service.report.remote->reason = "its device model died";
     });
@@ -270,7 +271,10 @@ TEST_F(ColoctlTest, APeerWhoseStateIsNotKnownIsNotGivenOne)
 TEST_F(ColoctlTest, WhatWasNotMeasuredHasNoFigure)
 {
     auto web1 = daemon("web1");
-    web1->live.run([&] { web1->service.report.checkpoints.count = 1; });  // cut, and not answered so far
+    web1->live.run([&] {
+        web1->service.report.state_age_ms = 1000;
+        web1->service.report.checkpoints.count = 1;  // cut, and not answered so far
+    });
     for (const char* how : {"status", "status web1", "watch -c 1"}) {
         EXPECT_THAT(ctl(how).out, Not(HasSubstr("0 us"))) << how;
     }
