@@ -48,6 +48,7 @@ class ControlInterface;   // colo/control_interface.h: QMP server and handlers a
 // Begins the warning about a primary that was overtaken and does not know it yet.
 inline constexpr const char* kOldPrimary = "an old primary still talks";
 schema::CheckpointSample checkpoint_sample(const CheckpointRecord& record);
+schema::ProtectionState state_of(const NodeStatus& status, bool powered_off);
 inline constexpr Duration kProgressInterval{50'000};   // how often our own parts are looked at
 
 struct DaemonOptions {

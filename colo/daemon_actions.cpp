@@ -6,6 +6,7 @@
 #include "core/clock.h"
 #include "core/failpoint.h"
 #include "core/log.h"
+#include "schema/codec.h"
 
 #include <chrono>
 
@@ -365,7 +366,7 @@ void Daemon::on(const action::Changed& a)
     const auto level = a.protection == Protection::outdated || a.protection == Protection::failed ? spdlog::level::err
                        : a.protection == Protection::deciding || a.protection == Protection::abdicated ? spdlog::level::warn
                                                                                                        : spdlog::level::info;
-    spdlog::log(level, "{}{}{}", to_string(a.protection), a.reason.empty() ? "" : ": ", a.reason);
+    spdlog::log(level, "{}{}{}", schema::to_string(state_of(status, powered_off_)), a.reason.empty() ? "" : ": ", a.reason);
     if (a.protection == Protection::standby && early_)
         post([this, early = std::exchange(early_, nullptr)] { arrived(std::move(*early)); });
     if (!control_) return;

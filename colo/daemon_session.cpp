@@ -28,6 +28,9 @@ SessionId random_session()
     return id;
 }
 
+// Without the port that the caller happened to get, which nobody could call back.
+std::string host_of(const std::string& address) { return address.substr(0, address.rfind(':')); }
+
 }  // namespace
 
 void Daemon::migrate(const std::string& uri, Done done)
@@ -36,6 +39,8 @@ void Daemon::migrate(const std::string& uri, Done done)
     if (address.empty()) return done(make_error(Errc::invalid, "no peer given and [peer] address is not configured"));
     if (auto usable = check_session_uri(address); !usable) return done(usable.error());
     const NodeStatus status = node_->status();
+    if (status.protection == Protection::idle)
+        return done(make_error(Errc::refused, "this side is still starting: " + protection_reason_ + "; try again in a moment"));
     if (status.role != Role::primary || status.protection != Protection::unprotected)
         return done(make_error(Errc::refused, std::string("this side is ") + to_string(status.protection) +
                                                   (protection_reason_.empty() ? "" : ": " + protection_reason_)));
@@ -127,7 +132,7 @@ void Daemon::arrived(SessionChannels channels)
         return;
     }
     session_ = channels.session;
-    peer_ = channels.peer;
+    peer_ = host_of(channels.peer);
     session_begun_ = now();
     channels_ = std::move(channels);
     feed([&](Node& node) {

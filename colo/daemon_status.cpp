@@ -21,6 +21,8 @@ schema::DomainRole role_of(Role role)
     return schema::DomainRole::none;
 }
 
+}  // namespace
+
 schema::ProtectionState state_of(const NodeStatus& status, bool powered_off)
 {
     using S = schema::ProtectionState;
@@ -39,6 +41,8 @@ schema::ProtectionState state_of(const NodeStatus& status, bool powered_off)
     }
     return S::stopped;
 }
+
+namespace {
 
 // Beats count only while they name our session, open on both sides; then what the session has come to is true of the other
 // side as well. Of a peer outside a session nothing is known.

@@ -13,6 +13,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace {
@@ -42,6 +43,15 @@ int arm_faults(const Arguments& arguments)
     return 0;
 }
 
+std::string checked_text(const std::string& file, const colo::Config& config)
+{
+    const auto count = [](std::size_t n, const char* what) { return std::to_string(n) + " " + what + (n == 1 ? "" : "s"); };
+    return file + ": ok: domain " + config.domain.name + " with " + count(config.nics.size(), "NIC") + " and " +
+           count(config.heartbeat.paths.size(), "heartbeat path") +
+           "; every setting is known, has a possible value, and fits the others. Files, devices and the peer are looked at "
+           "when colod starts\n";
+}
+
 // Clients of the control interface may hand over many; the usual soft limit of 1024 is for programs that use select().
 void raise_descriptor_limit()
 {
@@ -60,7 +70,7 @@ int run(const Arguments& arguments)
     if (!config) return fail(config.error().text, kUsage);
     if (arguments.print_config) std::fputs(colo::to_toml(*config).c_str(), stdout);
     if (arguments.check_config) {
-        if (!arguments.print_config) std::printf("%s: ok\n", arguments.config.c_str());
+        if (!arguments.print_config) std::fputs(checked_text(arguments.config, *config).c_str(), stdout);
         return 0;
     }
     if (arguments.print_config) return 0;
@@ -86,7 +96,8 @@ int main(int argc, char** argv)
     CLI::App app{"COLO fault tolerance for one domain: primary or secondary copy"};
     app.set_version_flag("--version", "colod " COLO_VERSION);
     Arguments arguments;
-    app.add_option("-c,--config,config", arguments.config, "configuration of the domain (TOML)")->required();
+    app.add_option("-c,--config", arguments.config, "configuration of the domain (TOML), needed; \"colod FILE\" will do");
+    app.allow_extras();
     app.add_option("--role", arguments.role, "primary: boot the guest and serve; secondary: wait for a primary")
         ->check(CLI::IsMember({"primary", "secondary"}));
     app.add_option("--set", arguments.overrides, "section.key=value, on top of the file; may be repeated");
@@ -98,6 +109,10 @@ int main(int argc, char** argv)
     app.add_flag("--enable-fault-injection", arguments.fault_injection, "honour COLOD_FAULT (rehearsals and tests)");
     try {
         app.parse(argc, argv);
+        auto rest = app.remaining();
+        if (rest.size() == 1 && arguments.config.empty() && !rest[0].starts_with('-')) arguments.config = std::exchange(rest, {})[0];
+        if (!rest.empty()) throw CLI::ExtrasError("colod", rest);
+        if (arguments.config.empty()) throw CLI::RequiredError("--config");
     } catch (const CLI::ParseError& error) {
         return app.exit(error) == 0 ? 0 : kUsage;
     }

@@ -16,19 +16,20 @@ const char* to_string(Role role)
     return "unknown";
 }
 
+// The names of the control interface: log, refusals and status call a state the same.
 const char* to_string(Protection protection)
 {
     switch (protection) {
-    case Protection::idle: return "idle";
     case Protection::unprotected: return "unprotected";
     case Protection::connecting: return "connecting";
-    case Protection::syncing: return "syncing";
-    case Protection::in_sync: return "in-sync";
-    case Protection::deciding: return "deciding";
+    case Protection::syncing: return "synchronizing";
+    case Protection::in_sync: return "protected";
+    case Protection::deciding: return "peer-lost";
     case Protection::outdated: return "outdated";
-    case Protection::abdicated: return "abdicated";
-    case Protection::standby: return "standby";
-    case Protection::failed: return "failed";
+    case Protection::idle:
+    case Protection::standby: return "waiting";
+    case Protection::abdicated:
+    case Protection::failed: return "stopped";
     }
     return "unknown";
 }
@@ -142,15 +143,15 @@ void NodeImpl::persist_slow(std::uint64_t token, const std::string& why, Time)
 
 bool NodeImpl::may_run(std::string& why) const
 {
-    static constexpr const char* kRemedy =
+    const std::string remedy =
         "start it as a secondary so that the running copy resynchronises it, or, if the other copy is known to be lost, "
-        "`coloctl failover --accept-data-loss`";
+        "`coloctl failover " + config_.domain_name + " --accept-data-loss`";
     if (state_.outdated)
-        why = "this copy is outdated (" + (state_.reason.empty() ? std::string("overtaken") : state_.reason) + "); " + kRemedy;
+        why = "this copy is outdated (" + (state_.reason.empty() ? std::string("overtaken") : state_.reason) + "); " + remedy;
     else if (state_.eligible)
-        why = std::string("this copy was a secondary and the primary may still run; ") + kRemedy;
+        why = "this copy was a secondary and the primary may still run; " + remedy;
     else if (state_.in_session)
-        why = std::string("this copy ended while a secondary was ready to take over, which may run now; ") + kRemedy;
+        why = "this copy ended while a secondary was ready to take over, which may run now; " + remedy;
     return why.empty();
 }
 
@@ -185,6 +186,7 @@ void NodeImpl::start_primary(Time)
     state_ = {state_.domain_uuid, std::max<Generation>(state_.generation, 1), Role::primary, 0, false, false, false, ""};
     power_ = replication::PowerState::running;
     enter(Step::booting);
+    if (protection_ == Protection::idle) change(Protection::idle, "the guest is being booted");
     persist([this](const Result<void>& result, Time) {
         if (!result) {
             finish_operator(result.error());
@@ -215,6 +217,8 @@ void NodeImpl::prepare_standby()
     role_ = Role::secondary;
     guest_present_ = false;
     enter(Step::preparing);
+    if (protection_ == Protection::idle)
+        change(Protection::idle, "the copy for a primary is being prepared");
     beat();
     act(action::PrepareStandby{});
 }

@@ -124,7 +124,8 @@ void NodeImpl::ask(Time now)
         if (d_.vouched || d_.peer_abdicated) return grant(state_.generation + 1, now);
         finish_operator(make_error(Errc::timed_out, reason_ + "; now the operator must decide who goes on"));
         return change(Protection::deciding,
-                      reason_ + "; waiting for the operator: when the other copy is known not to run, `coloctl failover`");
+                      reason_ + "; waiting for the operator: when the other copy is known not to run, `coloctl failover " +
+                          config_.domain_name + "`");
     }
     // The peer's word that it never runs again in this session is on its disk (in_session was, before it could give it).
     // A fence command could only shoot a host that ended in order.

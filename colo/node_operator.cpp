@@ -49,7 +49,8 @@ Result<void> NodeImpl::lost_heartbeat(Time now)
 {
     if (step_ == Step::stopped && state_.outdated)
         return make_error(Errc::refused, "this copy is outdated (" + state_.reason +
-                                             "): only `coloctl failover --accept-data-loss` makes it run");
+                                             "): only `coloctl failover " + config_.domain_name +
+                                             " --accept-data-loss` makes it run");
     if (!in_colo()) return make_error(Errc::refused, kNotInColo);
     if (o_.waits || o_.ask != Ask::none || step_ == Step::abdicating) return make_error(Errc::refused, kUnderWay);
     if (!deciding()) return negotiate(Ask::failover, now);

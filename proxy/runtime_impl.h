@@ -142,7 +142,6 @@ private:
     bool mirror_first_ = false;
     std::vector<TakeOver::Input> for_guest_;
     bool input_paused_ = false;
-    bool sealing_ = false;
     bool protected_ = false;
     Result<replication::ProxySection> sealed_ = make_error(Errc::invalid, "no seal was started");
     struct Announcing {

@@ -2,6 +2,7 @@
 #include "qemu/self_test.h"
 
 #include "core/clock.h"
+#include "core/log.h"
 #include "qemu/device_model.h"
 #include "qemu/guest_ram.h"
 #include "qemu/process.h"
@@ -211,7 +212,10 @@ Result<Choice> choose_device_load(const EmbeddedGuestOptions& options, Deadline 
     const Result<Verdict> xen_load = test_xen_load(options, deadline);
     if (!xen_load) return xen_load.error();
     if (xen_load->works) return Choice{"xen-load", {}};
-    if (wanted == "auto") return Choice{"snapshot", "this QEMU does not survive xen-load-devices-state: " + xen_load->why_not};
+    if (wanted == "auto") {
+        spdlog::debug("xen-load-devices-state: {}", xen_load->why_not);
+        return Choice{"snapshot", "this QEMU does not survive xen-load-devices-state"};
+    }
     return make_error(Errc::unsupported,
                       fmt::format("device_load = \"xen-load\": this QEMU does not survive it ({}); use \"snapshot\" or \"auto\"",
                                   xen_load->why_not));

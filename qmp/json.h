@@ -18,11 +18,24 @@ namespace colo::qmp {
 inline constexpr std::size_t kMaxTokens = 2u << 20;  // of one message
 inline constexpr std::size_t kMaxNesting = 1024;     // open brackets and braces
 
-struct Token {
-    TokenType type;
-    std::uint32_t offset;  // into the collected text of the message
-    std::uint32_t length;
+// The text of strings, numbers and keywords is collected; each token takes its part from the front.
+class Token {
+public:
+    static constexpr unsigned kSizeBits = 28;
+
+    Token(TokenType type, std::size_t size)
+        : bits_(std::uint32_t{static_cast<std::uint8_t>(type)} << kSizeBits | static_cast<std::uint32_t>(size))
+    {
+    }
+    TokenType type() const { return static_cast<TokenType>(bits_ >> kSizeBits); }
+    // Of the text; of what opens: how many commas are directly in it, so that room can be made at once.
+    std::size_t size() const { return bits_ & ((1u << kSizeBits) - 1); }
+    void count_comma() { ++bits_; }
+
+private:
+    std::uint32_t bits_;
 };
+static_assert(kMaxTokenBytes < 1u << Token::kSizeBits && kMaxTokens < 1u << Token::kSizeBits);
 
 class MessageParser {
 public:
@@ -37,10 +50,13 @@ private:
     std::optional<Result<schema::Value>> take_token();
     Result<schema::Value> drop(Error error);
     void clear();
+    void keep(TokenType type, std::string_view text);
 
     Lexer lexer_;
     std::string text_;
     std::vector<Token> tokens_;
+    std::vector<std::uint32_t> open_;  // indices of what was opened and not closed so far
+    std::size_t bytes_ = 0;            // of all tokens
     std::int64_t braces_ = 0;
     std::int64_t brackets_ = 0;
 };

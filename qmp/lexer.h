@@ -41,8 +41,8 @@ public:
     Outcome next(std::string_view& input);
 
     TokenType type() const { return type_; }
-    // Valid until the next call. Strings include their quotes and escapes as they came.
-    std::string_view text() const { return text_; }
+    // Valid until the next call and as long as the input is. Strings include their quotes and escapes as they came.
+    std::string_view text() const { return view_; }
 
 private:
     enum class State : std::uint8_t {
@@ -64,6 +64,8 @@ private:
     };
     enum class Step : std::uint8_t { consume, skip, token, token_before, again, stray };
 
+    bool whole_token(std::string_view& input);
+    Outcome pieces(std::string_view& input);
     Step step(unsigned char byte);
     Step start(unsigned char byte);
     Step quoted(unsigned char byte);
@@ -75,7 +77,8 @@ private:
     State state_ = State::start;
     TokenType type_ = TokenType::comma;
     bool done_ = true;  // text_ belongs to an outcome that was already given out
-    std::string text_;
+    std::string text_;  // a token that came in pieces
+    std::string_view view_;
 };
 
 }  // namespace colo::qmp

@@ -19,9 +19,11 @@ void MessageParser::clear()
 {
     text_.clear();
     tokens_.clear();
+    open_.clear();
     if (text_.capacity() > kKeptCapacity) text_.shrink_to_fit();
     if (tokens_.capacity() > kKeptCapacity / sizeof(Token)) tokens_.shrink_to_fit();
     braces_ = brackets_ = 0;
+    bytes_ = 0;
 }
 
 Result<schema::Value> MessageParser::drop(Error error)
@@ -44,6 +46,27 @@ std::optional<Result<schema::Value>> MessageParser::next(std::string_view& input
     }
 }
 
+void MessageParser::keep(TokenType type, std::string_view text)
+{
+    switch (type) {
+    case TokenType::left_brace:
+    case TokenType::left_bracket: open_.push_back(static_cast<std::uint32_t>(tokens_.size())); break;
+    case TokenType::right_brace:
+    case TokenType::right_bracket:
+        if (!open_.empty()) open_.pop_back();
+        break;
+    case TokenType::comma:
+        if (!open_.empty()) tokens_[open_.back()].count_comma();
+        break;
+    case TokenType::colon: break;
+    default:
+        text_.append(text);
+        tokens_.emplace_back(type, text.size());
+        return;
+    }
+    tokens_.emplace_back(type, 0);
+}
+
 std::optional<Result<schema::Value>> MessageParser::take_token()
 {
     const TokenType type = lexer_.type();
@@ -51,14 +74,13 @@ std::optional<Result<schema::Value>> MessageParser::take_token()
     brackets_ += type == TokenType::left_bracket ? 1 : type == TokenType::right_bracket ? -1 : 0;
 
     const std::string_view text = lexer_.text();
-    if (text_.size() + text.size() >= kMaxTokenBytes)
-        return drop(make_error(Errc::limit, "JSON token size limit exceeded"));
+    bytes_ += text.size();
+    if (bytes_ >= kMaxTokenBytes) return drop(make_error(Errc::limit, "JSON token size limit exceeded"));
     if (tokens_.size() >= kMaxTokens) return drop(make_error(Errc::limit, "JSON token count limit exceeded"));
     if (braces_ + brackets_ > static_cast<std::int64_t>(kMaxNesting))
         return drop(make_error(Errc::limit, "JSON nesting depth limit exceeded"));
 
-    tokens_.push_back({type, static_cast<std::uint32_t>(text_.size()), static_cast<std::uint32_t>(text.size())});
-    text_.append(text);
+    keep(type, text);
     const bool open = (braces_ > 0 || brackets_ > 0) && braces_ >= 0 && brackets_ >= 0;
     if (open) return std::nullopt;
 

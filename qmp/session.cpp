@@ -65,28 +65,29 @@ bool Session::may_parse() const
 
 bool Session::runnable() const
 {
-    return !busy_ && output_.size() < kBusyOutput && (!queue_.empty() || !input_.empty());
+    return !busy_ && output_.size() < kBusyOutput && (!queue_.empty() || !unparsed().empty());
 }
 bool Session::wants_input() const
 {
-    return input_.empty() && may_parse();
+    return unparsed().empty() && may_parse();
 }
 bool Session::idle() const
 {
-    return !busy_ && queue_.empty() && input_.empty() && output_.empty();
+    return !busy_ && queue_.empty() && unparsed().empty() && output_.empty();
 }
 
 void Session::feed(std::string_view bytes, std::vector<Fd> fds)
 {
     const CallScope scope(in_call_);
     if (!fds.empty()) keep_fds(bytes, std::move(fds));
+    drop_parsed();
     input_.append(bytes);
     parse();
 }
 
 void Session::keep_fds(std::string_view bytes, std::vector<Fd> fds)
 {
-    const std::uint64_t start = parsed_ + input_.size();
+    const std::uint64_t start = parsed_ + unparsed().size();
     arrivals_.push_back({start, start + bytes.find_last_not_of(" \t\r\n") + 1, WaitingFds(fds_, std::move(fds))});
     std::size_t waiting = 0;
     for (auto arrival = arrivals_.rbegin(); arrival != arrivals_.rend(); ++arrival) {
@@ -106,15 +107,24 @@ WaitingFds Session::fds_of_message(std::uint64_t end)
     return result;
 }
 
+// Not after each request: many that came together would each move the others.
+void Session::drop_parsed()
+{
+    input_.erase(0, input_at_);
+    input_at_ = 0;
+}
+
 void Session::parse()
 {
-    std::string_view rest = input_;
+    std::string_view rest = unparsed();
     while (!rest.empty() && may_parse()) {
         auto message = parser_.next(rest);
-        if (message) accept(std::move(*message), fds_of_message(parsed_ + input_.size() - rest.size()));
+        if (message) accept(std::move(*message), fds_of_message(parsed_ + unparsed().size() - rest.size()));
     }
-    parsed_ += input_.size() - rest.size();
-    input_.erase(0, input_.size() - rest.size());
+    const std::size_t taken = unparsed().size() - rest.size();
+    parsed_ += taken;
+    input_at_ += taken;
+    if (input_at_ == input_.size()) drop_parsed();
 }
 
 void Session::accept(Result<schema::Value> message, WaitingFds fds)
@@ -123,21 +133,18 @@ void Session::accept(Result<schema::Value> message, WaitingFds fds)
         queue_.emplace_back(Failure{message.error(), std::nullopt});
         return;
     }
-    const schema::Object* object = message->as_object();
+    schema::Object* object = message->as_object();
     if (object == nullptr) {
         queue_.emplace_back(Failure{"QMP input must be a JSON object", std::nullopt});
         return;
     }
-    auto result = envelope(*object);
-    if (auto* request = std::get_if<Request>(&result)) {
-        request->fds = std::move(fds);
-        if (request->oob)
-            dispatch(std::move(*request));
-        else
-            queue_.emplace_back(std::move(*request));
-        return;
-    }
-    refuse(*object, std::move(std::get<QmpError>(result)));
+    if (auto error = envelope_error(*object)) return refuse(*object, std::move(*error));
+    Request request = take_request(*object);
+    request.fds = std::move(fds);
+    if (request.oob)
+        dispatch(std::move(request));
+    else
+        queue_.emplace_back(std::move(request));
 }
 
 // A broken request that asks for out-of-band execution is answered at once, too.
@@ -151,30 +158,33 @@ void Session::refuse(const schema::Object& object, QmpError error)
         queue_.emplace_back(Failure{std::move(error), std::move(id)});
 }
 
-std::variant<Session::Request, QmpError> Session::envelope(const schema::Object& object) const
+std::optional<QmpError> Session::envelope_error(const schema::Object& object) const
 {
-    Request request;
     std::string_view verb;
     for (const schema::Member& member : object.members()) {
         if (member.name == "execute" || (member.name == "exec-oob" && oob_)) {
-            const std::string* name = member.value.as_string();
-            if (name == nullptr) return QmpError(quoted_member(member.name) + " must be a string");
+            if (member.value.as_string() == nullptr) return QmpError(quoted_member(member.name) + " must be a string");
             if (!verb.empty())
                 return QmpError(quoted_member(member.name) + " clashes with '" + std::string(verb) + "'");
             verb = member.name;
-            request.name = *name;
-            request.oob = member.name == "exec-oob";
         } else if (member.name == "arguments") {
-            const schema::Object* arguments = member.value.as_object();
-            if (arguments == nullptr) return QmpError(quoted_member(member.name) + " must be an object");
-            request.arguments = *arguments;
-        } else if (member.name == "id") {
-            request.id = member.value;
-        } else {
+            if (member.value.as_object() == nullptr) return QmpError(quoted_member(member.name) + " must be an object");
+        } else if (member.name != "id") {
             return QmpError(quoted_member(member.name) + " is unexpected");
         }
     }
     if (verb.empty()) return QmpError("QMP input lacks member 'execute'");
+    return std::nullopt;
+}
+
+// What is large in a request is moved, never copied. `object` was found to be in order.
+Session::Request Session::take_request(schema::Object& object)
+{
+    Request request;
+    request.oob = object.contains("exec-oob");
+    request.name = *object.find(request.oob ? "exec-oob" : "execute")->as_string();
+    if (schema::Value* arguments = object.find("arguments")) request.arguments = std::move(*arguments->as_object());
+    if (schema::Value* id = object.find("id")) request.id = std::move(*id);
     return request;
 }
 

@@ -74,12 +74,15 @@ private:
     explicit Session(const Registry& registry);
     void send(const schema::Object& message);
     bool may_parse() const;
+    std::string_view unparsed() const { return std::string_view(input_).substr(input_at_); }
+    void drop_parsed();
     void parse();
     void keep_fds(std::string_view bytes, std::vector<Fd> fds);
     WaitingFds fds_of_message(std::uint64_t end);
     void accept(Result<schema::Value> message, WaitingFds fds);
     void refuse(const schema::Object& object, QmpError error);
-    std::variant<Request, QmpError> envelope(const schema::Object& object) const;
+    std::optional<QmpError> envelope_error(const schema::Object& object) const;
+    static Request take_request(schema::Object& object);
     void dispatch(Request request);
     void negotiate(const schema::Object& arguments, Reply reply);
 
@@ -88,7 +91,8 @@ private:
     MonitorId id_;
     MessageParser parser_;
     std::string input_;
-    std::uint64_t parsed_ = 0;  // bytes of the stream before input_
+    std::size_t input_at_ = 0;  // the part before it was parsed
+    std::uint64_t parsed_ = 0;  // bytes of the stream that were
     std::deque<Arrival> arrivals_;
     std::deque<Entry> queue_;
     std::string output_;

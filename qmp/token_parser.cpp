@@ -80,22 +80,29 @@ Result<schema::Value> TokenParser::parse()
     return make_error(Errc::invalid, error_);
 }
 
+std::string_view TokenParser::take_text()
+{
+    const std::size_t size = tokens_[position_++].size();
+    const std::string_view result = text_.substr(0, size);
+    text_.remove_prefix(size);
+    return result;
+}
+
 bool TokenParser::value(schema::Value& out)
 {
     if (peek(TokenType::left_brace)) return object(out);
     if (peek(TokenType::left_bracket)) return array(out);
     if (position_ >= tokens_.size()) return fail("expecting value");
-    const Token& token = tokens_[position_++];
-    switch (token.type) {
+    switch (tokens_[position_].type()) {
     case TokenType::string: {
         std::string content;
-        if (!string(text(token), content)) return false;
+        if (!string(take_text(), content)) return false;
         out = std::move(content);
         return true;
     }
-    case TokenType::integer: out = integer_of(text(token)); return true;
-    case TokenType::real: out = real_of(text(token)); return true;
-    case TokenType::keyword: return keyword(text(token), out);
+    case TokenType::integer: out = integer_of(take_text()); return true;
+    case TokenType::real: out = real_of(take_text()); return true;
+    case TokenType::keyword: return keyword(take_text(), out);
     default: return fail("expecting value");
     }
 }
@@ -113,10 +120,11 @@ bool TokenParser::keyword(std::string_view text, schema::Value& out)
 
 bool TokenParser::object(schema::Value& out)
 {
-    ++position_;
+    const std::size_t commas = tokens_[position_++].size();
     schema::Object result;
     Names names;
     if (!take(TokenType::right_brace)) {
+        result.reserve(commas + 1);
         if (!pair(result, names)) return false;
         while (!take(TokenType::right_brace)) {
             if (!take(TokenType::comma)) return fail("expected separator in dict");
@@ -129,14 +137,14 @@ bool TokenParser::object(schema::Value& out)
 
 bool TokenParser::pair(schema::Object& out, Names& names)
 {
-    schema::Value name;
-    if (!value(name)) return false;
-    const std::string* key = name.as_string();
-    if (key == nullptr) return fail("key is not a string in object");
+    if (!peek(TokenType::string)) {
+        schema::Value name;  // what is wrong in it comes first
+        return value(name) && fail("key is not a string in object");
+    }
+    std::string name;
+    if (!string(take_text(), name)) return false;
     if (!take(TokenType::colon)) return fail("missing : in object pair");
-    schema::Value member;
-    if (!value(member)) return false;
-    out.append(*key, std::move(member));
+    if (!value(out.append(std::move(name), {}))) return false;
     return check_duplicate(out, names);
 }
 
@@ -158,22 +166,33 @@ bool TokenParser::check_duplicate(const schema::Object& object, Names& names)
 
 bool TokenParser::array(schema::Value& out)
 {
-    ++position_;
+    const std::size_t commas = tokens_[position_++].size();
     schema::Array result;
     if (!take(TokenType::right_bracket)) {
-        if (!value(result.emplace_back())) return false;
+        result.reserve(commas + 1);
+        if (!element(result)) return false;
         while (!take(TokenType::right_bracket)) {
             if (!take(TokenType::comma)) return fail("expected separator in list");
-            if (!value(result.emplace_back())) return false;
+            if (!element(result)) return false;
         }
     }
     out = std::move(result);
     return true;
 }
 
+// Long arrays are made of numbers or strings; these are made in their place.
+bool TokenParser::element(schema::Array& out)
+{
+    if (peek(TokenType::integer)) {
+        out.push_back(integer_of(take_text()));
+        return true;
+    }
+    return value(out.emplace_back());
+}
+
 bool TokenParser::string(std::string_view quoted, std::string& out)
 {
-    out.reserve(quoted.size());
+    out.reserve(quoted.size() - 2);
     for (std::size_t position = 1; position < quoted.size() - 1;) {
         if (const std::size_t run = plain_run(quoted, position)) {
             out.append(quoted, position, run);

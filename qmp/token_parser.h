@@ -24,6 +24,7 @@ private:
     bool object(schema::Value& out);
     bool pair(schema::Object& out, Names& names);
     bool array(schema::Value& out);
+    bool element(schema::Array& out);
     bool keyword(std::string_view text, schema::Value& out);
     bool string(std::string_view quoted, std::string& out);
     bool escape(std::string_view quoted, std::size_t& position, std::string& out);
@@ -32,10 +33,10 @@ private:
     bool check_duplicate(const schema::Object& object, Names& names);
 
     bool take(TokenType type);  // consumes the next token if it is one
-    bool peek(TokenType type) const { return position_ < tokens_.size() && tokens_[position_].type == type; }
-    std::string_view text(const Token& token) const { return text_.substr(token.offset, token.length); }
+    bool peek(TokenType type) const { return position_ < tokens_.size() && tokens_[position_].type() == type; }
+    std::string_view take_text();  // of the next token, which is one that has a text
 
-    std::string_view text_;
+    std::string_view text_;  // of the tokens that were not taken so far
     std::span<const Token> tokens_;
     std::size_t position_ = 0;
     std::string error_;

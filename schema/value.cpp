@@ -36,9 +36,14 @@ void Object::set(std::string_view name, Value value)
         append(std::string(name), std::move(value));
 }
 
-void Object::append(std::string name, Value value)
+Value& Object::append(std::string name, Value value)
 {
-    members_.push_back({std::move(name), std::move(value)});
+    return members_.emplace_back(std::move(name), std::move(value)).value;
+}
+
+void Object::reserve(std::size_t members)
+{
+    members_.reserve(members);
 }
 
 bool Object::erase(std::string_view name)

@@ -33,7 +33,8 @@ public:
     Value* find(std::string_view name);
     bool contains(std::string_view name) const { return find(name) != nullptr; }
     void set(std::string_view name, Value value);  // replaces or appends
-    void append(std::string name, Value value);    // the caller knows that the name is new
+    Value& append(std::string name, Value value);  // the caller knows that the name is new
+    void reserve(std::size_t members);
     bool erase(std::string_view name);
 
     bool empty() const;

@@ -37,15 +37,34 @@ Row header()
     return {"DOMAIN", "ROLE", "STATE", "MODE", "EPOCH", "PAUSE p50/p99", "PEER", "REASON"};
 }
 
+// Nothing takes no time at all: it was not measured so far.
+std::string measured(std::uint64_t us)
+{
+    return us > 0 ? show_us(us) : "-";
+}
+
+std::string pauses(const schema::CheckpointStats& stats)
+{
+    return stats.pause_p50_us > 0 ? show_us(stats.pause_p50_us) + " / " + show_us(stats.pause_p99_us) : "-";
+}
+
 std::string peer_column(const ProtectionReport& report)
 {
     if (!report.remote) return report.peer.empty() ? "-" : report.peer + " (no word yet)";
     const auto& remote = *report.remote;
     std::string text =
         remote.address + " (" + std::string(to_string(remote.role)) + ", " +
-        (remote.state ? std::string(to_string(*remote.state)) : remote.healthy ? "no session" : "silent");
-    if (remote.age_ms >= 3000) text += ", " + show_us(remote.age_ms * 1000) + " ago";
+        (remote.state                                  ? std::string(to_string(*remote.state))
+         : remote.healthy || report.session.empty() ? "no session"
+                                                    : "silent");
+    if (remote.age_ms >= 3000 && !report.session.empty()) text += ", " + show_us(remote.age_ms * 1000) + " ago";
     return text + ")";
+}
+
+// Outside a session nobody has promised to send beats.
+bool peer_is_missed(const ProtectionReport& report)
+{
+    return report.remote && !report.remote->healthy && !report.session.empty();
 }
 
 // Everything that is not ok on either end, in one line.
@@ -55,7 +74,7 @@ std::string reasons(const ProtectionReport& report)
     const auto add = [&](const std::string& more) {
         if (!more.empty()) text += (text.empty() ? "" : "; ") + more;
     };
-    if (report.remote && !report.remote->healthy) add("peer: " + report.remote->reason);
+    if (peer_is_missed(report)) add("peer: " + report.remote->reason);
     for (const std::string& warning : report.warnings) add(warning);
     return text.empty() ? "-" : text;
 }
@@ -72,13 +91,12 @@ Row row_of(const Look& look)
                 "-",
                 look.report.error().text};
     const ProtectionReport& report = *look.report;
-    const bool any = report.checkpoints.count > 0;
     return {report.domain,
             std::string(to_string(report.role)),
             std::string(to_string(report.state)),
             std::string(to_string(report.mode)),
             std::to_string(report.epoch),
-            any ? show_us(report.checkpoints.pause_p50_us) + " / " + show_us(report.checkpoints.pause_p99_us) : "-",
+            pauses(report.checkpoints),
             peer_column(report),
             reasons(report)};
 }
@@ -131,7 +149,7 @@ void network_details(std::string& out, const schema::NetworkStats& net)
                " by checkpoint, " + std::to_string(net.released_unprotected) + " unprotected");
     detail(out, "held now",
            std::to_string(net.held_frames) + " frames, " + show_bytes(net.held_bytes) + ", hold p50 " +
-               show_us(net.hold_p50_us) + " p99 " + show_us(net.hold_p99_us));
+               measured(net.hold_p50_us) + " p99 " + measured(net.hold_p99_us));
     detail(out, "comparison",
            std::to_string(net.mismatches) + " differed, " + std::to_string(net.late) + " late, " +
                std::to_string(net.no_comparison) + " without comparison, " + std::to_string(net.flows) + " flows");
@@ -183,7 +201,7 @@ std::string details(const Look& look, bool colour)
     detail(out, "what to do", report.advice.value_or(""));
     for (const std::string& warning : report.warnings) detail(out, "warning", warning);
     detail(out, "peer", peer_column(report));
-    if (report.remote && !report.remote->healthy) detail(out, "peer says", report.remote->reason);
+    if (peer_is_missed(report)) detail(out, "peer says", report.remote->reason);
     detail(out, "mode",
            std::string(to_string(report.mode)) + (report.mode_reason.empty() ? "" : ": " + report.mode_reason));
     detail(out, "guest", std::string(to_string(report.run_state)) + ", uuid " + report.uuid);
@@ -197,7 +215,8 @@ std::string details(const Look& look, bool colour)
     network_details(out, report.network);
     for (const auto& path : report.heartbeat)
         detail(out, "heartbeat",
-               path.local + " - " + path.remote + (path.alive ? ", alive" : ", SILENT") + ", last beat " +
+               path.local + " - " + path.remote + (path.alive ? ", alive" : report.session.empty() ? ", no session" : ", SILENT") +
+                   ", last beat " +
                    (path.last_received_age_us ? show_us(*path.last_received_age_us) + " ago" : "never"));
     if (report.last_failover)
         detail(out, "failover",
@@ -212,8 +231,8 @@ std::string summary(const ProtectionReport& report)
                        std::string(to_string(report.state)) + " " + std::string(to_string(report.mode)) + " epoch " +
                        std::to_string(report.epoch) + " checkpoints " + std::to_string(report.checkpoints.count);
     if (report.checkpoints.count > 0)
-        text += " pause p50 " + show_us(report.checkpoints.pause_p50_us) + " p99 " +
-                show_us(report.checkpoints.pause_p99_us);
+        text += " pause p50 " + measured(report.checkpoints.pause_p50_us) + " p99 " +
+                measured(report.checkpoints.pause_p99_us);
     text += " peer " + peer_column(report);
     const std::string why = reasons(report);
     return why == "-" ? text : text + " - " + why;

@@ -138,10 +138,16 @@ def pause_in_a_storm(host, collect):
 
 
 def large_inputs(size):
-    """About so many bytes as one string, as many numbers, and as many requests. Every answer is a short error."""
-    number, request = b"123456,", b'{"execute":"nothing","arguments":{"one":[1,2,{"two":"three"}],"four":null}}'
+    """About so many bytes as one string, as many small values, and as many requests. Every answer is a short error."""
+    def array(item, command=b"nothing", name=b"a", last=None):
+        return (b'{"execute":"%s","id":0,"arguments":{"%s":[' % (command, name) +
+                (item + b",") * (size // 4 // len(item + b",")) + (last or item) + b']}}')
+
+    request = b'{"execute":"nothing","arguments":{"one":[1,2,{"two":"three"}],"four":null}}'
+    capability = b'{"capability":"%s","state":true}'
     return {"string": b'{"execute":"nothing","id":0,"arguments":{"a":"' + b"x" * size + b'"}}',
-            "numbers": b'{"execute":"nothing","id":0,"arguments":{"a":[' + number * (size // 4 // len(number)) + b'1]}}',
+            "numbers": array(b"123456"), "strings": array(b'"abcdef"'), "objects": array(capability % b"events"),
+            "decoded": array(capability % b"events", b"migrate-set-capabilities", b"capabilities", capability % b"none"),
             "requests": request * (size // 16 // len(request))}
 
 

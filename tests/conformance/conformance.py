@@ -21,6 +21,7 @@ from generated import GENERATORS, Schema
 from introspection import compare_schema
 
 SETTLE_S = 0.2  # what is sent silently is meant to be read on its own
+SAMPLE_BYTES = 128 << 10  # to see how fast the reference reads
 HERE = os.path.dirname(os.path.abspath(__file__))
 
 
@@ -185,10 +186,36 @@ class Run:
         if self.options.only and not fnmatch.fnmatchcase(script["name"], self.options.only):
             return False
         servers = script.get("servers", ["handlers"])
-        return ("colod" if self.options.colod else "handlers") in servers and (self.options.slow or not script.get("slow"))
+        return ("colod" if self.options.colod else "handlers") in servers
+
+    def alone(self, name, steps):
+        """Our server by itself, where the reference would take too long: against what the script expects."""
+        with self.our_server({"name": name}) as server:
+            for step, (our, _) in zip(steps, play(server, {"name": name}, steps, [])):
+                self.check(f"{name}/{step['label']}", our, step["expect"], step.get("send", ""))
+
+    def patient_enough(self, name, steps):
+        """Says how long the reference will take for these steps, and waits as long, if that is bearable."""
+        size = sum(len(expand(step, "")) for step in steps)
+        with monitor.reference(["-M", "none", "-S"]) as server:
+            one = server.monitor()
+            began = time.monotonic()
+            one.ask(b'"' + b"x" * SAMPLE_BYTES + b'"')
+            minutes = size / SAMPLE_BYTES * (time.monotonic() - began) / 60
+        print(f"{name}: {size >> 20} MiB take the reference about {minutes:.0f} min here, a byte at a time", flush=True)
+        if minutes > self.options.patience:
+            print(f"{name}: not compared with the reference: --patience {self.options.patience} is less", flush=True)
+            return False
+        monitor.WAIT_S = max(monitor.WAIT_S, 3 * 60 * minutes)
+        return True
 
     def script(self, script):
         steps = steps_of(script, self.schema)
+        if script.get("slow"):
+            self.alone(script["name"], steps)
+            steps = [step for step in steps if not step.get("ours")]
+            if not self.options.slow or not self.patient_enough(script["name"], steps):
+                return
         with tempfile.TemporaryFile() as first, tempfile.TemporaryFile() as second:
             descriptors = [first.fileno(), second.fileno()]
             with self.our_server(script) as server:
@@ -239,7 +266,8 @@ def main():
     parser.add_argument("--guest", help="folder of the guest image that scripts/build-guest makes")
     parser.add_argument("--schema", required=True, help="folder of the schema files")
     parser.add_argument("--only", help="one script, or a pattern")
-    parser.add_argument("--slow", action="store_true", help="also what takes minutes: the largest inputs")
+    parser.add_argument("--slow", action="store_true", help="compare the largest inputs, too, which take the reference minutes")
+    parser.add_argument("--patience", type=float, default=30, metavar="MIN", help="with --slow: what would take longer is left out")
     options = parser.parse_args()
     if not shutil.which("qemu-system-x86_64"):
         print("skipped: qemu-system-x86_64, the reference, is not installed (scripts/setup installs it)")
@@ -247,8 +275,6 @@ def main():
     if options.colod and (os.geteuid() != 0 or not os.path.exists(os.path.join(options.guest or "", "vmlinuz"))):
         print("skipped: colod needs root and a guest image (scripts/build-guest makes one)")
         return 77
-    if options.slow:
-        monitor.WAIT_S = 1200  # the reference reads byte by byte
     return Run(options).everything()
 
 

@@ -14,6 +14,13 @@ from scenario import gaps_after, guest_is_sound, wait_flowing  # noqa: E402
 LOAD = ("echo count=6 interval_ms=10", "upload mb_per_s=4", "download mb_per_s=4", "udp interval_ms=20")
 
 
+# The first table that everybody reads has two kinds of waiting in it.
+LEGEND = """
+  The longest gap is the longest time without progress on any of the connections, bulk and UDP too, at any time of the demo;
+  a bulk connection that lost packets at the kill goes on when its TCP tries again. The failover rows count from the kill to
+  the next answer on the request/response connections: the quickest and the slowest of them."""
+
+
 class Show:
     def __init__(self):
         self.start = time.monotonic()
@@ -34,6 +41,11 @@ class Account:
         self.p50_ms = []
         self.p99_ms = []
         self.failovers = []
+        self.longest_gap_ms = 0
+
+    def gaps(self, sums):
+        """The client forgets its longest gap when the next thing to be measured begins."""
+        self.longest_gap_ms = max(self.longest_gap_ms, sums["longest_gap_ms"])
 
     def add(self, status):
         stats = status["checkpoints"]
@@ -77,6 +89,7 @@ def protect_and_watch(lab, primary, load, account, show):
 
 def lose(lab, primary, load, account, show):
     survivor = lab.other(primary)
+    account.gaps(load.report()["sums"])
     load.mark()
     moment = primary.die()
     status = lab.wait_alone(survivor, 10)
@@ -90,13 +103,14 @@ def lose(lab, primary, load, account, show):
 
 def table(summary, account, show):
     sums = summary["sums"]
+    account.gaps(sums)
     kept = sums["flows"] - sums["lost"]
     rows = [
         ("connections kept", f"{kept} of {sums['flows']}"),
         ("answers, every one compared", f"{sums['answers']}"),
         ("bytes verified", f"{sums['verified_bytes']}"),
         ("wrong bytes", f"{sums['wrong_bytes']}"),
-        ("longest gap seen by a client", f"{sums['longest_gap_ms']:.0f} ms"),
+        ("longest gap seen by a client", f"{account.longest_gap_ms:.0f} ms"),
         ("checkpoints", f"{account.checkpoints}"),
         ("pause p50 / p99", f"{max(account.p50_ms):.1f} / {max(account.p99_ms):.1f} ms"),
         ("failover: kill to next answer", " and ".join(f"{first:.0f} ms" for first, _ in account.failovers)),
@@ -106,6 +120,7 @@ def table(summary, account, show):
     width = max(len(name) for name, _ in rows)
     for name, value in rows:
         print(f"  {name:<{width}}  {value}")
+    print(LEGEND)
     unfinished = [flow for flow in summary["flows"] if flow["state"] != "finished"]
     return not unfinished and sums["lost"] == 0 and sums["wrong_bytes"] == 0
 

@@ -11,6 +11,7 @@ import traceback
 import test_dirty_rate  # noqa: F401  (each import registers its scenarios)
 import test_failover    # noqa: F401
 import test_fallbacks   # noqa: F401
+import test_interface   # noqa: F401
 import test_lab        # noqa: F401
 import test_operator    # noqa: F401
 import test_peer        # noqa: F401
@@ -70,7 +71,7 @@ def main():
     parser = argparse.ArgumentParser(description="Integration scenarios with real guests (root: namespaces and taps).")
     parser.add_argument("--build", default=os.path.join(os.path.dirname(__file__), "..", "..", "build", "release"),
                         help="build directory with colod, coloctl and colo-load")
-    parser.add_argument("--list", metavar="TIER", choices=("ci", "soak", "all"), help="names of a tier, with their limits")
+    parser.add_argument("--list", metavar="TIER", choices=("ci", "soak", "all"), help="scenarios of a tier, one a line: name, time limit in seconds, tier (ci: scripts/test; soak: only scripts/soak)")
     parser.add_argument("--slow", type=float, default=1.0, help="factor on the time limits, for sanitizer builds")
     parser.add_argument("--keep", action="store_true", help="leave logs behind")
     parser.add_argument("scenario", nargs="*")
@@ -78,7 +79,7 @@ def main():
     if options.list:
         for name, (_function, limit, tier) in SCENARIOS.items():
             if options.list in (tier, "all"):
-                print(name, int(limit))
+                print(name, int(limit), "s", tier)
         return 0
     unknown = [name for name in options.scenario if name not in SCENARIOS]
     if unknown or not options.scenario:

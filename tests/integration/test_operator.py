@@ -221,14 +221,32 @@ def first_copy_given_up(lab_factory, say):
         say(f"first copy given up in {took:.2f} s; listened elsewhere; ended from the secondary; '{text}'")
 
 
+def too_early(host, say):
+    """A daemon that is on its way up says so, in the status and to whoever wants more."""
+    before = host.status()
+    protect = host.coloctl("protect", check=False)
+    if host.status()["state"] != "waiting":
+        return say("the guest was up before anybody could ask")
+    expect(before["reason"] == "the guest is being booted", f"a daemon that starts gives as its reason {before['reason']!r}")
+    expect(protect.returncode == 1 and "still starting: the guest is being booted; try again" in protect.stdout,
+           f"coloctl protect of a daemon that starts: {protect.returncode}: {protect.stdout}")
+    expect("waiting: the guest is being booted" in host.log(), f"the log does not tell of the start\n{host.log_tail()}")
+    say(f"while it starts: {protect.stdout.strip()}")
+
+
 @scenario(60)
 def coloctl_speaks(lab_factory, say):
     """What scripts and people read: status of both ends in text and JSON, events, exit statuses."""
     with lab_factory() as lab:
-        lab.boot()
+        lab.a.start("primary")
+        too_early(lab.a, say)
+        guest.wait_answering(lab.network, 120, lab.a.running)
         lab.protect(lab.a)
         text = lab.a.coloctl("status").stdout
         expect("demo" in text and "protected" in text, f"coloctl status: {text}")
+        peer = lab.b.status()["remote"]["address"]
+        expect(peer == f"tcp:{address('a')}", f"the secondary's peer is where it is, not the port it called from: {peer}")
+        expect("Assertion" not in lab.a.log(), f"an operator reads what happened inside QEMU\n{lab.a.log_tail()}")
         data = json.loads(lab.a.coloctl("status", "-o", "json").stdout)
         expect(data, "coloctl status -o json is empty")
         answer = json.loads(lab.a.coloctl("qmp", "query-status").stdout)

@@ -42,6 +42,8 @@ Breakage breakage_named(const std::string& name)
     std::exit(2);
 }
 
+std::string self = "colo_sim";  // as it was started
+
 Arguments parse(int argc, char** argv)
 {
     Arguments a;
@@ -94,6 +96,11 @@ void work(const Arguments& a, int worker, int fd)
     std::fclose(out);
 }
 
+std::string breakage_option()
+{
+    return g_breakage == Breakage::none ? "" : std::string(" --breakage ") + to_string(g_breakage);
+}
+
 struct Collector {
     Totals totals;
     std::vector<std::uint64_t> hits = std::vector<std::uint64_t>(all_cells().size(), 0);
@@ -104,8 +111,9 @@ struct Collector {
         ++totals.violations;
         if (failed_seed == 0) failed_seed = seed;
         if (totals.violations <= 40)
-            std::printf("seed %llu (%s): %s\n    again: colo_sim --seed %llu --trace\n", static_cast<unsigned long long>(seed),
-                        all_cells()[seed % all_cells().size()].name().c_str(), why.c_str(), static_cast<unsigned long long>(seed));
+            std::printf("seed %llu (%s): %s\n    again: %s --seed %llu --trace%s\n", static_cast<unsigned long long>(seed),
+                        all_cells()[seed % all_cells().size()].name().c_str(), why.c_str(), self.c_str(),
+                        static_cast<unsigned long long>(seed), breakage_option().c_str());
     }
 
     void line(const char* text, std::uint64_t& open)
@@ -230,6 +238,7 @@ int run_one(const Arguments& a)
 int main(int argc, char** argv)
 {
     const Arguments a = parse(argc, argv);
+    self = argv[0];
     g_breakage = a.breakage;
     std::setvbuf(stdout, nullptr, _IOLBF, 0);
     if (a.seed != 0) return run_one(a);

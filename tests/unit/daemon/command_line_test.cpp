@@ -51,6 +51,26 @@ TEST_F(CommandLine, ALogFileThatCannotBeOpenedIsSaidInOneLine)
     EXPECT_EQ(outcome.out.find('\n'), outcome.out.size() - 1) << outcome.out;
 }
 
+TEST_F(CommandLine, TheConfigurationIsAskedForOnce)
+{
+    const std::string help = colod("--help").out;
+    const std::size_t first = help.find("configuration of the domain");
+    ASSERT_NE(first, std::string::npos) << help;
+    EXPECT_EQ(help.find("configuration of the domain", first + 1), std::string::npos) << help;
+    EXPECT_EQ(colod("--check-config '" + path_ + "'").status, 0) << "also without the option's name";
+    const Outcome none = colod("--check-config");
+    EXPECT_EQ(none.status, 2);
+    EXPECT_NE(none.out.find("--config is required"), std::string::npos) << none.out;
+    EXPECT_EQ(colod("--config '" + path_ + "' --check-config '" + path_ + "'").status, 2);
+}
+
+TEST_F(CommandLine, ACheckedConfigurationSaysWhatWasChecked)
+{
+    const Outcome outcome = colod("--check-config --config '" + path_ + "'");
+    EXPECT_EQ(outcome.out.find(path_ + ": ok: domain web1 with 0 NICs and 1 heartbeat path; every setting"), 0u) << outcome.out;
+    EXPECT_NE(outcome.out.find("looked at when colod starts"), std::string::npos) << outcome.out;
+}
+
 TEST_F(CommandLine, ASecondaryAcceptsNoDataLoss)
 {
     const Outcome outcome = colod("--config '" + path_ + "' --role secondary --accept-data-loss --check-config");

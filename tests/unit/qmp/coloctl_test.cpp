@@ -8,6 +8,7 @@ namespace colo::test {
 namespace {
 
 using ::testing::HasSubstr;
+using ::testing::Not;
 using ::testing::StartsWith;
 
 TEST_F(ColoctlTest, UsageErrors)
@@ -48,6 +49,7 @@ TEST_F(ColoctlTest, StatusIsOneLineADomain)
         web2->service.report.healthy = false;
         web2->service.report.state = schema::ProtectionState::peer_lost;
         web2->service.report.reason = "no beat on 2 paths for 210 ms";
+        web2->service.report.session = "0000000000000001";
         web2->service.report.remote->healthy = false;
         web2->service.report.remote->reason = "its device model died";
     });
@@ -254,8 +256,31 @@ TEST_F(ColoctlTest, APeerWhoseStateIsNotKnownIsNotGivenOne)
     auto web1 = daemon("web1");
     web1->live.run([&] { web1->service.report.remote->state.reset(); });
     EXPECT_THAT(ctl("status").out, HasSubstr("10.0.0.2:7777 (secondary, no session)"));
-    web1->live.run([&] { web1->service.report.remote->healthy = false; });
-    EXPECT_THAT(ctl("status").out, HasSubstr("10.0.0.2:7777 (secondary, silent)"));
+    web1->live.run([&] {
+        web1->service.report.remote->healthy = false;
+        web1->service.report.remote->reason = "no beat for 5000 ms";
+        web1->service.report.remote->age_ms = 5000;
+    });
+    EXPECT_THAT(ctl("status").out, HasSubstr("10.0.0.2:7777 (secondary, no session)"));
+    EXPECT_THAT(ctl("status web1").out, Not(HasSubstr("no beat"))) << "nobody promised any";
+    web1->live.run([&] { web1->service.report.session = "0000000000000001"; });
+    EXPECT_THAT(ctl("status").out, HasSubstr("10.0.0.2:7777 (secondary, silent, 5.0 s ago)"));
+    EXPECT_THAT(ctl("status web1").out, HasSubstr("no beat for 5000 ms"));
+}
+
+TEST_F(ColoctlTest, WhatWasNotMeasuredHasNoFigure)
+{
+    auto web1 = daemon("web1");
+    web1->live.run([&] {
+        web1->service.report.state_age_ms = 1000;
+        web1->service.report.checkpoints.count = 1;  // cut, and not answered so far
+    });
+    for (const char* how : {"status", "status web1", "watch -c 1"}) {
+        EXPECT_THAT(ctl(how).out, Not(HasSubstr("0 us"))) << how;
+    }
+    EXPECT_THAT(ctl("watch -c 1").out, HasSubstr("pause p50 - p99 -"));
+    web1->live.run([&] { web1->service.report.checkpoints.pause_p50_us = web1->service.report.checkpoints.pause_p99_us = 3000; });
+    EXPECT_THAT(ctl("watch -c 1").out, HasSubstr("pause p50 3.0 ms p99 3.0 ms"));
 }
 
 TEST_F(ColoctlTest, RawCommandsAndEvents)

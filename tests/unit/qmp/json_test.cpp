@@ -201,6 +201,23 @@ TEST(Json, ParseJsonWantsExactlyOneValue)
         EXPECT_FALSE(parse_json(text)) << text;
 }
 
+// Whole tokens are found in another way than those that come in pieces; a byte at a time, hardly one is whole.
+TEST(JsonStream, TokensMeanTheSameInPieces)
+{
+    const char* parts[] = {"0",     "-0",   "7",    "-12",  "01",    "-",       "1.",    "1.5",   "0.5",  "1e",
+                           "1e5",   "0e1",  "1E+",  "1E+3", "1.5e-", "1.5e-2",  "0.5e3", "-.5",   "--1",  "1-",
+                           "true",  "nul",  "a",    "Z",    "\"\"",  "\"ab\"",  "'a'",   "\"a'\"", "'\"'", "\"\\\"\"",
+                           "\"\\n\"", "\"a",  "'",    "\"\x01", "\"\xc3\xa4\"", "\xff", "\x01",  "[",     "]",    "{",
+                           "}",     ":",    ",",    " ",    "\n",    "\t",      "18446744073709551616"};
+    for (const char* before : {"", "[", "[1, "})
+        for (const char* one_part : parts)
+            for (const char* other : parts) {
+                const std::string stream = std::string(before) + one_part + other + " ]\xff[2]";
+                EXPECT_EQ(all(stream), all(stream, 1)) << stream;
+                EXPECT_EQ(all(stream), all(stream, 3)) << stream;
+            }
+}
+
 std::string repeat(const char* text, std::size_t times)
 {
     std::string result;

@@ -209,6 +209,23 @@ def check_shell(root):
     return ([] if done.returncode == 0 else done.stdout.splitlines()), f"{len(scripts)} shell scripts"
 
 
+def check_help(root):
+    """Whoever asks a script for help gets it, and nothing is done."""
+    # Its own text decides whether the guest is built again, and its one argument is a folder.
+    scripts = [name for name in tracked(root) if name.startswith("scripts/") and is_script(root, name) and name != "scripts/build-guest"]
+    problems = []
+    for name in scripts:
+        try:
+            done = subprocess.run([os.path.join(root, name), "--help"], cwd=root, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                  stderr=subprocess.STDOUT, text=True, check=False, timeout=30)
+        except subprocess.TimeoutExpired:
+            problems.append(f"{name}: --help does something that takes its time")
+            continue
+        if done.returncode != 0 or "usage:" not in done.stdout:
+            problems.append(f"{name}: --help ends with {done.returncode} and no usage: {done.stdout[:80]!r}")
+    return problems, f"{len(scripts)} scripts"
+
+
 def check_breakages(root):
     """What core/breakage.h switches is compiled twice, everything else once: the breakable_sources of a folder are the
     files that include it. A header must not, or files that are compiled once would depend on the switch."""
@@ -232,7 +249,8 @@ def check_breakages(root):
     return problems, f"{seen} files with switchable rules"
 
 
-CHECKS = {"breakages": check_breakages, "includes": check_includes, "style": check_style, "named-in-tests": check_named_in_tests, "shell": check_shell}
+CHECKS = {"breakages": check_breakages, "includes": check_includes, "style": check_style,
+          "named-in-tests": check_named_in_tests, "shell": check_shell, "help": check_help}
 
 
 def main():

@@ -112,6 +112,12 @@ class TidySees(unittest.TestCase):
         empty = {"schema/a.json": '{"definitions": []}', "core/failpoint.h": 'kPoints[] = {"p-one"};', "tests/integration/t.py": '"p-one"'}
         self.assertEqual(len(self.breaches("named-in-tests", empty)), 4)
 
+    def test_help(self):
+        for text, breaches in (("echo 'usage: a'", 0), ("exit 0", 1), ("echo 'usage: a'; exit 2", 1)):
+            root = self.tree({"scripts/a": f"#!/bin/bash\n{text}\n"})
+            os.chmod(os.path.join(root, "scripts/a"), 0o755)
+            self.assertEqual(len(tidy.check_help(root)[0]), breaches, text)
+
     def test_shell(self):
         self.assertTrue(self.breaches("shell", {"scripts/a": "#!/bin/bash\nrm $1/*\n"}))
         self.assertEqual(self.breaches("shell", {"scripts/a": "#!/bin/bash\necho ok\n"}), [])
