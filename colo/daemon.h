@@ -86,6 +86,7 @@ public:
     void save_device_state(const std::string& file, bool live, Done done) override;
     void load_device_state(const std::string& file, Done done) override;
     void set_global_dirty_log(bool enable, Done done) override;
+    void precheck(Checked done) override;
     void system_reset(Done done) override;
     void system_powerdown(Done done) override;
     Result<void> calc_dirty_rate(schema::DirtyRateMeasureMode mode, std::int64_t calc_time_s,

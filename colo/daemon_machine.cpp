@@ -84,6 +84,26 @@ Result<void> Daemon::decides_about_guest() const
     return {};
 }
 
+void Daemon::precheck(Checked done)
+{
+    if (!guest_created_) return done(make_error(Errc::refused, "There is no guest here yet"));
+    guest_worker_->post([this, done = std::move(done)]() mutable {
+        auto checks = guest_->precheck(now() + kButton);
+        post([done = std::move(done), checks = std::move(checks)] {
+            if (!checks) return done(checks.error());
+            std::vector<schema::GuestCheck> out;
+            for (const replication::GuestCheck& one : *checks) {
+                schema::GuestCheck made;
+                made.check = one.check;
+                made.ok = one.ok;
+                made.text = one.text;
+                out.push_back(std::move(made));
+            }
+            done(std::move(out));
+        });
+    });
+}
+
 void Daemon::system_reset(Done done)
 {
     if (auto r = decides_about_guest(); !r) return done(r);

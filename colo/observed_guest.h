@@ -103,6 +103,7 @@ public:
     }
     Result<void> reset(Deadline deadline) override { return renewed(deadline, inner_->reset(deadline)); }
     Result<void> carry_out_reset(Deadline deadline) override { return renewed(deadline, inner_->carry_out_reset(deadline)); }
+    Result<std::vector<replication::GuestCheck>> precheck(Deadline deadline) override { return inner_->precheck(deadline); }
     Result<void> powerdown(Deadline deadline) override { return inner_->powerdown(deadline); }
     bool counts_vcpu_dirty_pages() const override { return inner_->counts_vcpu_dirty_pages(); }
     Result<std::vector<std::uint64_t>> vcpu_dirty_pages(Deadline deadline) override

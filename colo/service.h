@@ -87,6 +87,9 @@ public:
     // Takes one checkpoint; `done` when it is STAGED. Succeeds at once without a session.
     virtual void do_checkpoint(Done done) = 0;
 
+    using Checked = std::function<void(Result<std::vector<schema::GuestCheck>>)>;
+    virtual void precheck(Checked done) = 0;
+
     virtual void save_device_state(const std::string& file, bool live, Done done) = 0;
     virtual void load_device_state(const std::string& file, Done done) = 0;
     virtual void set_global_dirty_log(bool enable, Done done) = 0;

@@ -139,6 +139,13 @@ enum class StartMode : std::uint8_t {
     loadable,   // stopped, never ran, waiting for write() + load()
 };
 
+// One question about whether a guest can be protected.
+struct GuestCheck {
+    std::string check;   // "drivers"; stable, for scripts
+    bool ok = false;
+    std::string text;    // what was found; if it is not ok, also why that matters and what to do
+};
+
 // Times of one cut as the guest port saw them, for the statistics.
 struct CutTimes {
     Time stop_sent, stopped, saved, cont_sent, cont_done;
@@ -198,6 +205,13 @@ public:
     virtual Result<void> save_device_state(const std::string& file, bool live, Deadline deadline) = 0;
     virtual Result<void> load_device_state(const std::string& file, Deadline deadline) = 0;
     virtual Result<void> set_global_dirty_log(bool enable, Deadline deadline) = 0;
+    // Everything about this guest that decides whether it can be protected; nothing is touched. Empty: there is nothing that
+    // could stand in the way.
+    virtual Result<std::vector<GuestCheck>> precheck(Deadline deadline)
+    {
+        (void)deadline;
+        return std::vector<GuestCheck>{};
+    }
     // The reset button. On return it has happened (a cut that follows sees all of it); the event `reset` tells, with
     // by_host. A guest that was off is stopped afterwards until resume().
     virtual Result<void> reset(Deadline deadline)

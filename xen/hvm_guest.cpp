@@ -112,6 +112,7 @@ public:
     Result<void> powerdown(Deadline deadline) override;
     Result<void> reset(Deadline deadline) override;
     Result<void> carry_out_reset(Deadline deadline) override;
+    Result<std::vector<replication::GuestCheck>> precheck(Deadline deadline) override;
 
 private:
     Result<void> renew(bool run, Deadline deadline);
@@ -281,7 +282,7 @@ Result<void> HvmGuest::attach_memory()
     memory_.attach(std::move(memory));
     if (auto r = memory_.refresh(); !r) return r;
     return log_.attach(std::make_unique<HvmDirtyLog>(std::make_unique<LogDirty>(*control_, layout), *model_,
-                                                     [this] { return refuse(precheck(*control_, *store_)); }));
+                                                     [this] { return refuse(xen::precheck(*control_, *store_)); }));
 }
 
 Result<void> HvmGuest::describe()
@@ -442,6 +443,14 @@ Result<void> HvmGuest::powerdown(Deadline deadline)
 {
     if (auto r = usable(); !r) return r;
     return model_->powerdown(deadline);
+}
+
+Result<std::vector<replication::GuestCheck>> HvmGuest::precheck(Deadline)
+{
+    if (auto r = usable(); !r) return r.error();
+    std::vector<replication::GuestCheck> out;
+    for (Finding& finding : xen::precheck(*control_, *store_)) out.push_back({std::move(finding.check), finding.ok, std::move(finding.text)});
+    return out;
 }
 
 // Another domain from the same configuration, under the same name: a toolstack restarts a domain in no other way. The dirty

@@ -8,6 +8,7 @@ namespace colo::ctl {
 // Each returns the exit status and writes to standard output and error.
 int run_status(const Options& options);
 int run_watch(const Options& options);
+int run_precheck(const Options& options);
 int run_protect(const Options& options);
 int run_failover(const Options& options);
 int run_unprotect(const Options& options);

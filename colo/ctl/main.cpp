@@ -13,6 +13,7 @@ int main(int argc, char** argv)
         switch (options.command) {
         case Command::status: return run_status(options);
         case Command::watch: return run_watch(options);
+        case Command::precheck: return run_precheck(options);
         case Command::protect: return run_protect(options);
         case Command::failover: return run_failover(options);
         case Command::unprotect: return run_unprotect(options);

@@ -98,6 +98,26 @@ Result<Progress> judge_alone(const ProtectionReport& report)
 
 }  // namespace
 
+// Status kError if there is a reason against it.
+int run_precheck(const Options& options)
+{
+    auto client = connect_or_report(options);
+    if (!client) return kUnreachable;
+    const auto answer = client->execute("x-colo-precheck", {}, deadline_of(options.timeout_s));
+    if (!answer) return report_failure(name_of(options), answer.error());
+    const auto checks = schema::decode_value<std::vector<schema::GuestCheck>>(*answer, schema::Decoder::Unexpected::ignore);
+    if (!checks) return report_failure(name_of(options), checks.error());
+    bool fine = true;
+    for (const schema::GuestCheck& check : *checks) fine = fine && check.ok;
+    if (options.json) {
+        print_json("checks", *answer);
+    } else {
+        for (const schema::GuestCheck& check : *checks) std::printf("%s  %-14s %s\n", check.ok ? "ok" : "NO", check.check.c_str(), check.text.c_str());
+        std::puts(fine ? "It can be protected." : "It cannot be protected as it is.");
+    }
+    return fine ? kOk : kError;
+}
+
 int run_protect(const Options& options)
 {
     schema::Object arguments;

@@ -79,6 +79,9 @@ void add_commands(CLI::App& app, Options& options)
         ->capture_default_str();
     watch->add_option("-c,--count", options.count, "end after so many looks")->check(CLI::Range(1L, 1000000000L));
 
+    add_domain(subcommand(app, options, Command::precheck, "precheck", "can the guest be protected: every reason against it, and what to do"),
+               options, true);
+
     CLI::App* protect =
         subcommand(app, options, Command::protect, "protect", "protect the running guest with a fresh secondary");
     add_domain(protect, options, true);

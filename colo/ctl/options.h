@@ -20,6 +20,7 @@ inline constexpr int kInterrupted = 130;  // as shells have it for SIGINT
 enum class Command : std::uint8_t {
     status,
     watch,
+    precheck,
     protect,
     failover,
     unprotect,

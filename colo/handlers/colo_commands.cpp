@@ -117,6 +117,13 @@ void add_colo_commands(Control& control, qmp::Registry& registry)
         control.set_reporting(options);
         reply.succeed(options);
     });
+    registry.add<commands::XColoPrecheck>([&control](const auto&, auto reply) {
+        auto shared = std::make_shared<decltype(reply)>(std::move(reply));
+        control.service().precheck([shared](const Result<std::vector<schema::GuestCheck>>& checks) {
+            if (!checks) return shared->fail(checks.error());
+            shared->succeed(*checks);
+        });
+    });
     registry.add<commands::XColoProtect>([&control](const auto& arguments, auto reply) {
         protect(control, arguments.uri.value_or(std::string()), std::move(reply));
     });

@@ -189,6 +189,21 @@ TEST_F(ColoctlTest, FailoverThatFailsLaterSaysWhy)
     EXPECT_THAT(outcome.out, HasSubstr("still peer-lost (no answer of the arbiter)"));
 }
 
+TEST_F(ColoctlTest, PrecheckPrintsTheWholeListAndItsStatusIsTheVerdict)
+{
+    auto web1 = daemon("web1");
+    Outcome outcome = ctl("precheck web1");
+    EXPECT_EQ(outcome.status, 0);
+    EXPECT_EQ(outcome.out, "It can be protected.\n");
+    web1->live.run([&] { web1->service.checks = {{"paging", true, "hardware assisted"}, {"drivers", false, "PV drivers are at work"}}; });
+    outcome = ctl("precheck web1");
+    EXPECT_EQ(outcome.status, 1);
+    EXPECT_EQ(outcome.out, "ok  paging         hardware assisted\nNO  drivers        PV drivers are at work\nIt cannot be protected as it is.\n");
+    outcome = ctl("-o json precheck web1");
+    EXPECT_EQ(outcome.status, 1);
+    EXPECT_THAT(outcome.out, HasSubstr("\"check\""));
+}
+
 TEST_F(ColoctlTest, UnprotectOnTheSecondaryEndsWhenItHasResigned)
 {
     auto web1 = daemon("web1");

@@ -25,6 +25,7 @@ public:
     DiskEngine* engine = nullptr;
     schema::DirtyRateInfo rate;
     bool dirty_ring = false;
+    std::vector<schema::GuestCheck> checks;
     std::vector<std::string> calls;
     std::vector<Done> held;
 
@@ -66,6 +67,12 @@ public:
     }
     void unprotect(Done done) override { operation("unprotect", done); }
     void do_checkpoint(Done done) override { operation("checkpoint", done); }
+    void precheck(Checked done) override
+    {
+        calls.push_back("precheck");
+        if (!outcome) return done(outcome.error());
+        done(checks);
+    }
     void save_device_state(const std::string& file, bool live, Done done) override
     {
         operation("save " + file + (live ? " live" : ""), done);

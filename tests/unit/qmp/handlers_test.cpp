@@ -408,6 +408,17 @@ TEST_F(HandlersTest, ReportAndStateChangeEvents)
     EXPECT_THAT(service_.take_calls(), ElementsAre("failover accept-data-loss", "failover", "unprotect"));
 }
 
+TEST_F(HandlersTest, PrecheckTellsWhatTheGuestSays)
+{
+    EXPECT_EQ(schema::decode_value<std::vector<schema::GuestCheck>>(result("x-colo-precheck"))->size(), 0u);
+    service_.checks = {{"drivers", false, "the guest has PV drivers"}, {"tsc", true, "native"}};
+    const auto checks = schema::decode_value<std::vector<schema::GuestCheck>>(result("x-colo-precheck"));
+    ASSERT_TRUE(checks) << checks.error().text;
+    EXPECT_EQ(*checks, service_.checks);
+    service_.outcome = make_error(Errc::guest_died, "there is no domain");
+    EXPECT_EQ(error("x-colo-precheck"), "there is no domain");
+}
+
 TEST_F(HandlersTest, MoreIsToldOnlyWhenAskedFor)
 {
     schema::CheckpointSample checkpoint;
