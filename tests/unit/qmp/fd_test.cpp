@@ -351,7 +351,7 @@ TEST_F(FdCommandsTest, RequestsThatWaitAreCounted)
     EXPECT_TRUE(whole.closed());
 }
 
-// fd:NAME is used up by the attempt; a guest cannot be protected over it.
+// fd:NAME is used up by the attempt; a guest cannot go over it.
 TEST_F(FdCommandsTest, MigrationTakesTheDescriptorThatItNames)
 {
     const char* outgoing = R"({"uri": "fd:n"})";
