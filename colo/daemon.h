@@ -70,6 +70,7 @@ public:
     schema::RunState run_state() const override;
     void stop(schema::RunState as, Done done) override;
     void cont(Done done) override;
+    void begin_paused(bool paused) override { node_->begin_paused(paused); }
     void quit() override;
     void migrate(const std::string& uri, const SessionPlan& plan, Done done) override;
     void migrate_incoming(const std::string& uri, std::optional<SessionKind> kind, Done done) override;

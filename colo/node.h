@@ -227,6 +227,7 @@ public:
     virtual void copy_memory(const CopyMemory& memory) = 0;
     // P: of the session that is opened next. S: what it waits for; a primary that wants something else is refused.
     virtual void plan_session(const SessionPlan& plan) = 0;
+    virtual void begin_paused(bool paused) = 0;   // S: of a guest that is migrated here
     virtual void await_session(std::optional<SessionKind> kind) = 0;   // nothing: either
     // Channels of a new session are up. P: `session` is fresh and random. S: only says that somebody connected; Hello
     // follows. A second connection while a session is open is the driver's to refuse.

@@ -197,6 +197,8 @@ void NodeImpl::continue_take_over(Time)
     if (s_.job != Job::none) return;
     if (!s_.loaded) return load_for_take_over();
     if (step_ != Step::granted || !d_.stored) return;
+    if (m_.on && std::exchange(begin_paused_, false) && s_.own_power == replication::PowerState::running)
+        s_.own_power = replication::PowerState::paused;
     enter(Step::going_live);
     act(action::GoLive{d_.generation, d_.finished_staged, s_.own_power});
 }

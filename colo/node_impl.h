@@ -34,6 +34,7 @@ public:
 
     void copy_memory(const CopyMemory& memory) override { memory_ = memory; }
     void plan_session(const SessionPlan& plan) override { plan_ = plan; }
+    void begin_paused(bool paused) override { begin_paused_ = paused; }
     void await_session(std::optional<SessionKind> kind) override { awaited_ = kind; }
     void open_primary_session(SessionId session, const replication::GuestDescription& guest, Time now) override;
     void open_secondary_session(const replication::GuestDescription& guest, Time now) override;
@@ -255,6 +256,7 @@ private:
 
     SessionPlan plan_;                       // P: of the next session
     std::optional<SessionKind> awaited_;     // S
+    bool begin_paused_ = false;              // S
     struct Migration {
         bool on = false;            // the session at hand is one
         bool pauses = false;        // P: before the switch-over

@@ -61,6 +61,9 @@ public:
     // is the run state until the guest runs again.
     virtual void stop(schema::RunState as, Done done) = 0;
     virtual void cont(Done done) = 0;
+    // In run state inmigrate: whether a guest that is migrated here waits for `cont` instead of running on. A copy that is
+    // protected does what its primary's guest does.
+    virtual void begin_paused(bool paused) = 0;
     // Orderly end of the daemon. Must return first and act afterwards: the answer still has to go out.
     virtual void quit() = 0;
 

@@ -12,6 +12,7 @@ import test_dirty_rate  # noqa: F401  (each import registers its scenarios)
 import test_failover    # noqa: F401
 import test_fallbacks   # noqa: F401
 import test_lab        # noqa: F401
+import test_migration   # noqa: F401
 import test_operator    # noqa: F401
 import test_peer        # noqa: F401
 import test_phases      # noqa: F401
