@@ -41,6 +41,7 @@ schema::RunState Daemon::run_state() const
     // Changes together with the migration's status. Until then the guest that was stopped for it belongs to nobody yet.
     if (status.migrated) return schema::RunState::postmigrate;
     if (status.switching && !guest_running_) return schema::RunState::finish_migrate;
+    if (status.migrating && status.role == Role::secondary && !guest_running_) return schema::RunState::inmigrate;
     switch (status.protection) {
     case Protection::idle: return schema::RunState::prelaunch;
     case Protection::standby:

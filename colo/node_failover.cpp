@@ -33,7 +33,7 @@ void NodeImpl::violation(const std::string& what, Time now)
 
 void NodeImpl::lost(const std::string& why, Time now)
 {
-    if (step_ == Step::abdicating) return finish_abdication(now);
+    if (step_ == Step::abdicating) return m_.on ? end_of_source(now) : finish_abdication(now);
     if (step_ == Step::resigning) return resigned(now);
     if (primary_session()) {
         if (p_.peer_eligible) return decide(why, now);

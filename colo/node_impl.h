@@ -176,6 +176,7 @@ private:
     void switch_over_failed(const Error& error, Time now);
     void give_away(Time now);
     void end_migration(const Result<void>& result);
+    void end_of_source(Time now);
     void let_held_guest_run();
     bool accept_kind(replication::Mode mode, Time now);
 

@@ -4,9 +4,13 @@
 // guest can go on here, by the destination's word (Resign) or by a grant; behind it only the destination may run.
 #include "colo/node_impl.h"
 
+#include <algorithm>
+
 namespace colo {
 
 using replication::PowerState;
+
+constexpr Duration kLastWord{300'000};
 
 // The first copy has come as far as it gets while the guest runs.
 void NodeImpl::copy_converged(Time now)
@@ -46,6 +50,13 @@ void NodeImpl::end_migration(const Result<void>& result)
     if (!m_.on || std::exchange(m_.told, true)) return;
     if (!result) return act(action::SessionFailed{result.error().text});
     act(action::Migrated{});
+}
+
+// The destination closes every channel at once, and what it said last need not be the first to arrive.
+void NodeImpl::end_of_source(Time now)
+{
+    if (m_.taken) return finish_abdication(now);
+    deadline_ = std::min(deadline_, now + kLastWord);
 }
 
 void NodeImpl::let_held_guest_run()

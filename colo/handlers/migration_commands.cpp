@@ -81,12 +81,7 @@ void migrate(Control& control, const commands::Migrate::Arguments& arguments, qm
     }
     if (auto address = check_address(control, arguments.uri, reply.monitor(), Numbers::are_names); !address)
         return fail_outgoing(control, address.error().text, std::move(reply));
-    const MigrationSettings& settings = control.settings();
-    const bool protect = settings.enabled(MigrationCapability::x_colo);
-    if (!protect && settings.enabled(MigrationCapability::xbzrle))
-        return fail_outgoing(control, refusal(Refused::plain_deltas).text, std::move(reply));
-    if (protect && settings.enabled(MigrationCapability::pause_before_switchover))
-        return fail_outgoing(control, refusal(Refused::pause_in_colo).text, std::move(reply));
+    const bool protect = control.settings().enabled(MigrationCapability::x_colo);
     start_transfer(control, arguments.uri, protect ? SessionKind::protection : SessionKind::migration, std::move(reply));
 }
 
@@ -174,6 +169,12 @@ Result<void> check_credentials(const Control& control)
 void start_transfer(Control& control, const std::string& uri, SessionKind kind, qmp::TypedReply<void> reply)
 {
     MigrationBook& book = control.book();
+    const MigrationSettings& settings = control.settings();
+    const bool protect = kind == SessionKind::protection;
+    if (!protect && settings.enabled(MigrationCapability::xbzrle))
+        return fail_outgoing(control, refusal(Refused::plain_deltas).text, std::move(reply));
+    if (protect && settings.enabled(MigrationCapability::pause_before_switchover))
+        return fail_outgoing(control, refusal(Refused::pause_in_colo).text, std::move(reply));
     if (!uri.empty() && classify_uri(uri) != UriKind::usable)
         return fail_outgoing(control, uri_error(uri), std::move(reply));
     book.start_outgoing();
@@ -183,8 +184,8 @@ void start_transfer(Control& control, const std::string& uri, SessionKind kind, 
         return reply.succeed();
     }
     auto shared = std::make_shared<qmp::TypedReply<void>>(std::move(reply));
-    const bool pauses = control.settings().enabled(MigrationCapability::pause_before_switchover);
-    control.service().migrate(uri, {kind, kind == SessionKind::migration && pauses}, [&book, shared](Result<void> result) {
+    const bool pauses = settings.enabled(MigrationCapability::pause_before_switchover);
+    control.service().migrate(uri, {kind, pauses}, [&book, shared](Result<void> result) {
         if (!result) book.refuse_outgoing(result.error().text);
         shared->complete(result);
     });

@@ -44,6 +44,7 @@ def moved(lab, source, target, load, moment, say, how):
     info = until(source, lambda i: i["status"] in ("completed", "failed"), "over")
     expect(info["status"] == "completed", f"the migration failed: {info}\n{source.log_tail()}\n{target.log_tail()}")
     expect(source.status()["run-state"] == "postmigrate", f"run state of the source: {source.status()['run-state']}")
+    over = time.monotonic()
     status = lab.wait_alone(target, 10)
     incoming = until(target, lambda i: i.get("status") == "completed", "completed on the destination", 10)
     report = wait_flowing(load, moment)
@@ -55,7 +56,7 @@ def moved(lab, source, target, load, moment, say, how):
     expect("ram" not in incoming, f"a destination has no statistics: {incoming}")
     say(f"{how}: {info['total-time']} ms, down for {info['downtime']} ms, {ram['dirty-sync-count']} passes, "
         f"{ram['transferred'] / 1e6:.0f} MB, generation {status['generation']}; longest wait of a client "
-        f"{gaps_after(report, moment)[1]:.0f} ms")
+        f"{gaps_after(report, moment)[1]:.0f} ms, of one at the switch-over {gaps_after(report, over - 0.2)[0]:.0f} ms")
     return info
 
 

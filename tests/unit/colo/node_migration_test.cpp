@@ -269,18 +269,32 @@ TEST(NodeMigration, AnUnconfirmedHandOverIsAFailureThatKeepsTheGuestStopped)
     Desk desk;
     desk.b.hold("apply");
     desk.migrate();
-    desk.b.release("apply");
-    Desk other;
-    other.b.hold("apply");
-    other.migrate();
-    other.b.crashed = true;   // with APPLIED on its way
-    other.a.node->message(replication::Applied{1, 100, 0}, other.now);
-    other.a.pump();
-    other.advance(Duration{10'000'000});
-    EXPECT_FALSE(other.a.guest_runs);
-    EXPECT_FALSE(other.a.status().migrated);
-    EXPECT_EQ(other.a.status().protection, Protection::abdicated);
-    EXPECT_THAT(other.a.failed_session, ::testing::HasSubstr("did not confirm"));
+    desk.b.crashed = true;   // with APPLIED on its way
+    desk.a.node->message(replication::Applied{1, 100, 0}, desk.now);
+    desk.a.pump();
+    desk.advance(Duration{10'000'000});
+    EXPECT_FALSE(desk.a.guest_runs);
+    EXPECT_FALSE(desk.a.status().migrated);
+    EXPECT_EQ(desk.a.status().protection, Protection::abdicated);
+    EXPECT_THAT(desk.a.failed_session, ::testing::HasSubstr("did not confirm"));
+}
+
+TEST(NodeMigration, TheLastWordMayComeBehindTheEndOfOtherChannels)
+{
+    for (const bool comes : {true, false}) {
+        Desk desk;
+        desk.b.hold("apply");
+        desk.migrate();
+        desk.b.crashed = true;
+        desk.a.node->message(replication::Applied{1, 100, 0}, desk.now);
+        desk.a.node->channel_lost("proxy channel: closed", desk.now);
+        desk.a.pump();
+        EXPECT_EQ(desk.a.status().step, "abdicating");
+        if (comes) desk.a.node->message(replication::Close{"takes over"}, desk.now);
+        desk.advance(Duration{1'000'000});
+        EXPECT_EQ(desk.a.status().migrated, comes);
+        EXPECT_EQ(desk.a.did("failed"), !comes);
+    }
 }
 
 TEST(NodeMigration, APausedGuestStaysPausedWhereverItIs)
