@@ -108,6 +108,7 @@ TEST_F(SettingsTest, CapabilitiesOfADestination)
     EXPECT_EQ(capability_error({"multifd"}), "multifd is not supported by current protocol");
     EXPECT_EQ(capability_error({"multifd", "background-snapshot"}),
               "Background-snapshot is not compatible with multifd");
+    service_.outcome = make_error(Errc::failed, "Address already in use");
     error("migrate-incoming", R"({"uri": "tcp::0"})");
     enable("multifd");
     error("migrate-incoming", R"({"uri": "nonsense"})");
