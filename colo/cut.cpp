@@ -98,4 +98,11 @@ Result<CutOutput> run_cut(replication::Guest& guest, replication::CaptureEngine&
     return out;
 }
 
+Result<void> run_resume(replication::Guest& guest, Deadline deadline)
+{
+    const auto first = guest.resume(deadline);
+    if (first || first.error().code == Errc::timed_out || first.error().code == Errc::guest_died) return first;
+    return guest.resume(deadline);
+}
+
 }  // namespace colo

@@ -71,10 +71,12 @@ public:
     schema::RunState run_state() const override;
     void stop(schema::RunState as, Done done) override;
     void cont(Done done) override;
+    void begin_paused(bool paused) override { node_->begin_paused(paused); }
     void quit() override;
-    void migrate(const std::string& uri, Done done) override;
-    void migrate_incoming(const std::string& uri, Done done) override;
+    void migrate(const std::string& uri, const SessionPlan& plan, Done done) override;
+    void migrate_incoming(const std::string& uri, std::optional<SessionKind> kind, Done done) override;
     void migrate_cancel() override;
+    void migrate_continue() override;
     std::vector<schema::SocketAddress> listening() const override;
     TransferFacts transfer() const override;
     std::vector<std::string> blocked_reasons() const override;
@@ -96,7 +98,7 @@ public:
 
     // Settings that QMP changes while running.
     void set_checkpoint_interval(Duration interval);
-    void set_pause_bound(Duration bound);
+    void set_pause_bound(Duration bound);   // and what a migration may make the guest wait at its end
     void set_page_channels(std::uint8_t count);  // of the next session
     void set_bandwidth(std::uint64_t bytes_per_second);
     void set_delta_cache(std::uint64_t bytes);
@@ -156,6 +158,8 @@ private:
     void on(const action::ColoExit& a);
     void on(const action::ColoEntered& a);
     void on(const action::SessionFailed& a);
+    void on(const action::SwitchOver& a);
+    void on(const action::Migrated& a);
     void on(const action::OperatorDone& a);
     void on(const action::ModeChanged& a);
 
@@ -172,6 +176,8 @@ private:
     void drop_channels(Duration flush);
     void message(replication::Message message);
     PrimaryWorker::Callbacks primary_callbacks();
+    void next_pass();
+    std::uint64_t bytes_sent() const;
     SecondaryWorker::Callbacks secondary_callbacks();
     replication::CaptureOptions capture_options() const;
     replication::StagerLimits stager_limits() const;
@@ -257,8 +263,11 @@ private:
     std::vector<std::string> warnings_;
     std::string mode_reason_;
     Time session_begun_{}, setup_done_{}, session_ended_{}, loss_noticed_{};
+    Time switch_begun_{};          // a migration stopped the guest
+    std::uint64_t switch_sent_ = 0;   // bytes until then
+    std::optional<Duration> switch_took_;
     std::optional<Duration> loss_detection_;   // from the peer's last beat to loss_noticed_
-    std::uint64_t first_copy_sent_ = 0, first_copy_left_ = 0;
+    CopyProgress copy_;   // the first copy of this session
     std::uint64_t passes_ = 0;   // over dirty memory, in this session
     std::optional<schema::FailoverReport> last_failover_;
     std::string last_peer_text_;

@@ -132,6 +132,10 @@ void Daemon::on(const action::OpenSession& a)
     session_ = a.session;
     checkpoints_.clear();
     passes_ = 0;
+    copy_ = {};
+    switch_begun_ = {};
+    switch_sent_ = 0;
+    switch_took_.reset();
     last_peer_text_.clear();
     // What an old primary did is over once a copy follows again; a port that failed stays failed.
     std::erase_if(warnings_, [](const std::string& text) { return text.starts_with(kOldPrimary); });
@@ -143,9 +147,8 @@ void Daemon::on(const action::OpenSession& a)
 
 void Daemon::on(const action::StartEpoch& a)
 {
-    ++passes_;
-    if (control_) control_->observer().outgoing_pass(passes_);
-    primary_->start_epoch(a.epoch, a.base, a.planned_cut);
+    next_pass();
+    primary_->start_epoch(a);
 }
 
 void Daemon::on(const action::StartCut& a) { primary_->start_cut(a); }
@@ -313,7 +316,7 @@ void Daemon::on(const action::StopGuest& a)
 void Daemon::on(const action::ResumeGuest&)
 {
     guest_worker_->post([this] {
-        const auto r = guest_->resume(now() + kOnlyCopyCall);
+        const auto r = run_resume(*guest_, now() + kOnlyCopyCall);
         if (r) return;
         // Nobody else would notice a guest that is paused for ever and counts as serving.
         post([this, text = "it does not resume: " + r.error().text] {
@@ -333,7 +336,7 @@ void Daemon::on(const action::GoLive& a)
     guest_worker_->post([this, generation = a.generation, power = a.power] {
         (void)failpoint::pass("s-before-live", guest_->device_model_pid());
         Result<void> result = runtime_->go_live(generation, now() + kGuestCall);
-        if (result && power == replication::PowerState::running && !guest_->running()) result = guest_->resume(now() + kGuestCall);
+        if (result && power == replication::PowerState::running && !guest_->running()) result = run_resume(*guest_, now() + kGuestCall);
         if (result) guest_->took_over();
         if (result) (void)failpoint::pass("s-after-live", guest_->device_model_pid());
         post([this, result, generation] {
@@ -404,6 +407,23 @@ void Daemon::on(const action::SessionFailed& a)
         incoming_failed_ = true;
         control_->observer().incoming(TransferPhase::failed, a.reason);
     }
+}
+
+void Daemon::on(const action::SwitchOver& a)
+{
+    if (control_) control_->observer().outgoing(a.waits ? TransferPhase::pre_switchover : TransferPhase::device);
+}
+
+void Daemon::on(const action::Migrated&)
+{
+    if (switch_begun_.us != 0) switch_took_ = now() - switch_begun_;
+    const bool source = node_->status().migrated;
+    if (source) spdlog::info("migrated: the guest stood still for {} us", switch_took_.value_or(Duration{0}).count());
+    if (!control_) return;
+    if (source)
+        control_->observer().outgoing(TransferPhase::completed);
+    else
+        control_->observer().incoming(TransferPhase::completed);
 }
 
 void Daemon::on(const action::OperatorDone& a) { answer_operator(a.result); }

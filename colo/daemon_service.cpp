@@ -38,6 +38,10 @@ schema::RunState Daemon::run_state() const
         return schema::RunState::shutdown;
     if (status.role == Role::primary && status.power == replication::PowerState::panicked)
         return schema::RunState::guest_panicked;
+    // Changes together with the migration's status. Until then the guest that was stopped for it belongs to nobody yet.
+    if (status.migrated) return schema::RunState::postmigrate;
+    if (status.switching && !guest_running_) return schema::RunState::finish_migrate;
+    if (status.migrating && status.role == Role::secondary && !guest_running_) return schema::RunState::inmigrate;
     switch (status.protection) {
     case Protection::idle: return schema::RunState::prelaunch;
     case Protection::standby:
@@ -101,7 +105,7 @@ void Daemon::quit()
     post([this] { end_in_order(); });
 }
 
-void Daemon::migrate_incoming(const std::string& uri, Done done)
+void Daemon::migrate_incoming(const std::string& uri, std::optional<SessionKind> kind, Done done)
 {
     if (listener_ && !incoming_failed_) return done(make_error(Errc::refused, "The incoming migration has already been started"));
     listener_.reset();   // first: the new one may want the same port; a moment's wait, and no session is there to suffer
@@ -112,6 +116,7 @@ void Daemon::migrate_incoming(const std::string& uri, Done done)
     if (!listener) return done(listener.error());
     listener_ = std::move(*listener);
     incoming_failed_ = false;
+    node_->await_session(kind);
     done({});
 }
 
@@ -122,7 +127,14 @@ void Daemon::migrate_cancel()
     if (session_ == 0) return;
     if (!link_) session_ = 0;   // still dialling: dialled() drops what comes
     feed([](Node& node) { node.cancel_session("cancelled by the operator", now()); });
+    // A destination that has the whole guest answers first: it steps back, or has it already.
+    if (session_ != 0) return;
     if (control_) control_->observer().outgoing(TransferPhase::cancelled);
+}
+
+void Daemon::migrate_continue()
+{
+    feed([](Node& node) { node.switch_over(now()); });
 }
 
 std::vector<schema::SocketAddress> Daemon::listening() const
@@ -152,19 +164,30 @@ std::vector<std::string> Daemon::blocked_reasons() const
     return {};
 }
 
+std::uint64_t Daemon::bytes_sent() const
+{
+    return page_sender_ ? page_sender_->bytes_sent() : checkpoints_.sent_bytes();
+}
+
 TransferFacts Daemon::transfer() const
 {
     TransferFacts facts;
     const auto as_int = [](std::uint64_t v) { return static_cast<std::int64_t>(std::min<std::uint64_t>(v, INT64_MAX)); };
-    const std::uint64_t sent = page_sender_ ? page_sender_->bytes_sent() : checkpoints_.sent_bytes();
+    const std::uint64_t sent = bytes_sent();
     facts.ram.page_size = static_cast<std::int64_t>(kPageSize);
     facts.ram.total = as_int(config_.guest.memory_mib << 20);
     facts.ram.transferred = as_int(sent);
-    facts.ram.remaining = as_int(first_copy_left_);
-    facts.ram.duplicate = as_int(checkpoints_.zero_pages());
-    facts.ram.normal = as_int(checkpoints_.pages() - std::min(checkpoints_.pages(), checkpoints_.zero_pages()));
+    facts.ram.remaining = as_int(copy_.left_bytes);
+    // The log has a transfer when it is complete.
+    const bool complete = checkpoints_.count() > 0;
+    const std::uint64_t zero = complete ? checkpoints_.zero_pages() : copy_.stats.zero;
+    const std::uint64_t pages = complete ? checkpoints_.pages() : copy_.stats.zero + copy_.stats.delta + copy_.stats.full;
+    facts.ram.duplicate = as_int(zero);
+    facts.ram.normal = as_int(pages - std::min(pages, zero));
+    facts.ram.dirty_pages_rate = as_int(copy_.dirty_pages_per_second);
     facts.ram.normal_bytes = facts.ram.normal * facts.ram.page_size;
-    facts.ram.precopy_bytes = sent;
+    facts.ram.downtime_bytes = switch_begun_.us != 0 ? sent - std::min(sent, switch_sent_) : 0;
+    facts.ram.precopy_bytes = sent - facts.ram.downtime_bytes;
     facts.ram.multifd_bytes = sent;
     facts.ram.dirty_sync_count = as_int(std::max<std::uint64_t>(passes_, 1));
     const Time end = session_ != 0 ? now() : session_ended_;
@@ -173,10 +196,14 @@ TransferFacts Daemon::transfer() const
     facts.setup_time_ms = setup_done_ > session_begun_ ? (setup_done_ - session_begun_).count() / 1000 : 0;
     if (total.count() > 0) {
         facts.ram.mbps = static_cast<double>(sent) * 8.0 / static_cast<double>(total.count());
-        facts.ram.pages_per_second = checkpoints_.pages() * 1'000'000 / static_cast<std::uint64_t>(total.count());
+        facts.ram.pages_per_second = pages * 1'000'000 / static_cast<std::uint64_t>(total.count());
     }
     if (const CheckpointRecord* last = checkpoints_.last()) facts.downtime_ms = last->cut.pause.count() / 1000;
     facts.expected_downtime_ms = facts.downtime_ms;
+    if (const NodeStatus status = node_->status(); status.migrating || status.migrated) {
+        facts.expected_downtime_ms = copy_.expected_downtime.count() / 1000;
+        facts.downtime_ms = switch_took_.value_or(Duration{0}).count() / 1000;
+    }
     const std::uint64_t full_bytes = checkpoints_.full_pages() * kPageSize;
     facts.deltas.pages = as_int(checkpoints_.delta_pages());
     facts.deltas.bytes = as_int(checkpoints_.raw_bytes() - std::min(checkpoints_.raw_bytes(), full_bytes));
@@ -269,7 +296,11 @@ void Daemon::set_checkpoint_interval(Duration interval)
     feed([&](Node& node) { node.set_checkpoint_interval(interval, now()); });
 }
 
-void Daemon::set_pause_bound(Duration bound) { node_->set_pause_bound(bound); }
+void Daemon::set_pause_bound(Duration bound)
+{
+    node_->set_pause_bound(bound);
+    primary_->set_downtime_limit(bound);
+}
 
 void Daemon::set_page_channels(std::uint8_t count)
 {

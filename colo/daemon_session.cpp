@@ -33,7 +33,7 @@ std::string host_of(const std::string& address) { return address.substr(0, addre
 
 }  // namespace
 
-void Daemon::migrate(const std::string& uri, Done done)
+void Daemon::migrate(const std::string& uri, const SessionPlan& plan, Done done)
 {
     const std::string address = uri.empty() ? config_.peer.address : uri;
     if (address.empty()) return done(make_error(Errc::invalid, "no peer given and [peer] address is not configured"));
@@ -47,10 +47,11 @@ void Daemon::migrate(const std::string& uri, Done done)
     if (session_ != 0) return done(make_error(Errc::refused, "a session is being set up already"));
     // The first cut would make it run behind the operator's back.
     if (run_state() == schema::RunState::prelaunch)
-        return done(make_error(Errc::refused, "the guest was reset and waits; let it run with `cont` first, then protect it"));
+        return done(make_error(Errc::refused, "the guest was reset and waits; let it run with `cont` first"));
     peer_ = address;
     session_ = random_session();
     session_begun_ = now();
+    node_->plan_session(plan);
     check_arbiter(address, session_);
     done({});
 }
@@ -262,13 +263,19 @@ PrimaryWorker::Callbacks Daemon::primary_callbacks()
     callbacks.failed = [this](const Error& e) {
         post([this, e] { feed([&](Node& node) { node.channel_lost(e.text, now()); }); });
     };
-    callbacks.progress = [this](std::uint64_t sent, std::uint64_t left) {
-        post([this, sent, left] {
-            first_copy_sent_ = sent;
-            first_copy_left_ = left;
-        });
+    callbacks.progress = [this](const CopyProgress& progress) {
+        post([this, progress] { copy_ = progress; });
+    };
+    callbacks.round_begun = [this] {
+        post([this] { next_pass(); });
     };
     return callbacks;
+}
+
+void Daemon::next_pass()
+{
+    ++passes_;
+    if (control_) control_->observer().outgoing_pass(passes_);
 }
 
 SecondaryWorker::Callbacks Daemon::secondary_callbacks()

@@ -62,7 +62,7 @@ Result<void> Daemon::start()
     if (auto r = start_control(); !r) return r;
     if (options_.intent == StartIntent::secondary && !config_.replication.listen.empty()) {
         Result<void> listening;
-        migrate_incoming(config_.replication.listen, [&](Result<void> r) { listening = r; });
+        migrate_incoming(config_.replication.listen, std::nullopt, [&](Result<void> r) { listening = r; });
         if (!listening) return with_context("[replication] listen", listening.error());
     }
     watch_signals();
@@ -175,6 +175,10 @@ Result<void> Daemon::make_guest()
     hooks.execution = [this](bool running) {
         post([this, running] {
             guest_running_ = running;
+            if (!running && node_->status().switching && switch_begun_.us == 0) {
+                switch_begun_ = now();
+                switch_sent_ = bytes_sent();
+            }
             if (running) stopped_as_.resumed();
             if (running) reset_while_stopped_ = false;
             if (!control_) return;
@@ -192,6 +196,7 @@ Result<void> Daemon::make_guest()
     compression_ = compression_of(config_.replication.compression);
     compression_level_ = static_cast<int>(config_.replication.compression_level);
     delta_cache_ = config_.replication.delta_cache_mib << 20;
+    primary_->set_downtime_limit(Duration{static_cast<std::int64_t>(config_.replication.pause_limit_ms) * 1000});
     return {};
 }
 

@@ -186,7 +186,7 @@ StatusReport Daemon::status() const
         report.session = text;
     }
     report.peer = session_ != 0 ? peer_ : config_.peer.address;
-    report.mode = session_ == 0 ? schema::ReplicationMode::none
+    report.mode = session_ == 0 || node.migrating ? schema::ReplicationMode::none
                   : node.mode == replication::Mode::buffered ? schema::ReplicationMode::buffered
                                                              : schema::ReplicationMode::lock_step;
     report.mode_reason = session_ == 0 ? "" : mode_reason_;

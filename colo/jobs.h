@@ -54,6 +54,9 @@ Result<CutOutput> run_cut(replication::Guest& guest, replication::CaptureEngine&
                           Epoch epoch, bool first, CutBounds bounds, const Clock& clock,
                           replication::PowerState power = replication::PowerState::running);
 
+// The only guest that could serve is to run again. A refusal gets a second chance: it may have come of what failed before.
+Result<void> run_resume(replication::Guest& guest, Deadline deadline);
+
 struct ApplyOutput {
     std::uint64_t own_dirty = 0, pages = 0, touched = 0;
     Duration stop{0}, write{0}, load{0}, resume{0}, total{0};

@@ -42,6 +42,7 @@ const char* NodeImpl::to_string(Step step)
     case Step::alone: return "alone";
     case Step::hello: return "hello";
     case Step::first_copy: return "first-copy";
+    case Step::pre_switchover: return "pre-switchover";
     case Step::cutting: return "cutting";
     case Step::aborting: return "aborting";
     case Step::ending: return "ending";
@@ -158,6 +159,7 @@ bool NodeImpl::may_run(std::string& why) const
 void NodeImpl::start(const PersistentState& state, StartIntent intent, Time now)
 {
     if (step_ != Step::stopped) return;
+    migrated_ = false;
     state_ = state;
     if (state_.domain_uuid.empty()) state_.domain_uuid = config_.domain_uuid;
     if (intent == StartIntent::secondary) {
@@ -213,6 +215,7 @@ void NodeImpl::prepare_standby()
 {
     s_ = {};
     d_ = {};
+    m_ = {};
     session_ = 0;
     role_ = Role::secondary;
     guest_present_ = false;
@@ -240,6 +243,7 @@ void NodeImpl::dead(Protection protection, const std::string& why)
     p_.peer_eligible = false;
     s_ = {};
     d_ = {};
+    m_ = {};
     session_ = 0;
     enter(Step::stopped);
     beat();
@@ -316,6 +320,7 @@ void NodeImpl::message(const replication::Message& message, Time now)
         const auto* resign = std::get_if<r::Resign>(&message);
         if (resign != nullptr && step_ == Step::abdicating && guest_present_) return on_resign_while_abdicating(*resign, now);
         if (step_ == Step::resigning && std::holds_alternative<r::Abdicate>(message)) return on_abdicate_while_resigning(now);
+        m_.taken = m_.taken || (step_ == Step::abdicating && std::holds_alternative<r::Close>(message));
         if (std::holds_alternative<r::Close>(message) || std::holds_alternative<r::Resign>(message)) lost("closed", now);
         return;
     }
@@ -389,6 +394,9 @@ NodeStatus NodeImpl::status() const
     status.eligible = s_.eligible;
     status.outdated = state_.outdated;
     status.failover_under_way = o_.waits || step_ == Step::granted || step_ == Step::going_live;
+    status.migrating = m_.on && (session_open() || deciding());
+    status.switching = m_.holds_guest;
+    status.migrated = migrated_;
     status.step = to_string(step_);
     if (step_ == Step::following) {
         static constexpr const char* kStages[] = {"", "/staging", "/cut", "/verifying", "/persisting"};

@@ -20,8 +20,12 @@
 //
 // Primary session:  hello -> syncing(1) -> cutting(n) -> transferring(n) -> wait_staged(n) -> wait_applied(n) -> steady
 // Secondary:        hello -> staging(1) -> [persist eligible] -> STAGED -> applying(n) -> running -> staging(n+1) ...
+// Migration, primary:   hello -> first_copy -> [pre_switchover] -> cutting -> transferring -> wait_staged -> wait_applied ->
+//                       abdicating -> stopped; its guest stands still from the cut on, unless the migration fails
+// Migration, secondary: hello -> staging(1) -> [persist eligible] -> STAGED -> applying, loaded and still -> Abdicate: below
 // Both, when the peer is lost: closing -> [lease wait] -> asking -> granted: live / refused: outdated / unknown: ask again.
 
+#include "colo/session_plan.h"
 #include "core/error.h"
 #include "core/types.h"
 #include "replication/guest.h"
@@ -121,10 +125,11 @@ struct Persist { PersistentState state; std::uint64_t token; };   // -> persiste
 // P: engine and proxy of a new session; S: stager and proxy. From now on input is mirrored (P).
 struct OpenSession { SessionId session; Generation generation; };
 // P: engine.begin_epoch, pre-capture towards the cut. `planned_cut`: when the period will ask for it. In the first
-// epoch the driver answers initial_copy_converged once the backlog is small or stops shrinking.
-struct StartEpoch { Epoch epoch; Epoch base; Time planned_cut; };
-// `power`: goes into run_cut and Manifest.power (R9). base 0: first cut of the session (run_cut's `first`). ->
-// cut_begun unless it fails before; cut_done
+// epoch the driver answers initial_copy_converged once the backlog is small or stops shrinking; in a migration (`migrates`),
+// once the rest can be sent within the downtime limit.
+struct StartEpoch { Epoch epoch; Epoch base; Time planned_cut; bool migrates = false; };
+// `power`: goes into run_cut (R9); `paused` also where a migration leaves the guest stopped. base 0: first cut of the
+// session (run_cut's `first`). -> cut_begun unless it fails before; cut_done
 struct StartCut {
     Epoch epoch; Epoch base;
     replication::TriggerReason reason;
@@ -164,7 +169,9 @@ struct Beat { Role role; Generation generation; SessionId session; bool closed; 
 struct Changed { Protection protection; std::string reason; };    // status, log, X_COLO_STATE_CHANGE
 struct ColoExit { Role mode; ColoExitReason reason; };
 struct ColoEntered { Role mode; };                       // first APPLIED: migration status colo
-struct SessionFailed { std::string reason; };            // before COLO was reached: migration status failed
+struct SessionFailed { std::string reason; };            // before COLO was reached, or a migration: status failed
+struct SwitchOver { bool waits; };                       // P, migration that pauses first: status pre-switchover, then device
+struct Migrated {};                                      // migration status completed: P gave the guest away, S runs it
 struct OperatorDone { Result<void> result; };            // answer of lost_heartbeat / failover / unprotect
 struct ModeChanged { replication::Mode mode; std::string reason; };
 }  // namespace action
@@ -175,7 +182,7 @@ using Action = std::variant<
     action::StageBegin, action::StageDrop, action::StageFinish, action::Commit, action::Apply, action::RollForward,
     action::CloseSession, action::SetOutput, action::RequestGrant, action::StopGuest, action::ResumeGuest,
     action::KillGuest, action::GoLive, action::Beat, action::Changed, action::ColoExit, action::ColoEntered,
-    action::SessionFailed, action::OperatorDone, action::ModeChanged>;
+    action::SessionFailed, action::SwitchOver, action::Migrated, action::OperatorDone, action::ModeChanged>;
 
 struct NodeStatus {
     Role role = Role::none;
@@ -191,6 +198,9 @@ struct NodeStatus {
     bool eligible = false;       // S
     bool outdated = false;
     bool failover_under_way = false;
+    bool migrating = false;      // the session at hand is a migration
+    bool switching = false;      // P: the guest stands still for the switch-over
+    bool migrated = false;       // P: the guest was given away by a migration
     std::string step;            // "cutting", "wait-staged", ... for people and for the simulator's coverage
     std::array<std::uint64_t, replication::kTriggerReasons> triggers{};
     std::uint64_t checkpoints = 0, aborts = 0;
@@ -215,6 +225,10 @@ public:
 
     // As measured now; before the channels of a new session are announced.
     virtual void copy_memory(const CopyMemory& memory) = 0;
+    // P: of the session that is opened next. S: what it waits for; a primary that wants something else is refused.
+    virtual void plan_session(const SessionPlan& plan) = 0;
+    virtual void begin_paused(bool paused) = 0;   // S: of a guest that is migrated here
+    virtual void await_session(std::optional<SessionKind> kind) = 0;   // nothing: either
     // Channels of a new session are up. P: `session` is fresh and random. S: only says that somebody connected; Hello
     // follows. A second connection while a session is open is the driver's to refuse.
     virtual void open_primary_session(SessionId session, const replication::GuestDescription& guest, Time now) = 0;
@@ -266,7 +280,9 @@ public:
     virtual Result<void> unprotect(Time now) = 0;
     // P: this host ends in order. Freezes, abdicates; the secondary goes on at once. Refused without one.
     virtual Result<void> hand_over(Time now) = 0;
-    virtual void cancel_session(const std::string& why, Time now) = 0;       // migrate_cancel before COLO is reached
+    // migrate_cancel: before COLO is reached, and of a migration until the guest is given away. The guest goes on here.
+    virtual void cancel_session(const std::string& why, Time now) = 0;
+    virtual void switch_over(Time now) = 0;                                  // migrate-continue
 };
 
 std::unique_ptr<Node> make_node(const NodeConfig& config);

@@ -33,7 +33,7 @@ void NodeImpl::violation(const std::string& what, Time now)
 
 void NodeImpl::lost(const std::string& why, Time now)
 {
-    if (step_ == Step::abdicating) return finish_abdication(now);
+    if (step_ == Step::abdicating) return m_.on ? end_of_source(now) : finish_abdication(now);
     if (step_ == Step::resigning) return resigned(now);
     if (primary_session()) {
         if (p_.peer_eligible) return decide(why, now);
@@ -48,6 +48,7 @@ void NodeImpl::lost(const std::string& why, Time now)
     leave_colo(ColoExitReason::error, why);
     if (touched) return prepare_standby();
     s_ = {};
+    m_ = {};
     session_ = 0;
     enter(Step::standby);
     change(Protection::standby, why);
@@ -63,6 +64,7 @@ void NodeImpl::close_session(const std::string& why)
 
 void NodeImpl::leave_colo(ColoExitReason reason, const std::string& why)
 {
+    if (m_.on) return end_migration(make_error(Errc::failed, why));
     if (!colo_entered_) return act(action::SessionFailed{why});
     if (!std::exchange(colo_exited_, true)) act(action::ColoExit{role_, reason});
 }
@@ -97,8 +99,12 @@ void NodeImpl::decide(const std::string& why, Time now)
     if (role_ == Role::primary) set_output(static_cast<std::uint8_t>(Output::hold));
     s_.stage = Stage::none;
     if (partial != 0) act(action::StageDrop{partial});
-    if (!std::exchange(colo_entered_, true)) act(action::ColoEntered{role_});
-    leave_colo(wished ? ColoExitReason::request : ColoExitReason::error, why);
+    if (!m_.on) {
+        if (!std::exchange(colo_entered_, true)) act(action::ColoEntered{role_});
+        leave_colo(wished ? ColoExitReason::request : ColoExitReason::error, why);
+    } else if (role_ == Role::primary) {
+        end_migration(make_error(Errc::failed, why));   // the destination's has an end when it runs, or may not
+    }
     change(Protection::deciding, why);
     (void)now;
 }
@@ -192,6 +198,8 @@ void NodeImpl::continue_take_over(Time)
     if (s_.job != Job::none) return;
     if (!s_.loaded) return load_for_take_over();
     if (step_ != Step::granted || !d_.stored) return;
+    if (m_.on && std::exchange(begin_paused_, false) && s_.own_power == replication::PowerState::running)
+        s_.own_power = replication::PowerState::paused;
     enter(Step::going_live);
     act(action::GoLive{d_.generation, d_.finished_staged, s_.own_power});
 }
@@ -204,6 +212,7 @@ void NodeImpl::went_live(Result<void> result, Time now)
     guest_present_ = true;
     guest_stopped_ = false;
     power_ = s_.own_power;
+    end_migration({});
     serve_on(now);
 }
 
@@ -220,6 +229,9 @@ void NodeImpl::serve_on(Time)
     mode_reason_.clear();
     enter(Step::alone);
     set_output(static_cast<std::uint8_t>(Output::flow));
+    let_held_guest_run();
+    m_ = {};
+    migrated_ = false;
     beat();
     std::string why = reason_.empty() ? "no secondary" : reason_;
     if (!port_fault_.empty()) why += "; " + port_fault_;
@@ -305,7 +317,7 @@ void NodeImpl::abdicate(const std::string& cause, Time now)
     state_.outdated = true;
     state_.in_session = true;
     state_.reason = cause;
-    leave_colo(wished ? ColoExitReason::request : ColoExitReason::error, cause);
+    if (!m_.on) leave_colo(wished ? ColoExitReason::request : ColoExitReason::error, cause);   // else with the other's answer
     change(Protection::abdicated, cause);
     // S may have to finish the epoch that it is verifying before it closes.
     enter(Step::abdicating, now + config_.staged_deadline);
@@ -320,6 +332,12 @@ void NodeImpl::finish_abdication(Time)
 {
     const std::string why = state_.reason;
     close_session(why);
+    migrated_ = m_.on && m_.taken;
+    if (migrated_)
+        end_migration({});
+    else
+        end_migration(make_error(Errc::failed, "the destination did not confirm that it takes over; it may run all the same, so "
+                                               "the guest stays stopped here (" + why + ")"));
     dead(Protection::abdicated, why);
 }
 

@@ -8,6 +8,7 @@
 //   node_secondary.cpp  session of the secondary: hello, staging, STAGED, apply
 //   node_failover.cpp   closing, lease, grant, taking over, outdated
 //   node_operator.cpp   negotiated failover, unprotect, accepted data loss
+//   node_migration.cpp  what a session that is a migration does differently
 
 #include "colo/node.h"
 #include "colo/node_mode.h"
@@ -32,6 +33,9 @@ public:
     void persist_slow(std::uint64_t token, const std::string& why, Time now) override;
 
     void copy_memory(const CopyMemory& memory) override { memory_ = memory; }
+    void plan_session(const SessionPlan& plan) override { plan_ = plan; }
+    void begin_paused(bool paused) override { begin_paused_ = paused; }
+    void await_session(std::optional<SessionKind> kind) override { awaited_ = kind; }
     void open_primary_session(SessionId session, const replication::GuestDescription& guest, Time now) override;
     void open_secondary_session(const replication::GuestDescription& guest, Time now) override;
     void message(const replication::Message& message, Time now) override;
@@ -69,12 +73,13 @@ public:
     Result<void> unprotect(Time now) override;
     Result<void> hand_over(Time now) override;
     void cancel_session(const std::string& why, Time now) override;
+    void switch_over(Time now) override;
 
 private:
     enum class Step : std::uint8_t {
         stopped,        // nothing runs: idle, outdated, abdicated, failed
         booting, alone,                                                                          // primary, no session
-        hello, first_copy, cutting, aborting, ending, transferring, wait_staged, wait_applied, steady,   // primary
+        hello, first_copy, pre_switchover, cutting, aborting, ending, transferring, wait_staged, wait_applied, steady,   // primary
         preparing, standby, wait_hello, greeting, following, resigning,                          // secondary
         closing, lease_wait, asking, granted, going_live,                                        // both, peer lost
         abdicating,                                                                              // primary, frozen
@@ -165,6 +170,16 @@ private:
     void dead(Protection protection, const std::string& why);
     void load_for_take_over();
 
+    // ---- node_migration.cpp
+    void copy_converged(Time now);
+    void begin_switch_over(Time now);
+    void switch_over_failed(const Error& error, Time now);
+    void give_away(Time now);
+    void end_migration(const Result<void>& result);
+    void end_of_source(Time now);
+    void let_held_guest_run();
+    bool accept_kind(replication::Mode mode, Time now);
+
     // ---- node_operator.cpp
     bool in_colo() const;
     void finish_operator(Result<void> result);
@@ -239,6 +254,18 @@ private:
         bool asked_to_resign = false;
         Epoch told_full = 0;  // a cut was asked for because staging was nearly full with this epoch
     } s_;
+
+    SessionPlan plan_;                       // P: of the next session
+    std::optional<SessionKind> awaited_;     // S
+    bool begin_paused_ = false;              // S
+    struct Migration {
+        bool on = false;            // the session at hand is one
+        bool pauses = false;        // P: before the switch-over
+        bool told = false;          // its end was said
+        bool holds_guest = false;   // P: stopped for the switch-over; if this side serves on, it runs again
+        bool taken = false;         // P: the destination said that it takes over
+    } m_;
+    bool migrated_ = false;         // P: until the next start
 
     struct Decision {
         bool peer_abdicated = false;

@@ -36,6 +36,7 @@ Result<void> NodeImpl::pause(bool paused, Time now)
     if (role_ != Role::primary || step_ == Step::stopped || step_ == Step::abdicating || state_.outdated)
         return make_error(Errc::refused, std::string("This side may not run the guest: it is ") + colo::to_string(protection_) +
                                              (reason_.empty() ? "" : " (" + reason_ + ")"));
+    if (m_.holds_guest) return make_error(Errc::refused, "Migration is not finalized yet");
     const PowerState wanted = paused ? PowerState::paused : PowerState::running;
     if (!paused && (power_ == PowerState::powered_off || power_ == PowerState::panicked))
         return make_error(Errc::refused, "Resetting the Virtual Machine is required");
@@ -118,6 +119,11 @@ Result<void> NodeImpl::hand_over(Time now)
 
 void NodeImpl::cancel_session(const std::string& why, Time now)
 {
+    // The destination may be the one to run: it is asked to step back. When it has the guest already, nothing is left to cancel.
+    if (m_.on && primary_session() && p_.peer_eligible && o_.ask == Ask::none) {
+        (void)negotiate(Ask::pressure, now);
+        return;
+    }
     const bool primary = primary_session() && !p_.peer_eligible;
     const bool secondary = secondary_session() && !s_.eligible;
     if (!primary && !secondary) return;

@@ -30,6 +30,9 @@ void NodeImpl::open_primary_session(SessionId session, const replication::GuestD
     p_ = {};
     p_.cut_late = cut_late;
     d_ = {};
+    m_ = {};
+    m_.on = plan_.kind == SessionKind::migration;
+    m_.pauses = plan_.pause_before_switchover;
     colo_entered_ = colo_exited_ = false;
     enter(Step::hello, now + config_.hello_deadline);
     change(Protection::connecting, "");
@@ -52,12 +55,13 @@ void NodeImpl::on_hello_ack(const replication::HelloAck& ack, Time now)
 void NodeImpl::open_primary(Time now)
 {
     act(action::OpenSession{session_, state_.generation});
-    enter(Step::first_copy, now + config_.first_copy_deadline);
+    // A guest that is migrated has all the time that its link takes: it is served meanwhile, and can be cancelled.
+    enter(Step::first_copy, m_.on ? kNever : now + config_.first_copy_deadline);
     beat();
-    change(Protection::syncing, "first copy");
+    change(Protection::syncing, m_.on ? "migration" : "first copy");
     mode_policy_.begin_session(now);
     pacer_.begin_session(now);
-    note_mode(mode_policy_.mode(), mode_policy_.reason());
+    note_mode(m_.on ? Mode::migration : mode_policy_.mode(), m_.on ? "" : mode_policy_.reason());
     begin_epoch(now);
 }
 
@@ -69,12 +73,12 @@ void NodeImpl::begin_epoch(Time)
     if (!reuse) ++p_.epoch;
     send(replication::Begin{p_.epoch, p_.base, mode_});
     const Duration ahead = mode_ == Mode::buffered ? config_.buffered_interval_min : config_.checkpoint_interval;
-    act(action::StartEpoch{p_.epoch, p_.base, pacer_.last_cut() + ahead});
+    act(action::StartEpoch{p_.epoch, p_.base, pacer_.last_cut() + ahead, m_.on});
 }
 
 void NodeImpl::initial_copy_converged(Epoch epoch, Time now)
 {
-    if (step_ == Step::first_copy && epoch == p_.epoch) start_cut(TriggerReason::first, now);
+    if (step_ == Step::first_copy && epoch == p_.epoch) copy_converged(now);
 }
 
 CheckpointPacer::Due NodeImpl::next_cut() const
@@ -111,8 +115,8 @@ void NodeImpl::trigger(TriggerReason reason, Time now)
 void NodeImpl::start_cut(TriggerReason reason, Time now)
 {
     p_.cut_late = false;   // guest work is in order: nothing of an earlier session can still be on its way
-    p_.cut_mode = mode_policy_.choose(reason, now);
-    p_.cut_mode_reason = mode_policy_.reason();
+    p_.cut_mode = m_.on ? Mode::migration : mode_policy_.choose(reason, now);
+    p_.cut_mode_reason = m_.on ? "" : mode_policy_.reason();
     p_.cut_power = power_;
     p_.cut_reason = reason;
     pacer_.cut_begun(now);
@@ -120,7 +124,11 @@ void NodeImpl::start_cut(TriggerReason reason, Time now)
     p_.cut_stops = false;
     enter(Step::cutting, now + config_.transfer_deadline);  // until cut_begun
     const Duration answer = config_.guest_answer * (p_.base == 0 ? kOnlyCopyPatience : 1);
-    act(action::StartCut{p_.epoch, p_.base, reason, p_.cut_mode, config_.pause_bound, answer, p_.cut_power});
+    if (!m_.on) return act(action::StartCut{p_.epoch, p_.base, reason, p_.cut_mode, config_.pause_bound, answer, p_.cut_power});
+    // The guest is stopped for good, so a long pause is no reason to begin again; and it stays stopped.
+    m_.holds_guest = true;
+    const PowerState left = p_.cut_power == PowerState::running ? PowerState::paused : p_.cut_power;
+    act(action::StartCut{p_.epoch, p_.base, reason, p_.cut_mode, answer, answer, left});
 }
 
 void NodeImpl::cut_begun(Epoch epoch, Time now)
@@ -128,7 +136,7 @@ void NodeImpl::cut_begun(Epoch epoch, Time now)
     if (step_ != Step::cutting || epoch != p_.epoch) return;
     p_.cut_stops = true;
     // Longer than any cut can take by its own bounds: past it the guest thread or the device model hangs.
-    deadline_ = now + config_.guest_answer * 2 + config_.pause_bound * 3;
+    deadline_ = now + config_.guest_answer * 2 + (m_.on ? config_.guest_answer * kOnlyCopyPatience : config_.pause_bound * 3);
 }
 
 void NodeImpl::cut_done(Epoch epoch, Result<void> result, Time now)
@@ -142,7 +150,7 @@ void NodeImpl::cut_done(Epoch epoch, Result<void> result, Time now)
     }
     if (step_ != Step::cutting || epoch != p_.epoch) return;
     if (died) return guest_does_not_answer(result.error().text, now);
-    if (!result) return abort_cut(result.error(), now);
+    if (!result) return m_.on ? switch_over_failed(result.error(), now) : abort_cut(result.error(), now);
     p_.running = epoch;
     pacer_.cut_succeeded();
     send(replication::Cut{epoch, p_.cut_reason});
@@ -217,13 +225,14 @@ void NodeImpl::on_staged(const replication::Staged& message, Time now)
     ++checkpoints_;
     act(action::ReleaseStaged{p_.base});
     enter(Step::wait_applied, now + config_.apply_deadline);
-    begin_epoch(now);
+    if (!m_.on) begin_epoch(now);
 }
 
 void NodeImpl::on_applied(const replication::Applied& message, Time now)
 {
     if (step_ != Step::wait_applied || message.epoch != p_.base) return violation("applied out of order", now);
     p_.applied = p_.base;
+    if (m_.on) return give_away(now);
     act(action::OpenComparer{p_.applied, p_.cut_mode});
     note_mode(p_.cut_mode, p_.cut_mode_reason);
     if (!std::exchange(colo_entered_, true)) act(action::ColoEntered{Role::primary});
@@ -276,6 +285,8 @@ void NodeImpl::on_resign_while_abdicating(const replication::Resign& message, Ti
 {
     const std::string why = "the secondary resigned while this side handed over: " + message.cause;
     close_session(why);
+    end_migration(make_error(Errc::failed, why));
+    m_.holds_guest = false;
     state_.outdated = false;
     state_.reason.clear();
     guest_stopped_ = false;

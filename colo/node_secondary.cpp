@@ -21,6 +21,7 @@ void NodeImpl::open_secondary_session(const replication::GuestDescription& guest
     guest_ = guest;
     s_ = {};
     d_ = {};
+    m_ = {};
     colo_entered_ = colo_exited_ = false;
     enter(Step::wait_hello, now + config_.hello_deadline);
 }
@@ -62,6 +63,7 @@ void NodeImpl::on_begin(const replication::Begin& message, Time now)
     if (step_ != Step::following || s_.stage != Stage::none) return violation("begin out of order", now);
     if (message.epoch <= s_.highest) return violation("epoch " + std::to_string(message.epoch) + " was used before", now);
     if (message.base != s_.staged) return violation("epoch on a base that is not the last staged one", now);
+    if (!accept_kind(message.mode, now)) return;
     // Our generation may be above the one the primary had at hello: beats wait until it has heard of it.
     if (s_.highest == 0) beat();
     s_.highest = s_.open = message.epoch;
@@ -81,6 +83,7 @@ void NodeImpl::on_end(const replication::End& message, Time now)
 {
     if (s_.stage != Stage::cut || message.epoch != s_.open || s_.job != Job::none) return violation("end out of order", now);
     if (message.manifest.base != s_.staged) return violation("manifest with another base", now);
+    if ((message.manifest.mode == Mode::migration) != m_.on) return violation("manifest of another kind of session", now);
     s_.stage = Stage::ended;
     s_.stage_deadline = now + config_.staged_deadline * 2;
     s_.arriving_mode = message.manifest.mode;
@@ -103,7 +106,7 @@ void NodeImpl::on_abort(const replication::Abort& message, Time now)
     s_.stage = Stage::none;
     s_.stage_deadline = kNever;
     if (broken(Breakage::epoch_reused_after_abort)) s_.highest = s_.open - 1;
-    if (s_.staged == 0) deadline_ = now + config_.first_copy_deadline;
+    if (s_.staged == 0 && !m_.on) deadline_ = now + config_.first_copy_deadline;
     act(action::StageDrop{message.epoch});
     send(replication::AbortOk{message.epoch});
 }
@@ -144,8 +147,8 @@ void NodeImpl::commit(Time now)
     send(replication::Staged{s_.staged});
     s_.job = Job::applying;
     s_.guest_died = false;
-    s_.job_loads = s_.staged_mode == Mode::lock_step;
-    act(action::Apply{s_.staged, s_.staged_mode, s_.job_loads});
+    s_.job_loads = s_.staged_mode != Mode::buffered;
+    act(action::Apply{s_.staged, s_.job_loads ? Mode::lock_step : Mode::buffered, s_.job_loads && !m_.on});
     if (d_.peer_abdicated) lost("the primary abdicated", now);
 }
 
@@ -171,6 +174,7 @@ void NodeImpl::apply_done(Epoch epoch, Result<void> result, Duration took, std::
     if (step_ != Step::following) return;
     send(replication::Applied{s_.applied, static_cast<std::uint32_t>(took.count()), own_dirty});
     note_mode(s_.staged_mode, s_.staged_mode == Mode::buffered ? "as the primary says" : "");
+    if (m_.on) return change(Protection::syncing, "the guest is loaded, the source has the last word");
     if (!std::exchange(colo_entered_, true)) act(action::ColoEntered{Role::secondary});
     change(Protection::in_sync, "");
 }
@@ -200,6 +204,7 @@ void NodeImpl::cannot_run(const std::string& cause, Time now)
     state_.eligible = state_.in_session = false;
     state_.reason = cause;
     finish_operator(make_error(Errc::failed, cause));
+    end_migration(make_error(Errc::failed, cause));
     dead(Protection::outdated, cause);
     persist([this, cause](const Result<void>& result, Time at) { outdated_persisted(result, cause, at); });
 }
@@ -218,7 +223,13 @@ void NodeImpl::secondary_guest_lost(const std::string& why, Time now)
         act(action::SessionFailed{cause});
         return prepare_standby();
     }
-    // Lock-step: what clients saw is in that guest alone. Buffered, or before the first load: the shadow has it all.
+    // Lock-step: what clients saw is in that guest alone. Buffered, or before the first load: the shadow has it all. So it
+    // has of a guest that was migrated and has not run here.
+    if (m_.on && deciding() && step_ != Step::going_live && s_.staged != 0) {
+        s_.loaded = false;
+        s_.guest_died = true;
+        return load_for_take_over();
+    }
     const bool needed = s_.loaded || s_.staged == 0;
     if (!needed) {
         s_.guest_died = true;
@@ -278,10 +289,11 @@ void NodeImpl::on_abdicate_while_resigning(Time now)
 
 void NodeImpl::on_abdicate(const replication::Abdicate& message, Time now)
 {
-    const std::string why = "the primary abdicated: " + message.cause;
+    const std::string why = (m_.on ? "migrated here, the source says: " : "the primary abdicated: ") + message.cause;
     d_.peer_abdicated = true;
     // The first epoch is complete but not verified yet: it is all there is, so it is finished.
     if (!s_.eligible && (s_.stage == Stage::ended || s_.stage == Stage::persisting)) return;
+    if (m_.on) send(replication::Close{"takes over"});   // the source need not guess what became of its guest
     lost(why, now);
 }
 

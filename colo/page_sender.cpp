@@ -75,6 +75,14 @@ std::vector<std::uint64_t> PageSender::chunks(Epoch epoch) const
     return counts;
 }
 
+std::uint64_t PageSender::queued_bytes() const
+{
+    const std::lock_guard lock(mutex_);
+    std::uint64_t bytes = 0;
+    for (const auto& channel : channels_) bytes += channel->queued_bytes;
+    return bytes;
+}
+
 void PageSender::set_bandwidth(std::uint64_t bytes_per_second) { bandwidth_.store(bytes_per_second, std::memory_order_relaxed); }
 
 void PageSender::run(Channel& channel)

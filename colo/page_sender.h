@@ -31,6 +31,8 @@ public:
     // 0 = unlimited. Holds while `paced`: the live first copy. A checkpoint is not slowed down, output waits for it.
     void set_bandwidth(std::uint64_t bytes_per_second);
     void set_paced(bool paced) { paced_.store(paced, std::memory_order_relaxed); }
+    // Handed to send() and not yet written to a socket.
+    std::uint64_t queued_bytes() const;
     std::uint64_t bytes_sent() const { return bytes_sent_.load(std::memory_order_relaxed); }
     // Any thread: wakes and fails everything.
     void shut_down();

@@ -5,6 +5,8 @@
 #include "core/failpoint.h"
 
 #include <algorithm>
+#include <chrono>
+#include <thread>
 
 namespace colo {
 namespace {
@@ -17,6 +19,9 @@ constexpr Duration kShrinkTime{200'000};           // the trigger waits meanwhil
 constexpr std::uint64_t kPausePages = 8192;        // 32 MiB: more than that is sent first, however long it takes
 constexpr std::uint64_t kConvergedPages = 1024;    // first copy: 4 MiB left
 constexpr std::uint32_t kSlowRoundsMax = 3;        // first copy: rounds that do not shrink
+constexpr std::uint64_t kRatePages = 1024;         // migration: a shorter round says nothing about the link
+constexpr Duration kLookAgain{1'000};              // migration: whether the channels have sent what they were given
+constexpr Duration kSentTime{200'000};             // migration: and how long the last of it may take before the stop
 
 }  // namespace
 
@@ -42,9 +47,9 @@ void PrimaryWorker::set_options(const replication::CaptureOptions& options)
     });
 }
 
-void PrimaryWorker::start_epoch(Epoch epoch, Epoch base, Time planned_cut)
+void PrimaryWorker::start_epoch(const action::StartEpoch& start)
 {
-    worker_.post([this, epoch, base, planned_cut] {
+    worker_.post([this, epoch = start.epoch, base = start.base, planned_cut = start.planned_cut, migrates = start.migrates] {
         if (!engine_) return;
         if (auto r = engine_->begin_epoch(epoch, base); !r) return callbacks_.failed(with_context("dirty log", r.error()));
         epoch_ = epoch;
@@ -55,6 +60,10 @@ void PrimaryWorker::start_epoch(Epoch epoch, Epoch base, Time planned_cut)
         planned_cut_ = planned_cut;
         first_copy_sent_ = last_round_ = 0;
         slow_rounds_ = 0;
+        migrates_ = migrates;
+        draining_ = false;
+        round_pages_ = round_goal_ = rounds_done_ = rate_ = 0;
+        progress_ = {};
     });
 }
 
@@ -109,6 +118,7 @@ Result<std::uint64_t> PrimaryWorker::precapture(std::uint64_t max_pages)
 Time PrimaryWorker::idle()
 {
     if (!engine_ || epoch_ == 0 || ahead_done_) return kNever;
+    if (first_ && migrates_) return migration_round();
     if (first_) {
         precapture_first_copy();
         ahead_done_ = converged_;
@@ -142,7 +152,10 @@ void PrimaryWorker::precapture_first_copy()
     }
     first_copy_sent_ += *pages;
     const std::uint64_t left = engine_->backlog();
-    if (callbacks_.progress) callbacks_.progress(first_copy_sent_ * kPageSize, left * kPageSize);
+    progress_.sent_bytes = first_copy_sent_ * kPageSize;
+    progress_.left_bytes = left * kPageSize;
+    progress_.stats = engine_->stats();
+    if (callbacks_.progress) callbacks_.progress(progress_);
     if (left > 0) {
         last_round_ += *pages;
         return;
@@ -155,6 +168,65 @@ void PrimaryWorker::precapture_first_copy()
         converged_ = true;
         callbacks_.initial_copy_converged(epoch_);
     }
+}
+
+// One slice. A round has an end when its pages are in the sockets: then its time says what the link takes.
+Time PrimaryWorker::migration_round()
+{
+    if (draining_) {
+        if (sender_->queued_bytes() > 0) return now() + kLookAgain;
+        end_round();
+        return converged_ ? kNever : now();
+    }
+    const bool begins = round_goal_ == 0;
+    if (begins) {
+        round_begun_ = now();
+        if (rounds_done_ > 0) callbacks_.round_begun();
+    }
+    const auto pages = precapture(kSlicePages);
+    if (!pages) {
+        epoch_ = 0;
+        callbacks_.failed(with_context("copy of memory", pages.error()));
+        return kNever;
+    }
+    if (begins) round_goal_ = *pages + engine_->backlog();   // what is dirtied from here on is the next round's
+    round_pages_ += *pages;
+    first_copy_sent_ += *pages;
+    draining_ = round_pages_ >= round_goal_;
+    progress_.sent_bytes = first_copy_sent_ * kPageSize;
+    progress_.left_bytes = engine_->backlog() * kPageSize;
+    progress_.stats = engine_->stats();
+    callbacks_.progress(progress_);
+    return now();
+}
+
+// The next round has to send about what this one had: if the link takes that within the downtime limit, the guest may stop.
+void PrimaryWorker::end_round()
+{
+    const Duration took = std::max(now() - round_begun_, Duration{1});
+    const auto per_second = [&](std::uint64_t pages) { return pages * 1'000'000 / static_cast<std::uint64_t>(took.count()); };
+    if (round_pages_ >= kRatePages || rate_ == 0) rate_ = std::max<std::uint64_t>(per_second(round_pages_), 1);
+    const std::uint64_t needs_us = round_pages_ * 1'000'000 / rate_;
+    progress_.pages_per_second = rate_;
+    progress_.dirty_pages_per_second = rounds_done_ == 0 ? 0 : per_second(round_pages_);
+    progress_.expected_downtime = Duration{static_cast<std::int64_t>(needs_us)};
+    callbacks_.progress(progress_);
+    converged_ = round_pages_ <= kSmallResidue || progress_.expected_downtime.count() <= downtime_limit_.load(std::memory_order_relaxed);
+    // The first round had all of memory to send and nothing was dirtied "before" it: it says nothing about the next one.
+    if (rounds_done_ == 0) converged_ = false;
+    ++rounds_done_;
+    round_pages_ = round_goal_ = 0;
+    draining_ = false;
+    ahead_done_ = converged_;
+    if (converged_) callbacks_.initial_copy_converged(epoch_);
+}
+
+// Before a migration stops the guest: what waits in front of the residue would make the pause longer.
+void PrimaryWorker::wait_until_sent()
+{
+    const Time until = now() + kSentTime;
+    while (sender_->queued_bytes() > 0 && now() < until)
+        std::this_thread::sleep_for(std::chrono::microseconds(kLookAgain.count()));
 }
 
 // Rounds while the guest runs, each shorter than the one before, until the rest is cheap to copy inside the pause.
@@ -189,6 +261,10 @@ void PrimaryWorker::do_cut(const action::StartCut& cut)
     if (auto r = shrink_residue(); !r) {
         callbacks_.failed(with_context("pre-capture", r.error()));
         return callbacks_.cut_done(cut.epoch, r.error());
+    }
+    if (migrates_ && first_) {
+        sender_->set_paced(false);   // max-bandwidth is about the guest that runs
+        wait_until_sent();
     }
     callbacks_.cut_begun(cut.epoch);
     auto out = run_cut(guest_, *engine_, proxy_, cut.epoch, cut.base == 0, {cut.pause_bound, cut.answer_bound},

@@ -10,6 +10,7 @@
 #include "colo/worker.h"
 #include "replication/engine.h"
 
+#include <atomic>
 #include <functional>
 #include <memory>
 
@@ -24,6 +25,14 @@ struct CheckpointRecord {
     Time cut_begun, sent, staged, applied;
 };
 
+// How far the first copy is. A migration goes round after round; each sends what was dirtied during the one before.
+struct CopyProgress {
+    std::uint64_t sent_bytes = 0, left_bytes = 0;   // of guest memory
+    replication::CaptureStats stats;
+    std::uint64_t pages_per_second = 0, dirty_pages_per_second = 0;   // of the last round
+    Duration expected_downtime{0};                  // to send what the last round had to
+};
+
 class PrimaryWorker {
 public:
     struct Callbacks {   // called on the guest thread
@@ -33,13 +42,15 @@ public:
         std::function<void(Epoch, Result<replication::Manifest>)> transfer_done;
         std::function<void(CheckpointRecord)> captured;        // statistics of a cut that will be sent
         std::function<void(const Error&)> failed;              // page channels broken, dirty log lost
-        std::function<void(std::uint64_t sent, std::uint64_t remaining)> progress;   // first copy
+        std::function<void(const CopyProgress&)> progress;     // first copy
+        std::function<void()> round_begun;                     // migration: the second round and every later one
     };
     PrimaryWorker(Worker& worker, replication::Guest& guest, PrimarySeal& proxy, Callbacks callbacks);
 
     // Any thread; carried out in order on the guest thread.
     void open(const replication::CaptureOptions& options, std::shared_ptr<PageSender> sender);
-    void start_epoch(Epoch epoch, Epoch base, Time planned_cut);
+    void start_epoch(const action::StartEpoch& epoch);
+    void set_downtime_limit(Duration limit) { downtime_limit_.store(limit.count(), std::memory_order_relaxed); }
     void start_cut(const action::StartCut& cut);
     void send_epoch(Epoch epoch);
     void abort_epoch(Epoch epoch);
@@ -50,6 +61,9 @@ public:
 private:
     Time idle();
     void precapture_first_copy();
+    Time migration_round();
+    void end_round();
+    void wait_until_sent();
     Result<std::uint64_t> precapture(std::uint64_t max_pages);
     Result<void> shrink_residue();
     void do_cut(const action::StartCut& cut);
@@ -67,10 +81,15 @@ private:
     Time planned_cut_ = kNever;
     std::uint64_t first_copy_sent_ = 0, last_round_ = 0;
     std::uint32_t slow_rounds_ = 0;
+    bool migrates_ = false, draining_ = false;
+    std::uint64_t round_pages_ = 0, round_goal_ = 0, rounds_done_ = 0, rate_ = 0;   // sent and to send in this round; pages/s
+    Time round_begun_{};
+    CopyProgress progress_;
     Duration lead_{20'000};
     CheckpointRecord record_;
     CutOutput cut_;
     replication::PowerState power_ = replication::PowerState::running;
+    std::atomic<std::int64_t> downtime_limit_{300'000};   // us; any thread
 };
 
 }  // namespace colo

@@ -13,6 +13,7 @@
 // once, on the control thread, possibly before the call returns; the daemon holds it to a deadline of its own (no
 // command may wait for ever). Errors are written for the operator: Error::text becomes the answer's description.
 
+#include "colo/session_plan.h"
 #include "core/error.h"
 #include "schema/types.h"  // generated from schema/*.json
 
@@ -43,7 +44,7 @@ struct TransferFacts {
     std::int64_t total_time_ms = 0;        // since it was accepted; frozen when it ends
     std::int64_t setup_time_ms = 0;
     std::int64_t expected_downtime_ms = 0; // while running
-    std::int64_t downtime_ms = 0;          // of the last cut
+    std::int64_t downtime_ms = 0;          // of the last cut; of a migration until the destination has taken over
     schema::XBZRLECacheStats deltas;       // all but the configured size
 };
 
@@ -60,17 +61,23 @@ public:
     // is the run state until the guest runs again.
     virtual void stop(schema::RunState as, Done done) = 0;
     virtual void cont(Done done) = 0;
+    // In run state inmigrate: whether a guest that is migrated here waits for `cont` instead of running on. A copy that is
+    // protected does what its primary's guest does.
+    virtual void begin_paused(bool paused) = 0;
     // Orderly end of the daemon. Must return first and act afterwards: the answer still has to go out.
     virtual void quit() = 0;
 
     // Protects the guest with the secondary that waits at `uri` ("tcp:HOST:PORT" or "unix:PATH"; empty: the configured
-    // peer). `done` as soon as the session is being set up, before a connection exists; only errors known at once are
+    // peer), or moves it there, as `plan` says. `done` as soon as the session is being set up, before a connection exists; only errors known at once are
     // reported there (nothing configured, outdated, wrong role). What follows arrives at the observer.
-    virtual void migrate(const std::string& uri, Done done) = 0;
-    // Listens for a primary; `done` when listening. Only called in run state inmigrate.
-    virtual void migrate_incoming(const std::string& uri, Done done) = 0;
+    virtual void migrate(const std::string& uri, const SessionPlan& plan, Done done) = 0;
+    // Listens for a primary that wants to protect or to move its guest, as `kind` says, or either; `done` when listening. Only
+    // called in run state inmigrate.
+    virtual void migrate_incoming(const std::string& uri, std::optional<SessionKind> kind, Done done) = 0;
     // Returns at once; the observer gets `cancelled` (or whatever won the race).
     virtual void migrate_cancel() = 0;
+    // Lets a migration go on that waits in pre-switchover.
+    virtual void migrate_continue() = 0;
     // Where an incoming session is awaited or runs; empty otherwise.
     virtual std::vector<schema::SocketAddress> listening() const = 0;
     virtual TransferFacts transfer() const = 0;

@@ -10,6 +10,7 @@ const char* to_string(Mode mode)
     switch (mode) {
     case Mode::lock_step: return "lock-step";
     case Mode::buffered: return "buffered";
+    case Mode::migration: return "migration";
     }
     return "unknown";
 }

@@ -30,7 +30,8 @@
 
 namespace colo::replication {
 
-enum class Mode : std::uint8_t { lock_step = 1, buffered = 2 };
+// migration: S keeps the epoch loaded and stands still until P has given its guest away (Abdicate).
+enum class Mode : std::uint8_t { lock_step = 1, buffered = 2, migration = 3 };
 const char* to_string(Mode mode);
 
 enum class TriggerReason : std::uint8_t {

@@ -149,7 +149,7 @@ void get(ByteReader& in, Begin& m)
 {
     m.epoch = get_epoch(in);
     m.base = get_base(in, m.epoch);
-    m.mode = in.enumeration("mode", Mode::lock_step, Mode::buffered);
+    m.mode = in.enumeration("mode", Mode::lock_step, Mode::migration);
 }
 
 void put(ByteWriter& out, const Cut& m)
@@ -223,7 +223,7 @@ void put(ByteWriter& out, const Manifest& m)
 void get(ByteReader& in, Manifest& m, Epoch epoch)
 {
     m.base = get_base(in, epoch);
-    m.mode = in.enumeration("mode", Mode::lock_step, Mode::buffered);
+    m.mode = in.enumeration("mode", Mode::lock_step, Mode::migration);
     m.chunks_per_channel.resize(in.count("chunk counts", kMaxPageChannels, 8));
     for (std::uint64_t& n : m.chunks_per_channel) n = in.u64("chunk count");
     m.pages = in.u64("pages");

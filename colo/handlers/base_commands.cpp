@@ -39,8 +39,8 @@ void add_identity(Control& control, qmp::Registry& registry)
     });
 }
 
-// Whoever waits for a guest lets stop and cont succeed without effect: what comes is protected, and such a copy runs or
-// rests as the primary's guest does.
+// While a guest is waited for, stop and cont say whether it runs once it was migrated here. A protected copy runs or rests
+// as the primary's guest does.
 void stop(Control& control, qmp::TypedReply<void> reply)
 {
     switch (control.service().run_state()) {
@@ -48,6 +48,7 @@ void stop(Control& control, qmp::TypedReply<void> reply)
     case RunState::colo:     // between two halves of a checkpoint: it would run again in a moment
     case RunState::save_vm:  // the same with a device state that is being written
         break;
+    case RunState::inmigrate: control.service().begin_paused(true); return reply.succeed();
     default: return reply.succeed();
     }
     auto shared = std::make_shared<qmp::TypedReply<void>>(std::move(reply));
@@ -59,8 +60,8 @@ void cont(Control& control, qmp::TypedReply<void> reply)
     switch (control.service().run_state()) {
     case RunState::running:
     case RunState::suspended:
-    case RunState::colo:
-    case RunState::inmigrate: return reply.succeed();
+    case RunState::colo: return reply.succeed();
+    case RunState::inmigrate: control.service().begin_paused(false); return reply.succeed();
     case RunState::finish_migrate: return reply.fail("Migration is not finalized yet");
     case RunState::shutdown:
     case RunState::internal_error: return reply.fail("Resetting the Virtual Machine is required");

@@ -49,12 +49,12 @@ void protect(Control& control, const std::string& uri, qmp::TypedReply<void> rep
     if (auto allowed = check_outgoing(control); !allowed) return reply.fail(allowed.error());
     if (!uri.empty() && classify_uri(uri) == UriKind::unknown)
         return reply.fail("Parameter 'uri' expects tcp:HOST:PORT or unix:PATH");
-    if (!uri.empty() && classify_uri(uri) != UriKind::usable) return start_protection(control, uri, std::move(reply));
+    if (!uri.empty() && classify_uri(uri) != UriKind::usable) return start_transfer(control, uri, SessionKind::protection, std::move(reply));
     if (auto set =
             control.settings().set_capabilities({{MigrationCapability::x_colo, true}}, control.capability_facts());
         !set)
         return reply.fail(set.error());
-    start_protection(control, uri, std::move(reply));
+    start_transfer(control, uri, SessionKind::protection, std::move(reply));
 }
 
 void load_device_state(Control& control, const std::string& file, qmp::TypedReply<void> reply)

@@ -93,7 +93,7 @@ void add_dirty_rate_commands(Control& control, qmp::Registry& registry);
 void add_fd_commands(Control& control, qmp::Registry& registry);
 
 // The checks and the start that `migrate` and `x-colo-protect` share. Empty uri: the configured peer.
-void start_protection(Control& control, const std::string& uri, qmp::TypedReply<void> reply);
+void start_transfer(Control& control, const std::string& uri, SessionKind kind, qmp::TypedReply<void> reply);
 // Why no migration can start now: in progress, inmigrate, postmigrate, blocked.
 Result<void> check_outgoing(Control& control);
 // Why no stream of a guest can go or come under the parameters as they are: there is no TLS.

@@ -84,7 +84,7 @@ bool follows(MigrationStatus from, MigrationStatus to)
     case S::postcopy_active: return to == S::postcopy_paused || to == S::completed;
     case S::postcopy_paused: return to == S::postcopy_recover;
     case S::postcopy_recover: return to == S::postcopy_active || to == S::postcopy_paused;
-    case S::cancelling: return to == S::cancelled || to == S::colo;  // it was too late to cancel
+    case S::cancelling: return to == S::cancelled || to == S::colo || to == S::completed;  // or it was too late to cancel
     case S::colo: return to == S::completed;
     default: return false;
     }

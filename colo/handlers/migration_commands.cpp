@@ -81,9 +81,8 @@ void migrate(Control& control, const commands::Migrate::Arguments& arguments, qm
     }
     if (auto address = check_address(control, arguments.uri, reply.monitor(), Numbers::are_names); !address)
         return fail_outgoing(control, address.error().text, std::move(reply));
-    if (!control.settings().enabled(MigrationCapability::x_colo))
-        return fail_outgoing(control, refusal(Refused::plain_migration).text, std::move(reply));
-    start_protection(control, arguments.uri, std::move(reply));
+    const bool protect = control.settings().enabled(MigrationCapability::x_colo);
+    start_transfer(control, arguments.uri, protect ? SessionKind::protection : SessionKind::migration, std::move(reply));
 }
 
 Result<void> check_incoming(Control& control, const std::string& uri, qmp::MonitorId monitor)
@@ -91,7 +90,6 @@ Result<void> check_incoming(Control& control, const std::string& uri, qmp::Monit
     const UriKind kind = classify_uri(uri);
     if (kind == UriKind::unknown) return refused("unknown migration protocol: " + uri);
     if (auto address = check_address(control, uri, monitor, Numbers::are_descriptors); !address) return address;
-    if (!control.settings().enabled(MigrationCapability::x_colo)) return refusal_error(Refused::plain_incoming);
     if (kind != UriKind::usable) return make_error(Errc::invalid, uri_error(uri));
     return check_credentials(control);
 }
@@ -114,7 +112,9 @@ void migrate_incoming(Control& control, const std::string& uri, qmp::TypedReply<
         return reply.fail(checked.error());
     }
     auto shared = std::make_shared<qmp::TypedReply<void>>(std::move(reply));
-    control.service().migrate_incoming(uri, [&book, shared](Result<void> result) {
+    const bool protect = control.settings().enabled(MigrationCapability::x_colo);
+    const SessionKind kind = protect ? SessionKind::protection : SessionKind::migration;
+    control.service().migrate_incoming(uri, kind, [&book, shared](Result<void> result) {
         if (!result) book.refuse_incoming();
         shared->complete(result);
     });
@@ -166,9 +166,15 @@ Result<void> check_credentials(const Control& control)
     return refusal_error(Refused::tls, creds);
 }
 
-void start_protection(Control& control, const std::string& uri, qmp::TypedReply<void> reply)
+void start_transfer(Control& control, const std::string& uri, SessionKind kind, qmp::TypedReply<void> reply)
 {
     MigrationBook& book = control.book();
+    const MigrationSettings& settings = control.settings();
+    const bool protect = kind == SessionKind::protection;
+    if (!protect && settings.enabled(MigrationCapability::xbzrle))
+        return fail_outgoing(control, refusal(Refused::plain_deltas).text, std::move(reply));
+    if (protect && settings.enabled(MigrationCapability::pause_before_switchover))
+        return fail_outgoing(control, refusal(Refused::pause_in_colo).text, std::move(reply));
     if (!uri.empty() && classify_uri(uri) != UriKind::usable)
         return fail_outgoing(control, uri_error(uri), std::move(reply));
     book.start_outgoing();
@@ -178,7 +184,8 @@ void start_protection(Control& control, const std::string& uri, qmp::TypedReply<
         return reply.succeed();
     }
     auto shared = std::make_shared<qmp::TypedReply<void>>(std::move(reply));
-    control.service().migrate(uri, [&book, shared](Result<void> result) {
+    const bool pauses = settings.enabled(MigrationCapability::pause_before_switchover);
+    control.service().migrate(uri, {kind, pauses}, [&book, shared](Result<void> result) {
         if (!result) book.refuse_outgoing(result.error().text);
         shared->complete(result);
     });

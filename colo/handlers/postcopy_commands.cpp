@@ -18,6 +18,7 @@ Result<void> go_on(Control& control, MigrationStatus expected)
 {
     const MigrationStatus status = control.book().outgoing();
     if (status != expected) return refused("Migration not in expected state: " + std::string(to_string(status)));
+    if (status == MigrationStatus::pre_switchover) control.service().migrate_continue();
     return {};
 }
 

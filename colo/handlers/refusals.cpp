@@ -25,52 +25,52 @@ constexpr Refusal capability_row(MigrationCapability capability, const char* ite
     capability_row(MigrationCapability::id, "capability `" name "`", "Capability '" name "' is not available: " why, \
                    reason, R"({"capabilities": [{"capability": ")" name R"(", "state": true}]})")
 
-constexpr const char* kPlainEngine = "comes with plain migration";
+constexpr const char* kNoEngine = "no engine yet";
 constexpr const char* kDiskEngine = "comes with disks";
 constexpr const char* kNoBlockMigration = "QEMU compiled without old-style (blk/-b, inc/-i) block migration";
 constexpr const char* kOneWay =
-    "A guest cannot be protected over '%:': that needs several connections in both directions, use tcp: or unix:";
+    "A guest cannot go over '%:': that needs several connections in both directions, use tcp: or unix:";
 constexpr const char* kOneWayReason = "one stream, or one direction, does not carry a session";
 
 constexpr const char* kOneMaster = "only the primary decides what the guest does";
 
 constexpr Refusal kRefusals[] = {
     COLO_CAPABILITY(rdma_pin_all, "rdma-pin-all", "there is no RDMA transport", "not built in"),
-    COLO_CAPABILITY(auto_converge, "auto-converge", "nothing here can slow the guest's CPUs down", kPlainEngine),
+    COLO_CAPABILITY(auto_converge, "auto-converge", "nothing here can slow the guest's CPUs down", kNoEngine),
     COLO_CAPABILITY(zero_blocks, "zero-blocks", "there is no block migration", "not built in"),
     COLO_CAPABILITY(compress, "compress", "there are no compression threads of the old kind, use multifd-compression",
                     "multifd-compression does the same work"),
-    COLO_CAPABILITY(postcopy_ram, "postcopy-ram", "there is no postcopy phase", kPlainEngine),
-    COLO_CAPABILITY(release_ram, "release-ram", "there is no postcopy phase that could free sent pages", kPlainEngine),
+    COLO_CAPABILITY(postcopy_ram, "postcopy-ram", "there is no postcopy phase", kNoEngine),
+    COLO_CAPABILITY(release_ram, "release-ram", "there is no postcopy phase that could free sent pages", kNoEngine),
     capability_row(MigrationCapability::block, "capability `block` (also missing in `query-migrate-capabilities`)",
                    kNoBlockMigration, "not built in", R"({"capabilities": [{"capability": "block", "state": true}]})"),
-    COLO_CAPABILITY(pause_before_switchover, "pause-before-switchover", "there is no plain migration that could wait",
-                    kPlainEngine),
     COLO_CAPABILITY(dirty_bitmaps, "dirty-bitmaps", "guests have no block devices with dirty bitmaps", kDiskEngine),
-    COLO_CAPABILITY(postcopy_blocktime, "postcopy-blocktime", "there is no postcopy phase to measure", kPlainEngine),
+    COLO_CAPABILITY(postcopy_blocktime, "postcopy-blocktime", "there is no postcopy phase to measure", kNoEngine),
     COLO_CAPABILITY(late_block_activate, "late-block-activate", "guests have no block devices", kDiskEngine),
     COLO_CAPABILITY(x_ignore_shared, "x-ignore-shared", "all memory of the guest is shared memory and has to be copied",
                     "nothing would be left to copy"),
     COLO_CAPABILITY(background_snapshot, "background-snapshot", "there are no snapshots", kDiskEngine),
     {Refused::postcopy_destination, "capability `postcopy-ram` on a destination", "Postcopy is not supported",
-     kPlainEngine, Shown::answer, Situation::waiting, "migrate-set-capabilities",
+     kNoEngine, Shown::answer, Situation::waiting, "migrate-set-capabilities",
      R"({"capabilities": [{"capability": "postcopy-ram", "state": true}]})"},
 
-    {Refused::plain_migration, "`migrate` without `x-colo`",
-     "Plain migration is not available: only protection is, set the capability 'x-colo' first", kPlainEngine,
-     Shown::answer_and_status, Situation::running, "migrate", R"({"uri": "tcp:h:1"})"},
-    {Refused::plain_incoming, "`migrate-incoming` without `x-colo`",
-     "Plain incoming migration is not available: only protection is, set the capability 'x-colo' first", kPlainEngine,
-     Shown::answer, Situation::waiting, "migrate-incoming", R"({"uri": "tcp:h:1"})"},
+    {Refused::plain_deltas, "`migrate` without `x-colo` while `xbzrle` is on",
+     "A migration sends no deltas: pages are sent whole, set the capability 'xbzrle' to false",
+     "deltas are made against a checkpoint, and a migration has none", Shown::answer_and_status,
+     Situation::running_xbzrle, "migrate", R"({"uri": "tcp:h:1"})"},
+    {Refused::pause_in_colo, "`migrate` with `x-colo` while `pause-before-switchover` is on",
+     "Protection has no switch-over that could be waited for: set the capability 'pause-before-switchover' to false",
+     "the guest runs on where it is", Shown::answer_and_status, Situation::running_colo_pausing, "migrate",
+     R"({"uri": "tcp:h:1"})"},
     {Refused::scheme_exec, "`migrate` to `exec:`", kOneWay, kOneWayReason, Shown::answer_and_status,
      Situation::running_colo, "migrate", R"({"uri": "exec:cat"})", "exec"},
     {Refused::scheme_fd, "`migrate` to `fd:`", kOneWay, kOneWayReason, Shown::answer_and_status,
      Situation::running_colo, "migrate", R"({"uri": "fd:x"})", "fd"},
     {Refused::scheme_vsock, "`migrate` to `vsock:`",
-     "A guest cannot be protected over '%:': there is no such transport, use tcp: or unix:", "not built in",
+     "A guest cannot go over '%:': there is no such transport, use tcp: or unix:", "not built in",
      Shown::answer_and_status, Situation::running_colo, "migrate", R"({"uri": "vsock:1:2"})", "vsock"},
     {Refused::scheme_rdma, "`migrate` to `rdma:`",
-     "A guest cannot be protected over '%:': there is no such transport, use tcp: or unix:", "not built in",
+     "A guest cannot go over '%:': there is no such transport, use tcp: or unix:", "not built in",
      Shown::answer_and_status, Situation::running_colo, "migrate", R"({"uri": "rdma:h:1"})", "rdma"},
     {Refused::incoming_scheme, "`migrate-incoming` on `exec:`, `fd:`, `vsock:` or `rdma:`", kOneWay, kOneWayReason,
      Shown::answer, Situation::waiting_colo, "migrate-incoming", R"({"uri": "exec:cat"})", "exec"},
@@ -83,13 +83,13 @@ constexpr Refusal kRefusals[] = {
      "there is no TLS between daemons; a plain stream would betray whoever set it", Shown::answer,
      Situation::waiting_colo, "migrate-incoming", R"({"uri": "tcp:h:1"})", "tls0"},
     {Refused::postcopy_link, "`migrate-pause` during postcopy",
-     "The link of a postcopy migration cannot be broken and resumed: there is no postcopy phase", kPlainEngine,
+     "The link of a postcopy migration cannot be broken and resumed: there is no postcopy phase", kNoEngine,
      Shown::answer, Situation::postcopy_active, "migrate-pause", "{}"},
     {Refused::postcopy_link, "`migrate-recover` during postcopy",
-     "The link of a postcopy migration cannot be broken and resumed: there is no postcopy phase", kPlainEngine,
+     "The link of a postcopy migration cannot be broken and resumed: there is no postcopy phase", kNoEngine,
      Shown::answer, Situation::postcopy_paused, "migrate-recover", R"({"uri": "tcp:h:1"})"},
     {Refused::postcopy_link, "`migrate` with `resume` during postcopy",
-     "The link of a postcopy migration cannot be broken and resumed: there is no postcopy phase", kPlainEngine,
+     "The link of a postcopy migration cannot be broken and resumed: there is no postcopy phase", kNoEngine,
      Shown::answer, Situation::postcopy_paused, "migrate", R"({"uri": "tcp:h:1", "resume": true})"},
     {Refused::spice, "`client_migrate_info`", "SPICE is not in use", "guests have no SPICE server", Shown::answer,
      Situation::running, "client_migrate_info", R"({"protocol": "spice", "hostname": "h", "port": 1})"},
@@ -147,6 +147,8 @@ const char* to_text(Situation situation)
     switch (situation) {
     case Situation::running: return "";
     case Situation::running_colo: return " with `x-colo`";
+    case Situation::running_colo_pausing: return " with `x-colo` and `pause-before-switchover`";
+    case Situation::running_xbzrle: return " with `xbzrle`";
     case Situation::waiting: return " in run state inmigrate";
     case Situation::waiting_colo: return " in run state inmigrate, with `x-colo`";
     case Situation::postcopy_active: return " in state postcopy-active";

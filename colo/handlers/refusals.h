@@ -19,8 +19,8 @@ namespace colo {
 enum class Refused : std::uint8_t {
     capability,  // one row for each
     postcopy_destination,
-    plain_migration,
-    plain_incoming,
+    plain_deltas,
+    pause_in_colo,
     scheme_exec,
     scheme_fd,
     scheme_vsock,
@@ -49,6 +49,8 @@ enum class Shown : std::uint8_t {
 enum class Situation : std::uint8_t {
     running,       // guest runs, nothing was set
     running_colo,  // x-colo is on
+    running_colo_pausing,
+    running_xbzrle,
     waiting,       // for a primary
     waiting_colo,
     postcopy_active,  // reported by an engine that can

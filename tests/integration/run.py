@@ -13,6 +13,7 @@ import test_failover    # noqa: F401
 import test_fallbacks   # noqa: F401
 import test_interface   # noqa: F401
 import test_lab        # noqa: F401
+import test_migration   # noqa: F401
 import test_operator    # noqa: F401
 import test_peer        # noqa: F401
 import test_phases      # noqa: F401

@@ -10,7 +10,7 @@ const char* to_string(FaultKind kind)
         "incoming-lost", "control-reset", "page-reset",   "proxy-reset",   "bit-flip",       "truncate",
         "beat-noise",    "channel-stalls", "guest-dies",  "guest-slow",    "guest-refuses",  "storage-fails",
         "arbiter-hangs", "client-noise", "operator-failover", "operator-both", "stale-chunk",
-        "operator-pauses", "port-fails"};
+        "operator-pauses", "port-fails", "operator-migrates"};
     return kNames[static_cast<std::size_t>(kind)];
 }
 
@@ -26,7 +26,7 @@ bool is_destructive(FaultKind kind)
 
 std::string Cell::name() const
 {
-    return std::string(primary ? "P " : "S ") + step + " " + to_string(fault);
+    return std::string(primary ? "P " : "S ") + step + (approach == Approach::migration ? " (migration) " : " ") + to_string(fault);
 }
 
 namespace {
@@ -78,6 +78,22 @@ constexpr StepPlan kSteps[] = {
     {false, "granted", Approach::peer_lost},
     {false, "going-live", Approach::peer_lost},
     {false, "job:live", Approach::peer_lost},
+    {true, "hello", Approach::migration},
+    {true, "first-copy", Approach::migration},
+    {true, "pre-switchover", Approach::migration},
+    {true, "cutting", Approach::migration},
+    {true, "transferring", Approach::migration},
+    {true, "ending", Approach::migration},
+    {true, "wait-staged", Approach::migration},
+    {true, "wait-applied", Approach::migration},
+    {true, "abdicating", Approach::migration},
+    {false, "following/verifying", Approach::migration},
+    {false, "following/persisting", Approach::migration},
+    {false, "following/applying", Approach::migration},
+    {false, "following", Approach::migration},
+    {false, "closing", Approach::migration},
+    {false, "granted", Approach::migration},
+    {false, "job:live", Approach::migration},
 };
 
 std::vector<Cell> enumerate()

@@ -15,15 +15,15 @@ enum class FaultKind : std::uint8_t {
     power_loss, kill_process, short_stall, long_stall, partition, outgoing_lost, incoming_lost, control_reset, page_reset,
     proxy_reset, bit_flip, truncate, beat_noise, channel_stalls, guest_dies, guest_slow, guest_refuses, storage_fails,
     arbiter_hangs, client_noise, operator_failover, operator_both, stale_chunk,
-    operator_pauses, port_fails,
+    operator_pauses, port_fails, operator_migrates,
 };
-inline constexpr std::size_t kFaultKinds = 25;
+inline constexpr std::size_t kFaultKinds = 26;
 const char* to_string(FaultKind kind);
 bool is_benign(FaultKind kind);        // protection must survive it
 bool is_destructive(FaultKind kind);   // the host, or what it runs, is gone
 
 // How a run brings its victim to the step.
-enum class Approach : std::uint8_t { none, new_session, aborted_cut, refused_load, peer_lost, resignation, abdication };
+enum class Approach : std::uint8_t { none, new_session, aborted_cut, refused_load, peer_lost, resignation, abdication, migration };
 
 struct Cell {
     bool primary = true;     // whose step, and whom the fault strikes

@@ -218,11 +218,16 @@ void Host::perform(const Action& action)
                    },
                    [&](const action::ResumeGuest&) {
                        guest_job([this] {
-                           const auto r = life_->guest->resume(local_now() + Duration{2'000'000});
+                           const auto r = run_resume(*life_->guest, local_now() + Duration{2'000'000});
                            if (!r) life_->guest->die("it does not resume: " + r.error().text);
                        });
                    },
                    [&](const action::KillGuest&) { l.guest->kill(); },
+                   [&](const action::Migrated&) {
+                       const bool source = l.node->status().migrated;
+                       note(source ? "migrated away" : "migrated here");
+                       if (!source) ++surroundings_.model.migrations;
+                   },
                    [&](const action::ModeChanged& a) { note(std::string("mode ") + replication::to_string(a.mode)); },
                    [&](const auto&) {
                        perform_primary(action);
@@ -380,7 +385,7 @@ void Host::proxy_timer()
 
 // ---- connections ------------------------------------------------------------------------------------------------------
 
-void Host::connect(std::shared_ptr<Connection> connection, SessionId session, bool as_primary)
+void Host::connect(std::shared_ptr<Connection> connection, SessionId session, const SessionPlan* as_primary)
 {
     Life& l = *life_;
     l.connection = std::move(connection);
@@ -405,8 +410,13 @@ void Host::connect(std::shared_ptr<Connection> connection, SessionId session, bo
         };
     }
     const auto description = sim_description(surroundings_.settings.pages);
-    if (as_primary) feed([&](Node& n, Time t) { n.open_primary_session(session, description, t); });
-    else feed([&](Node& n, Time t) { n.open_secondary_session(description, t); });
+    if (as_primary != nullptr)
+        feed([&](Node& n, Time t) {
+            n.plan_session(*as_primary);
+            n.open_primary_session(session, description, t);
+        });
+    else
+        feed([&](Node& n, Time t) { n.open_secondary_session(description, t); });
 }
 
 void Host::send(std::size_t stream, Bytes bytes)

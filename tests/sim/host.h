@@ -80,7 +80,7 @@ public:
         pump();
         return result;
     }
-    void connect(std::shared_ptr<Connection> connection, SessionId session, bool as_primary);
+    void connect(std::shared_ptr<Connection> connection, SessionId session, const SessionPlan* as_primary);
     bool has_connection() const { return life_ && life_->connection != nullptr; }
     std::shared_ptr<Connection> connection() const { return life_ ? life_->connection : nullptr; }
     void wire_frame(ByteView frame);

@@ -251,7 +251,7 @@ void Host::go_live(const action::GoLive& a)
                 to_wire(0, frame, proxy::ReleaseReason::announcement(generation));
         },
         deadline);
-    if (result && a.power == replication::PowerState::running && !l.guest->running()) result = l.guest->resume(deadline);
+    if (result && a.power == replication::PowerState::running && !l.guest->running()) result = run_resume(*l.guest, deadline);
     after(Lane::control, Duration{20}, [this, result] { feed([&](Node& n, Time t) { n.went_live(result, t); }); });
 }
 

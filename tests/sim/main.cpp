@@ -31,7 +31,7 @@ struct Arguments {
 };
 
 struct Totals {
-    std::uint64_t runs = 0, epochs = 0, answers = 0, events = 0, sessions = 0, faults = 0, takeovers = 0, violations = 0;
+    std::uint64_t runs = 0, epochs = 0, answers = 0, events = 0, sessions = 0, faults = 0, takeovers = 0, violations = 0, migrations = 0;
 };
 
 Breakage breakage_named(const std::string& name)
@@ -85,11 +85,11 @@ void work(const Arguments& a, int worker, int fd)
         std::fprintf(out, "begin %llu\n", static_cast<unsigned long long>(seed));
         std::fflush(out);
         const Outcome o = run(seed, false);
-        std::fprintf(out, "end %llu %zu %d %llu %llu %llu %llu %llu %llu %s\n", static_cast<unsigned long long>(seed), o.cell, o.cell_hit,
+        std::fprintf(out, "end %llu %zu %d %llu %llu %llu %llu %llu %llu %llu %s\n", static_cast<unsigned long long>(seed), o.cell, o.cell_hit,
                      static_cast<unsigned long long>(o.epochs), static_cast<unsigned long long>(o.answers),
                      static_cast<unsigned long long>(o.events), static_cast<unsigned long long>(o.sessions),
                      static_cast<unsigned long long>(o.faults), static_cast<unsigned long long>(o.takeovers),
-                     o.violations.empty() ? "ok" : o.violations[0].c_str());
+                     static_cast<unsigned long long>(o.migrations), o.violations.empty() ? "ok" : o.violations[0].c_str());
         std::fflush(out);
         if (a.breakage != Breakage::none && !o.violations.empty()) break;   // caught
     }
@@ -125,7 +125,8 @@ struct Collector {
             open = v[0];
             return;
         }
-        if (std::sscanf(text, "end %llu %zu %d %llu %llu %llu %llu %llu %llu %n", &v[0], &cell, &hit, &v[1], &v[2], &v[3], &v[4], &v[5], &v[6], &used) < 9)
+        if (std::sscanf(text, "end %llu %zu %d %llu %llu %llu %llu %llu %llu %llu %n", &v[0], &cell, &hit, &v[1], &v[2], &v[3],
+                        &v[4], &v[5], &v[6], &v[7], &used) < 10)
             return;
         open = 0;
         ++totals.runs;
@@ -135,6 +136,7 @@ struct Collector {
         totals.sessions += v[4];
         totals.faults += v[5];
         totals.takeovers += v[6];
+        totals.migrations += v[7];
         if (hit != 0) ++hits[cell];
         std::string result(text + used);
         while (!result.empty() && result.back() == '\n') result.pop_back();
@@ -163,7 +165,8 @@ std::size_t print_coverage(const Collector& c)
     std::vector<std::string> missing;
     for (std::size_t i = 0; i < all_cells().size(); ++i) {
         const Cell& cell = all_cells()[i];
-        auto& [filled, all] = by_step[std::string(cell.primary ? "P " : "S ") + cell.step];
+        auto& [filled, all] = by_step[std::string(cell.primary ? "P " : "S ") + cell.step +
+                                      (cell.approach == Approach::migration ? " (migration)" : "")];
         ++all;
         if (c.hits[i] != 0) ++filled;
         else {
@@ -204,11 +207,11 @@ int run_seeds(const Arguments& a)
     const Collector c = run_all(a);
     const Totals& t = c.totals;
     const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-    std::printf("%llu runs in %.1f s: %llu sessions, %llu checkpoints, %llu faults, %llu take-overs, %llu answers checked, %llu events, %llu violations\n",
+    std::printf("%llu runs in %.1f s: %llu sessions, %llu checkpoints, %llu faults, %llu take-overs, %llu migrations, %llu answers checked, %llu events, %llu violations\n",
                 static_cast<unsigned long long>(t.runs), seconds, static_cast<unsigned long long>(t.sessions),
                 static_cast<unsigned long long>(t.epochs), static_cast<unsigned long long>(t.faults),
-                static_cast<unsigned long long>(t.takeovers), static_cast<unsigned long long>(t.answers),
-                static_cast<unsigned long long>(t.events), static_cast<unsigned long long>(t.violations));
+                static_cast<unsigned long long>(t.takeovers), static_cast<unsigned long long>(t.migrations),
+                static_cast<unsigned long long>(t.answers), static_cast<unsigned long long>(t.events), static_cast<unsigned long long>(t.violations));
     if (a.breakage != Breakage::none) {
         std::printf("%s: %s\n", to_string(a.breakage), t.violations != 0 ? "caught" : "NOT CAUGHT");
         return t.violations != 0 ? 0 : 1;

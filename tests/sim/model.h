@@ -54,6 +54,7 @@ public:
 
     std::uint64_t epochs = 0;        // committed, over all sessions
     std::uint64_t sessions = 0;
+    std::uint64_t migrations = 0;    // that ended with a guest that runs elsewhere
     bool data_loss_accepted = false;
 
 private:

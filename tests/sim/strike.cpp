@@ -70,6 +70,47 @@ void World::check_paused(int i)
         model_.violation("R9: a domain that was stopped by the operator runs on host " + std::string(i == 0 ? "A" : "B"));
 }
 
+// The protection is ended for it. A second wish, or every fourth one a little later, is that it had better not be.
+void World::want_migration(int host)
+{
+    for (auto& h : hosts_) {
+        if (!h->alive() || h->frozen() || !h->status().migrating) continue;
+        (void)h->with_node([](Node& n, Time t) {
+            n.cancel_session("the operator changed his mind", t);
+            return 0;
+        });
+        return;
+    }
+    if (!hosts_[host]->alive() || hosts_[host]->frozen()) return;
+    migrate_next_ = true;
+    (void)hosts_[host]->with_node([](Node& n, Time t) { return n.unprotect(t); });
+    if (random_.chance(0.25)) scheduler_.after(random_.between(20'000, 60'000), [this, host] {
+        if (hosts_[host]->alive() && hosts_[host]->status().migrating) want_migration(host);
+    });
+}
+
+// R1 for a migration: while it lasts one copy runs at most, and the one that was given away not at all.
+void World::run_migration()
+{
+    bool migrating = false;
+    int running = 0;
+    for (auto& host : hosts_) {
+        if (!host->alive()) continue;
+        const NodeStatus status = host->status();
+        migrating = migrating || status.migrating;
+        if (host->guest().running()) ++running;
+        // It gave the guest away to a host that is no more, and could not know it: an operator has to decide.
+        if (status.migrating && status.step == "abdicating" && !host->peer->alive() && !guest_lost_) lose_guest();
+        if (status.migrated && host->guest().running()) model_.violation("R1: a guest that was migrated away runs");
+        if (status.step == "pre-switchover" && !host->frozen() && random_.chance(0.05))
+            (void)host->with_node([](Node& n, Time t) {
+                n.switch_over(t);
+                return 0;
+            });
+    }
+    if (migrating && running > 1) model_.violation("R1: both copies of a guest that is migrated run");
+}
+
 void World::block(int from, Duration d)
 {
     disaster();
@@ -139,6 +180,7 @@ void World::strike(int host, FaultKind kind)
         return victim.guest().die("killed");
     case FaultKind::guest_slow: {
         disaster();
+        if (!has_copy(1 - host)) ++disasters_;   // too slow for the patience with the only one there is: it may be lost
         const Duration d = random_.chance(0.5) ? random_.between(3'000, 60'000) : random_.between(100'000, 3'000'000);
         for (const char* operation : {"stop", "save", "load", "cont"})
             if (random_.chance(0.4)) victim.guest().inject(operation, {SimGuest::Fault::Kind::slow, d});
@@ -164,6 +206,7 @@ void World::strike(int host, FaultKind kind)
     case FaultKind::operator_failover: return command_failover(host);
     case FaultKind::stale_chunk: return victim.inject_stale_chunk();
     case FaultKind::operator_pauses: return pause_domain(host);
+    case FaultKind::operator_migrates: return want_migration(server() < 0 ? host : server());
     case FaultKind::port_fails:
         disaster();
         return victim.fail_port(random_.between(20'000, 900'000));

@@ -109,6 +109,7 @@ Outcome World::run()
     out.sessions = model_.sessions;
     out.faults = faults_;
     out.takeovers = takeovers_;
+    out.migrations = model_.migrations;
     out.cell_hit = fired_;
     out.cell = cell_index_;
     for (auto& host : hosts_)
@@ -308,6 +309,7 @@ void World::approach()
     case Approach::abdication:
         (void)hosts_[s]->with_node([](Node& n, Time t) { return n.lost_heartbeat(t); });
         return;
+    case Approach::migration: return want_migration(p);
     }
 }
 
@@ -345,6 +347,7 @@ void World::lose_primary()
 void World::supervise()
 {
     resume_domain();
+    run_migration();
     for (int i = 0; i < 2; ++i) {
         supervise_host(i);
         check_paused(i);
@@ -421,8 +424,14 @@ void World::protect_again()
             for (auto& stream : connection->from[from])
                 stream = std::make_shared<Stream>(scheduler_, Random(random_.next()), paths_[from]);
         const SessionId session = ++next_session_;
-        secondary.connect(connection, session, false);
-        primary.connect(connection, session, true);
+        SessionPlan plan;
+        if (std::exchange(migrate_next_, false)) {
+            plan.kind = SessionKind::migration;
+            plan.pause_before_switchover = cell_->step == "pre-switchover" || random_.chance(0.3);
+            model_.note(p, "operator: migrate");
+        }
+        secondary.connect(connection, session, nullptr);
+        primary.connect(connection, session, &plan);
         return;
     }
 }

@@ -15,7 +15,7 @@ namespace colo::sim {
 
 struct Outcome {
     std::vector<std::string> violations;
-    std::uint64_t trace_hash = 0, epochs = 0, answers = 0, events = 0, sessions = 0, faults = 0, takeovers = 0;
+    std::uint64_t trace_hash = 0, epochs = 0, answers = 0, events = 0, sessions = 0, faults = 0, takeovers = 0, migrations = 0;
     bool cell_hit = false;
     std::size_t cell = 0;
 };
@@ -49,6 +49,8 @@ private:
     void pause_domain(int victim);
     void resume_domain();
     void check_paused(int i);
+    void want_migration(int host);
+    void run_migration();
     void supervise();
     void supervise_host(int i);
     void operator_decides(int i);
@@ -95,6 +97,7 @@ private:
     int last_server_ = -1;
     std::uint64_t sessions_before_ = 0;
     bool second_loss_ = false;
+    bool migrate_next_ = false;   // instead of protecting again
     bool client_uploads_ = false;
     int attempts_ = 0, victim_ = -1;
 };

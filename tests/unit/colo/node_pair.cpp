@@ -139,6 +139,7 @@ void Host::perform(const Action& action)
             },
             [&](const action::StartCut& c) {
                 note("cut " + std::to_string(c.epoch));
+                if (c.power != replication::PowerState::running) guest_runs = false;
                 answer("cut-begun", [c, &d](Node& n, auto) { n.cut_begun(c.epoch, d.now); });
                 answer("cut", [c, &d](Node& n, auto e) { n.cut_done(c.epoch, result_of(e), d.now); });
             },
@@ -214,8 +215,10 @@ void Host::perform(const Action& action)
             },
             [&](const action::GoLive& g) {
                 note("live " + std::to_string(g.generation));
-                answer("live", [this, &d](Node& n, auto e) {
-                    if (!e) guest_runs = wire_on = true;
+                const bool runs = g.power == replication::PowerState::running;
+                answer("live", [this, &d, runs](Node& n, auto e) {
+                    if (!e) guest_runs = runs;
+                    if (!e) wire_on = true;
                     n.went_live(result_of(e), d.now);
                 });
             },
@@ -227,6 +230,8 @@ void Host::perform(const Action& action)
                 note("failed");
                 failed_session = f.reason;
             },
+            [&](const action::SwitchOver& s) { note(s.waits ? "pre-switchover" : "device"); },
+            [&](const action::Migrated&) { note("migrated"); },
             [&](const action::OperatorDone& o) {
                 note("operator-done");
                 operator_result = o.result;
@@ -293,6 +298,13 @@ void Desk::connect(SessionId session)
 void Desk::protect()
 {
     start();
+    connect(77);
+}
+
+void Desk::migrate(const SessionPlan& plan)
+{
+    start();
+    a.node->plan_session(plan);
     connect(77);
 }
 

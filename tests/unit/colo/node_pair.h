@@ -73,6 +73,7 @@ struct Desk {
     void start();                     // a boots as primary, b as standby
     void connect(SessionId session);  // channels are up
     void protect();                   // start, connect, until in_sync
+    void migrate(const SessionPlan& plan = {SessionKind::migration, false});   // start, connect, as far as it gets
     void cut_link();                  // both notice at once
     void checkpoint();                // the next period
 

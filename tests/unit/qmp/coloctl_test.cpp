@@ -113,7 +113,7 @@ TEST_F(ColoctlTest, ProtectWaitsUntilItIsProtected)
     Outcome outcome = ctl("protect web1 --to tcp:h:1");
     EXPECT_EQ(outcome.status, 0) << outcome.out;
     EXPECT_THAT(outcome.out, HasSubstr("web1: primary protected"));
-    EXPECT_THAT(web1->live.run([&] { return web1->service.take_calls(); }), ::testing::ElementsAre("migrate tcp:h:1"));
+    EXPECT_THAT(web1->live.run([&] { return web1->service.take_calls(); }), ::testing::ElementsAre("protect tcp:h:1"));
 
     outcome = ctl("protect web1");
     EXPECT_EQ(outcome.status, 1);

@@ -27,6 +27,7 @@ public:
     bool dirty_ring = false;
     std::vector<schema::GuestCheck> checks;
     std::vector<std::string> calls;
+    bool begins_paused = false;
     std::vector<Done> held;
 
     std::vector<std::string> take_calls() { return std::exchange(calls, {}); }
@@ -48,10 +49,20 @@ public:
         if (obeys && outcome) state = schema::RunState::running;
         operation("cont", done);
     }
+    void begin_paused(bool paused) override { begins_paused = paused; }
     void quit() override { calls.push_back("quit"); }
-    void migrate(const std::string& uri, Done done) override { operation("migrate " + uri, done); }
-    void migrate_incoming(const std::string& uri, Done done) override { operation("migrate-incoming " + uri, done); }
+    void migrate(const std::string& uri, const SessionPlan& plan, Done done) override
+    {
+        operation((plan.kind == SessionKind::protection ? "protect " : "migrate ") + uri +
+                      (plan.pause_before_switchover ? " pausing" : ""),
+                  done);
+    }
+    void migrate_incoming(const std::string& uri, std::optional<SessionKind> kind, Done done) override
+    {
+        operation((kind == SessionKind::protection ? "protect-incoming " : "migrate-incoming ") + uri, done);
+    }
     void migrate_cancel() override { calls.push_back("migrate-cancel"); }
+    void migrate_continue() override { calls.push_back("migrate-continue"); }
     std::vector<schema::SocketAddress> listening() const override { return addresses; }
     TransferFacts transfer() const override { return facts; }
     std::vector<std::string> blocked_reasons() const override { return blockers; }

@@ -142,7 +142,7 @@ TEST_F(HandlersTest, MigrateChecksInOrder)
     EXPECT_EQ(result("query-migrate"), json("{}"));
     EXPECT_THAT(service_.take_calls(), IsEmpty());
     must("migrate", ok);
-    EXPECT_THAT(service_.take_calls(), ElementsAre("migrate tcp:h:1"));
+    EXPECT_THAT(service_.take_calls(), ElementsAre("protect tcp:h:1"));
     EXPECT_EQ(error("migrate", ok), kInProgress);
     EXPECT_EQ(error("migrate", R"({"uri": "tcp:h:1", "resume": true})"),
               "Cannot resume if there is no paused migration");
@@ -221,7 +221,7 @@ TEST_F(HandlersTest, LifeOfAProtectionOnThePrimary)
     EXPECT_EQ(completed.find("expected-downtime"), nullptr);
     EXPECT_THAT(events_.take(), ElementsAre("MIGRATION setup", "MIGRATION active", "MIGRATION colo",
                                             "MIGRATION completed", "COLO_EXIT primary request"));
-    EXPECT_THAT(service_.take_calls(), ElementsAre("migrate tcp:h:1", "lost-heartbeat"));
+    EXPECT_THAT(service_.take_calls(), ElementsAre("protect tcp:h:1", "lost-heartbeat"));
     EXPECT_EQ(error("x-colo-lost-heartbeat"), "The feature 'colo' is not enabled");
     must("migrate", R"({"uri": "tcp:h:2"})");
 }
@@ -307,7 +307,7 @@ TEST_F(HandlersTest, Incoming)
     EXPECT_EQ(error("migrate-incoming", R"({"uri": "tcp::1"})"), "'-incoming' was not specified on the command line");
     service_.state = RunState::inmigrate;
     EXPECT_EQ(error("migrate-incoming", R"({"uri": "foo:1"})"), "unknown migration protocol: foo:1");
-    EXPECT_NE(error("migrate-incoming", R"({"uri": "tcp::1"})").find("x-colo"), std::string::npos);
+    EXPECT_EQ(error("migrate-incoming", R"({"uri": "exec:cat"})").find("A guest cannot go over 'exec:'"), 0u);
     EXPECT_THAT(events_.take(), ElementsAre("MIGRATION setup", "MIGRATION setup"));  // whatever comes of the address
     EXPECT_EQ(result("query-migrate"), json("{}"));
     enable("x-colo");
@@ -345,7 +345,7 @@ TEST_F(HandlersTest, ProtectSwitchesColoOnOnlyIfItStarts)
     EXPECT_FALSE(control_.settings().enabled(schema::MigrationCapability::x_colo));
     must("x-colo-protect");
     EXPECT_TRUE(control_.settings().enabled(schema::MigrationCapability::x_colo));
-    EXPECT_THAT(service_.take_calls(), ElementsAre("migrate "));
+    EXPECT_THAT(service_.take_calls(), ElementsAre("protect "));
 }
 
 TEST_F(HandlersTest, AnswersMayComeLater)

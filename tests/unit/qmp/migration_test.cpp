@@ -114,7 +114,11 @@ TEST_P(MigrationStateTest, CommandsByState)
         must("migrate-set-capabilities", R"({"capabilities": []})");
     else
         EXPECT_EQ(error("migrate-set-capabilities", R"({"capabilities": []})"), kInProgress);
-    EXPECT_THAT(service_.take_calls(), IsEmpty());
+    // Of all of these, going on has an effect where it is waited for.
+    if (state == S::pre_switchover)
+        EXPECT_THAT(service_.take_calls(), ElementsAre("migrate-continue"));
+    else
+        EXPECT_THAT(service_.take_calls(), IsEmpty());
 
     must("migrate_cancel");
     const bool had_effect = !idle(state) && state != S::colo && state != S::cancelling;
@@ -162,7 +166,7 @@ TEST_F(MigrationTest, WhatFollowsWhat)
         {S::postcopy_active, {S::postcopy_paused, S::completed, S::failed, S::cancelling}},
         {S::postcopy_paused, {S::postcopy_recover, S::failed, S::cancelling}},
         {S::postcopy_recover, {S::postcopy_active, S::postcopy_paused, S::failed, S::cancelling}},
-        {S::cancelling, {S::cancelled, S::colo, S::failed}},
+        {S::cancelling, {S::cancelled, S::colo, S::completed, S::failed}},
         {S::colo, {S::completed, S::failed}},
     };
     for (const S from : all())
@@ -218,7 +222,8 @@ TEST_F(MigrationTest, CancelledByTheDaemonGoesThroughCancelling)
 TEST_F(MigrationTest, ChecksBeforeAStart)
 {
     const char* plain = R"({"uri": "tcp:h:1"})";
-    const char* text = "Plain migration is not available: only protection is, set the capability 'x-colo' first";
+    const char* text = "A migration sends no deltas: pages are sent whole, set the capability 'xbzrle' to false";
+    enable("xbzrle");
     enable("events");
     EXPECT_EQ(error("migrate", R"({"uri": "tcp:h:1", "blk": true})"),
               "QEMU compiled without old-style (blk/-b, inc/-i) block migration");
@@ -235,6 +240,53 @@ TEST_F(MigrationTest, ChecksBeforeAStart)
     EXPECT_THAT(events_.take(),
                 ElementsAre("MIGRATION setup", "MIGRATION failed", "MIGRATION setup", "MIGRATION failed"));
     EXPECT_THAT(service_.take_calls(), IsEmpty());
+}
+
+TEST_F(MigrationTest, TheCapabilitySaysWhatMigrateIsFor)
+{
+    const char* uri = R"({"uri": "tcp:h:1"})";
+    must("migrate", uri);
+    control_.outgoing(TransferPhase::cancelled, {});
+    enable("pause-before-switchover");
+    must("migrate", uri);
+    control_.outgoing(TransferPhase::cancelled, {});
+    enable("pause-before-switchover", false);
+    enable("x-colo");
+    must("migrate", uri);
+    EXPECT_THAT(service_.take_calls(), ElementsAre("migrate tcp:h:1", "migrate tcp:h:1 pausing", "protect tcp:h:1"));
+    control_.outgoing(TransferPhase::cancelled, {});
+    enable("x-colo", false);
+    service_.state = RunState::inmigrate;
+    must("migrate-incoming", R"({"uri": "tcp::0"})");
+    EXPECT_THAT(service_.take_calls(), ElementsAre("migrate-incoming tcp::0"));
+}
+
+TEST_F(MigrationTest, StopAndContOfAGuestThatIsAwaitedDecideHowItBegins)
+{
+    service_.state = RunState::inmigrate;
+    must("stop");
+    EXPECT_TRUE(service_.begins_paused);
+    must("cont");
+    EXPECT_FALSE(service_.begins_paused);
+    EXPECT_THAT(service_.take_calls(), IsEmpty());
+}
+
+TEST_F(MigrationTest, TooLateToCancel)
+{
+    enable("events");
+    reach(S::active);
+    events_.take();
+    must("migrate_cancel");
+    control_.outgoing(TransferPhase::completed, {});
+    EXPECT_THAT(events_.take(), ElementsAre("MIGRATION cancelling", "MIGRATION completed"));
+}
+
+TEST_F(MigrationTest, CancelledBehindTheDestinationsBack)
+{
+    reach(S::active);
+    must("migrate_cancel");
+    control_.outgoing(TransferPhase::failed, "the secondary resigned");
+    EXPECT_EQ(result("query-migrate"), json(R"({"status": "cancelled"})"));
 }
 
 TEST_F(MigrationTest, NothingLeavesWithoutTheCredentialsThatWereAskedFor)

@@ -30,7 +30,11 @@ protected:
     {
         const bool tls = row.what == Refused::tls || row.what == Refused::tls_incoming;
         if (tls) must("migrate-set-parameters", std::string(R"({"tls-creds": ")") + row.name + "\"}");
-        if (row.situation == Situation::running_colo || row.situation == Situation::waiting_colo) enable("x-colo");
+        const bool colo = row.situation == Situation::running_colo || row.situation == Situation::waiting_colo ||
+                          row.situation == Situation::running_colo_pausing;
+        if (colo) enable("x-colo");
+        if (row.situation == Situation::running_colo_pausing) enable("pause-before-switchover");
+        if (row.situation == Situation::running_xbzrle) enable("xbzrle");
         if (row.what == Refused::scheme_fd) name_descriptor();
         if (row.situation == Situation::waiting || row.situation == Situation::waiting_colo)
             service_.state = RunState::inmigrate;

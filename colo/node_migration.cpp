@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: Apache-2.0
+// What a session that is a migration does differently: one cut that leaves the guest stopped, and once the destination has
+// loaded it, the planned hand-over that a protected domain knows as well. Nothing of R1 to R9 is weaker: until Abdicate the
+// guest can go on here, by the destination's word (Resign) or by a grant; behind it only the destination may run.
+#include "colo/node_impl.h"
+
+#include <algorithm>
+
+namespace colo {
+
+using replication::PowerState;
+
+constexpr Duration kLastWord{300'000};
+
+// The first copy has come as far as it gets while the guest runs.
+void NodeImpl::copy_converged(Time now)
+{
+    if (!m_.on || !m_.pauses) return start_cut(replication::TriggerReason::first, now);
+    m_.holds_guest = true;
+    act(action::StopGuest{"the migration waits before the switch-over"});
+    enter(Step::pre_switchover);   // as long as the operator likes; the heartbeat watches the other side
+    act(action::SwitchOver{true});
+}
+
+void NodeImpl::switch_over(Time now)
+{
+    if (step_ != Step::pre_switchover) return;
+    act(action::SwitchOver{false});
+    start_cut(replication::TriggerReason::first, now);
+}
+
+// There is no next checkpoint that could do better.
+void NodeImpl::switch_over_failed(const Error& error, Time now)
+{
+    const std::string why = "the switch-over failed: " + error.text;
+    send(replication::Close{why});
+    lost(why, now);
+    p_.cut_late = false;   // it is over
+}
+
+// The destination holds everything, loaded and still: one word moves the guest.
+void NodeImpl::give_away(Time now)
+{
+    if (o_.ask != Ask::none) return enter(Step::steady);   // cancelled: it is about to resign
+    abdicate("migrated to the destination", now);
+}
+
+void NodeImpl::end_migration(const Result<void>& result)
+{
+    if (!m_.on || std::exchange(m_.told, true)) return;
+    if (!result) return act(action::SessionFailed{result.error().text});
+    act(action::Migrated{});
+}
+
+// The destination closes every channel at once, and what it said last need not be the first to arrive.
+void NodeImpl::end_of_source(Time now)
+{
+    if (m_.taken) return finish_abdication(now);
+    deadline_ = std::min(deadline_, now + kLastWord);
+}
+
+void NodeImpl::let_held_guest_run()
+{
+    if (std::exchange(m_.holds_guest, false) && power_ == PowerState::running) act(action::ResumeGuest{});
+}
+
+// S learns from the first Begin what it is wanted for.
+bool NodeImpl::accept_kind(replication::Mode mode, Time now)
+{
+    const bool migration = mode == replication::Mode::migration;
+    if (s_.highest != 0) {
+        if (migration != m_.on) violation("the session changed from or to a migration", now);
+        return migration == m_.on;
+    }
+    if (awaited_ && (*awaited_ == SessionKind::migration) != migration) {
+        refuse(migration ? "this side waits for a primary to protect, not for a migration: the capability x-colo is set here, "
+                           "but not there"
+                         : "this side waits for a migration, not for a primary to protect: the capability x-colo is set "
+                           "there, but not here",
+               now);
+        return false;
+    }
+    m_.on = migration;
+    if (migration) deadline_ = kNever;   // however large the guest and slow the link; the heartbeat watches the other side
+    return true;
+}
+
+}  // namespace colo

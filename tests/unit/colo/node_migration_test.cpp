@@ -1,0 +1,365 @@
+// SPDX-License-Identifier: Apache-2.0
+// A session that is a migration: when the guest stands still, who may run it, and what cancelling and losses come to.
+#include "node_pair.h"
+
+#include <gmock/gmock.h>
+
+namespace colo::test {
+namespace {
+
+constexpr SessionPlan kMigration{SessionKind::migration, false};
+constexpr SessionPlan kPausing{SessionKind::migration, true};
+
+NodeConfig manual()
+{
+    NodeConfig config = small_config();
+    config.arbiter = ArbiterKind::manual;
+    return config;
+}
+
+void cancel(Desk& desk)
+{
+    desk.a.node->cancel_session("cancelled", desk.now);
+    desk.run();
+}
+
+void expect_served_here(Desk& desk)
+{
+    EXPECT_EQ(desk.a.status().protection, Protection::unprotected) << desk.a.status().step;
+    EXPECT_TRUE(desk.a.guest_runs);
+    EXPECT_EQ(desk.a.output, 0);
+    EXPECT_FALSE(desk.a.stored.outdated || desk.a.stored.in_session);
+    EXPECT_EQ(desk.a.count("failed"), 1);
+    EXPECT_FALSE(desk.a.did("migrated") || desk.b.did("migrated"));
+    EXPECT_FALSE(desk.b.guest_runs);
+    EXPECT_FALSE(desk.a.status().switching || desk.a.status().migrating);
+}
+
+TEST(NodeMigration, MovesTheGuestInTheNextGeneration)
+{
+    Desk desk;
+    desk.migrate();
+    EXPECT_EQ(desk.a.status().protection, Protection::abdicated);
+    EXPECT_TRUE(desk.a.status().migrated);
+    EXPECT_TRUE(desk.a.did("migrated"));
+    EXPECT_TRUE(desk.a.stored.outdated);   // never runs again without a resync
+    EXPECT_FALSE(desk.a.guest_runs);
+    EXPECT_EQ(desk.b.status().protection, Protection::unprotected);
+    EXPECT_EQ(desk.b.status().role, Role::primary);
+    EXPECT_EQ(desk.b.status().generation, 2u);
+    EXPECT_TRUE(desk.b.did("migrated"));
+    EXPECT_TRUE(desk.b.guest_runs);
+    // One cut, no checkpoint after it, and none of what COLO says.
+    EXPECT_EQ(desk.a.count("cut 1"), 1);
+    EXPECT_FALSE(desk.a.did("epoch 2 on 1"));
+    for (const Host* h : {&desk.a, &desk.b})
+        EXPECT_FALSE(h->did("entered") || h->did("exit error") || h->did("exit request") || h->did("failed")) << h->name;
+}
+
+TEST(NodeMigration, TheDestinationRunsOnlyBehindTheSourcesWord)
+{
+    Desk desk;
+    desk.b.hold("apply");
+    desk.migrate();
+    EXPECT_TRUE(desk.b.did("apply 1 load"));   // and no resume
+    EXPECT_FALSE(desk.a.did("send abdicate"));
+    EXPECT_TRUE(desk.a.status().switching);
+    desk.b.release("apply");
+    EXPECT_LT(desk.a.index("output frozen"), desk.a.index("send abdicate"));
+    EXPECT_LT(desk.b.index("close"), desk.b.index("ask 2"));
+    EXPECT_LT(desk.b.index("ask 2"), desk.b.index("live 2"));
+}
+
+TEST(NodeMigration, WaitsBeforeTheSwitchOver)
+{
+    Desk desk;
+    desk.migrate(kPausing);
+    EXPECT_EQ(desk.a.status().step, "pre-switchover");
+    EXPECT_TRUE(desk.a.status().switching);
+    EXPECT_FALSE(desk.a.guest_runs);
+    desk.advance(Duration{3600'000'000});   // as long as it takes
+    EXPECT_EQ(desk.a.status().step, "pre-switchover");
+    EXPECT_EQ(desk.a.node->pause(false, desk.now).error().text, "Migration is not finalized yet");
+    desk.a.node->switch_over(desk.now);
+    desk.run();
+    EXPECT_LT(desk.a.index("pre-switchover"), desk.a.index("device"));
+    EXPECT_TRUE(desk.a.status().migrated);
+    EXPECT_TRUE(desk.b.guest_runs);
+}
+
+TEST(NodeMigration, SwitchOverOutsideOfTheWaitDoesNothing)
+{
+    Desk desk;
+    desk.protect();
+    desk.a.node->switch_over(desk.now);
+    desk.run();
+    EXPECT_FALSE(desk.a.did("device"));
+    EXPECT_EQ(desk.a.status().protection, Protection::in_sync);
+}
+
+TEST(NodeMigration, CancelledWhileItCopies)
+{
+    Desk desk;
+    desk.a.hold("copy");
+    desk.migrate();
+    desk.advance(Duration{7200'000'000});   // a large guest on a slow link
+    ASSERT_EQ(desk.a.status().step, "first-copy");
+    cancel(desk);
+    expect_served_here(desk);
+    EXPECT_FALSE(desk.a.did("resume-guest"));   // it never stopped
+    EXPECT_EQ(desk.b.status().protection, Protection::standby);
+    desk.a.release("copy");
+}
+
+TEST(NodeMigration, CancelledBeforeTheSwitchOver)
+{
+    Desk desk;
+    desk.migrate(kPausing);
+    cancel(desk);
+    expect_served_here(desk);
+}
+
+TEST(NodeMigration, CancelledInTheCut)
+{
+    Desk desk;
+    desk.a.hold("cut");
+    desk.migrate();
+    cancel(desk);
+    desk.a.release("cut");
+    expect_served_here(desk);
+}
+
+TEST(NodeMigration, CancelledInTheTransfer)
+{
+    Desk desk;
+    desk.a.hold("transfer");
+    desk.migrate();
+    cancel(desk);
+    expect_served_here(desk);
+}
+
+// Behind END the destination may be the one that runs: it has to step back first.
+TEST(NodeMigration, CancelledWhenTheDestinationHasEverything)
+{
+    Desk desk;
+    desk.b.hold("apply");
+    desk.migrate();
+    ASSERT_EQ(desk.a.status().step, "wait-applied");
+    cancel(desk);
+    EXPECT_TRUE(desk.a.did("send resign-request"));
+    expect_served_here(desk);
+    EXPECT_EQ(desk.a.status().generation, 1u);
+    EXPECT_TRUE(desk.b.stored.outdated);
+}
+
+TEST(NodeMigration, AppliedCrossesTheWishToCancel)
+{
+    Desk desk;
+    desk.b.hold("apply");
+    desk.migrate();
+    desk.a.node->cancel_session("cancelled", desk.now);   // not delivered yet
+    desk.b.release("apply");                              // APPLIED is on its way before the request is read
+    expect_served_here(desk);
+    EXPECT_FALSE(desk.a.did("send abdicate"));
+}
+
+TEST(NodeMigration, TooLateToCancel)
+{
+    Desk desk;
+    desk.b.hold("persist");
+    desk.b.hold("closed");
+    desk.start();
+    desk.b.release("persist");
+    desk.a.node->plan_session(kMigration);
+    desk.connect(77);
+    cancel(desk);
+    EXPECT_TRUE(desk.a.status().migrated);
+    EXPECT_FALSE(desk.a.did("send resign-request"));
+    desk.b.release("closed");
+    EXPECT_TRUE(desk.b.guest_runs);
+}
+
+TEST(NodeMigration, AFailedCutLetsTheGuestGoOn)
+{
+    Desk desk;
+    desk.a.fail("cut", make_error(Errc::failed, "save device state: no"));
+    desk.migrate();
+    expect_served_here(desk);
+    EXPECT_THAT(desk.a.failed_session, ::testing::HasSubstr("save device state: no"));
+    EXPECT_TRUE(desk.b.did("failed"));
+}
+
+TEST(NodeMigration, ADestinationThatCannotLoadResigns)
+{
+    Desk desk;
+    desk.b.hold("apply");
+    desk.migrate();
+    desk.b.fail("apply", make_error(Errc::failed, "load"));
+    desk.b.release("apply");
+    // Rolled forward on a new device model, and loaded there: the migration goes on.
+    EXPECT_TRUE(desk.a.status().migrated || desk.b.did("roll-forward 1"));
+}
+
+TEST(NodeMigration, TheDestinationIsLostBeforeItHasEverything)
+{
+    Desk desk;
+    desk.a.hold("transfer");
+    desk.migrate();
+    desk.b.crashed = true;
+    desk.cut_link();
+    desk.run();
+    expect_served_here(desk);
+    EXPECT_EQ(desk.a.status().generation, 1u);   // nobody had to be asked
+}
+
+// It may run: the arbiter decides, and until it has, nobody does.
+TEST(NodeMigration, TheDestinationIsLostBehindEnd)
+{
+    Desk desk;
+    desk.b.hold("apply");
+    desk.migrate();
+    desk.arbiter_hangs = true;
+    desk.b.crashed = true;
+    desk.cut_link();
+    desk.advance(Duration{1'000'000});
+    EXPECT_FALSE(desk.a.guest_runs);
+    EXPECT_EQ(desk.a.status().protection, Protection::deciding);
+    desk.arbiter_hangs = false;
+    desk.advance(Duration{1'000'000});
+    expect_served_here(desk);
+    EXPECT_EQ(desk.a.status().generation, 2u);
+}
+
+TEST(NodeMigration, TheLinkIsLostBehindEndAndOneSideGoesOn)
+{
+    Desk desk;
+    desk.b.hold("apply");
+    desk.migrate();
+    desk.cut_link();
+    desk.b.release("apply");
+    desk.advance(Duration{2'000'000});
+    EXPECT_NE(desk.a.guest_runs, desk.b.guest_runs);
+}
+
+TEST(NodeMigration, TheSourceIsLostBehindStaged)
+{
+    Desk desk;
+    desk.b.hold("apply");
+    desk.migrate();
+    desk.a.crashed = true;
+    desk.cut_link();
+    desk.b.release("apply");
+    desk.advance(Duration{2'000'000});
+    EXPECT_TRUE(desk.b.guest_runs);
+    EXPECT_TRUE(desk.b.did("migrated"));
+    EXPECT_EQ(desk.b.status().generation, 2u);
+}
+
+TEST(NodeMigration, WithAManualArbiterNobodyHasToVouch)
+{
+    Desk desk(manual());
+    desk.migrate();
+    EXPECT_TRUE(desk.b.guest_runs);
+    EXPECT_TRUE(desk.a.status().migrated);
+}
+
+// The guest was given away, and nothing is known of whoever got it: it must not run here.
+TEST(NodeMigration, AnUnconfirmedHandOverIsAFailureThatKeepsTheGuestStopped)
+{
+    Desk desk;
+    desk.b.hold("apply");
+    desk.migrate();
+    desk.b.crashed = true;   // with APPLIED on its way
+    desk.a.node->message(replication::Applied{1, 100, 0}, desk.now);
+    desk.a.pump();
+    desk.advance(Duration{10'000'000});
+    EXPECT_FALSE(desk.a.guest_runs);
+    EXPECT_FALSE(desk.a.status().migrated);
+    EXPECT_EQ(desk.a.status().protection, Protection::abdicated);
+    EXPECT_THAT(desk.a.failed_session, ::testing::HasSubstr("did not confirm"));
+}
+
+TEST(NodeMigration, TheLastWordMayComeBehindTheEndOfOtherChannels)
+{
+    for (const bool comes : {true, false}) {
+        Desk desk;
+        desk.b.hold("apply");
+        desk.migrate();
+        desk.b.crashed = true;
+        desk.a.node->message(replication::Applied{1, 100, 0}, desk.now);
+        desk.a.node->channel_lost("proxy channel: closed", desk.now);
+        desk.a.pump();
+        EXPECT_EQ(desk.a.status().step, "abdicating");
+        if (comes) desk.a.node->message(replication::Close{"takes over"}, desk.now);
+        desk.advance(Duration{1'000'000});
+        EXPECT_EQ(desk.a.status().migrated, comes);
+        EXPECT_EQ(desk.a.did("failed"), !comes);
+    }
+}
+
+TEST(NodeMigration, APausedGuestStaysPausedWhereverItIs)
+{
+    Desk desk;
+    desk.start();
+    ASSERT_TRUE(desk.a.node->pause(true, desk.now));
+    desk.a.guest_runs = false;
+    desk.a.node->plan_session(kPausing);
+    desk.connect(77);
+    cancel(desk);
+    EXPECT_FALSE(desk.a.guest_runs);
+    EXPECT_FALSE(desk.a.did("resume-guest"));
+    desk.a.node->plan_session(kMigration);
+    desk.connect(78);
+    EXPECT_TRUE(desk.b.did("live 2"));
+    EXPECT_FALSE(desk.b.guest_runs);
+    EXPECT_EQ(desk.b.status().power, replication::PowerState::paused);
+}
+
+TEST(NodeMigration, TheDestinationsOperatorMayWantItPaused)
+{
+    Desk desk;
+    desk.start();
+    desk.b.node->begin_paused(true);
+    desk.a.node->plan_session(kMigration);
+    desk.connect(77);
+    EXPECT_TRUE(desk.b.did("live 2"));
+    EXPECT_FALSE(desk.b.guest_runs);
+    EXPECT_EQ(desk.b.status().power, replication::PowerState::paused);
+    EXPECT_TRUE(desk.b.node->pause(false, desk.now));
+}
+
+TEST(NodeMigration, ADestinationTakesOnlyWhatItWaitsFor)
+{
+    for (const SessionKind awaited : {SessionKind::migration, SessionKind::protection}) {
+        Desk desk;
+        desk.start();
+        desk.b.node->await_session(awaited);
+        desk.a.node->plan_session({awaited == SessionKind::migration ? SessionKind::protection : SessionKind::migration, false});
+        desk.connect(77);
+        EXPECT_EQ(desk.a.status().protection, Protection::unprotected);
+        EXPECT_THAT(desk.a.failed_session, ::testing::HasSubstr("the secondary refused: this side waits for a "));
+        EXPECT_EQ(desk.b.status().protection, Protection::standby);
+        desk.a.node->plan_session({awaited, false});
+        desk.connect(78);
+        EXPECT_EQ(desk.a.status().protection, awaited == SessionKind::migration ? Protection::abdicated : Protection::in_sync);
+    }
+}
+
+TEST(NodeMigration, WhatFollowsIsAnOrdinaryLife)
+{
+    Desk desk;
+    desk.migrate();
+    desk.a.node->start(desk.a.stored, StartIntent::secondary, desk.now);
+    desk.run();
+    EXPECT_FALSE(desk.a.status().migrated);
+    desk.a.connected = desk.b.connected = true;
+    desk.a.node->open_secondary_session(small_guest(), desk.now);
+    desk.a.pump();
+    desk.b.node->open_primary_session(99, small_guest(), desk.now);
+    desk.run();
+    EXPECT_EQ(desk.b.status().protection, Protection::in_sync);
+    EXPECT_TRUE(desk.b.did("entered"));
+}
+
+}  // namespace
+}  // namespace colo::test
