@@ -11,7 +11,8 @@ from colo_lab.qmp import Qmp, QmpError
 
 TABLE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "conformance", "pair.json")
 SOON_S = 15
-MANUAL = {"arbiter": {"kind": "manual", "directory": None}}
+# How fast a loss is noticed is not the point here; a busy machine shall not make one up.
+MANUAL = {"arbiter": {"kind": "manual", "directory": None}, "heartbeat": {"loss_ms": 1000, "progress_timeout_ms": 5000}}
 DEVICE_STATE = b"QEVM"  # how a file of device state begins
 SAVES = 8
 
