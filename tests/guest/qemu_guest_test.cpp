@@ -101,7 +101,7 @@ TEST(QemuGuest, BootsAndDescribesItself)
     ASSERT_OK(guest.stop(in_ms(kStep)));
     ASSERT_OK(guest.stop(in_ms(kStep)));   // idempotent
     EXPECT_FALSE(guest.running());
-    for (int i = 0; i < 2; ++i) ASSERT_OK(guest.save_device_state(file, true, in_ms(kStep))) << i;   // QEMU itself dies of it
+    for (int i = 0; i < 2; ++i) ASSERT_OK(guest.save_device_state(file, true, in_ms(kStep)));   // QEMU by itself dies of the second one
     ASSERT_OK(guest.load_device_state(file, in_ms(kStep)));
     EXPECT_FALSE(guest.load_device_state("/no/such/file", in_ms(kStep)));
 }
