@@ -362,7 +362,7 @@ TEST(Config, CommandsOfTheToolstackNeedTheirParts)
 TEST(Config, DomainOfXenTakesTapsOnly)
 {
     const auto with = [](const std::string& port) {
-        return problems_of(xen_domain("xl_config = \"/a\"") + "\n[[nic]]\nid = \"net0\"\nmac = \"02:00:00:00:00:01\"\nwire = \"eth0\"\n" + port);
+        return problems_of(xen_domain("xl_config = \"/a\"") + "\n[[nic]]\nid = \"net0\"\nmac = \"02:00:00:00:00:01\"\nwire = \"tap:vm1\"\n" + port);
     };
     EXPECT_THAT(with("frame_port = \"tap\"\n"), IsEmpty());
     EXPECT_THAT(with("frame_port = \"stream\"\n"), ElementsAre(HasSubstr("nic.0.frame_port must be \"tap\"")));
