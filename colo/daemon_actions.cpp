@@ -72,6 +72,7 @@ void Daemon::on(const action::BootGuest&)
         if (result) runtime_->set_output(proxy::PrimaryProxy::Output::flow, 0);
         if (result && again) result = guest_->recreate(now() + kBoot);
         if (result) result = again ? guest_->resume(now() + kGuestCall) : guest_->create(replication::StartMode::boot, now() + kBoot);
+        if (result && again) guest_->took_over();   // as a copy it was made
         post([this, result, again] {
             guest_created_ = true;
             feed([&](Node& node) { node.guest_booted(result, now()); });

@@ -10,26 +10,36 @@ namespace {
 
 constexpr std::size_t kFirstSlot = 8;   // in front are the devices of xl
 
-std::string_view trimmed(std::string_view text)
-{
-    const auto blank = [](char c) { return c == ' ' || c == '\t' || c == '\r'; };
-    while (!text.empty() && blank(text.front())) text.remove_prefix(1);
-    while (!text.empty() && blank(text.back())) text.remove_suffix(1);
-    return text;
-}
-
-// Calls `take(key, line)` for each line that assigns; an assignment of more lines is seen by its first one.
+// Calls `take(key, statement)` for each statement, taken apart as xl does it: a line's end or a semicolon ends one unless a list is
+// open, and += adds to a list. The statement comes without comments and without blanks outside of quotes.
 template <class Take>
-void each_line(std::string_view text, const Take& take)
+void each_statement(std::string_view text, const Take& take)
 {
-    while (!text.empty()) {
-        const std::size_t end = text.find('\n');
-        const std::string_view line = trimmed(text.substr(0, end));
-        text.remove_prefix(end == std::string_view::npos ? text.size() : end + 1);
-        if (line.empty() || line.front() == '#') continue;
-        const std::size_t equal = line.find('=');
-        take(equal == std::string_view::npos ? std::string_view() : trimmed(line.substr(0, equal)), line);
+    std::string statement;
+    const auto finish = [&] {
+        const std::size_t equal = statement.find('=');
+        std::string_view key = std::string_view(statement).substr(0, equal == std::string::npos ? 0 : equal);
+        if (key.ends_with('+')) key.remove_suffix(1);
+        if (!statement.empty()) take(key, std::string_view(statement));
+        statement.clear();
+    };
+    char quote = 0;
+    int open = 0;
+    for (std::size_t i = 0; i < text.size(); ++i) {
+        const char c = text[i];
+        if (quote != 0 && c != '\n') {   // no string has more than one line
+            statement += c;
+            if (c == '\\' && i + 1 < text.size()) statement += text[++i];
+            else if (c == quote) quote = 0;
+            continue;
+        }
+        quote = c == '"' || c == '\'' ? c : '\0';
+        if (c == '#') i = std::min(text.find('\n', i), text.size()) - 1;   // the end of the line is still to be seen
+        else if (open <= 0 && (c == '\n' || c == ';')) finish();
+        else if (c > ' ') statement += c;
+        open += c == '[' ? 1 : c == ']' ? -1 : 0;
     }
+    finish();
 }
 
 bool plain(std::string_view text)
@@ -42,9 +52,17 @@ std::string mac_text(const std::array<std::uint8_t, 6>& mac)
     return fmt::format("{:02x}:{:02x}:{:02x}:{:02x}:{:02x}:{:02x}", mac[0], mac[1], mac[2], mac[3], mac[4], mac[5]);
 }
 
+// In the options of a device model a comma ends a value, unless there are two.
+std::string value_of(const std::string& text)
+{
+    std::string out;
+    for (const char c : text) out.append(c == ',' ? 2 : 1, c);
+    return out;
+}
+
 void add_monitor(std::vector<std::string>& arguments, const char* name, const std::string& socket)
 {
-    arguments.insert(arguments.end(), {"-chardev", fmt::format("socket,id=colo-{},path={},server=on,wait=off", name, socket), "-mon",
+    arguments.insert(arguments.end(), {"-chardev", fmt::format("socket,id=colo-{},path={},server=on,wait=off", name, value_of(socket)), "-mon",
                                        fmt::format("chardev=colo-{},mode=control", name)});
 }
 
@@ -54,10 +72,10 @@ Result<std::string> domain_config(std::string_view operators, const DomainConfig
 {
     if (operators.size() > kMaxDomainConfig) return make_error(Errc::limit, "the domain's configuration is larger than 64 KiB");
     bool common = false, hvm_only = false, interfaces = false, disks = false;
-    each_line(operators, [&](std::string_view key, std::string_view line) {
+    each_statement(operators, [&](std::string_view key, std::string_view statement) {
         common |= key == "device_model_args";
         hvm_only |= key == "device_model_args_hvm";
-        const bool empty = line.substr(line.find('=') + 1).find_first_not_of("[] \t") == std::string_view::npos;
+        const bool empty = statement.substr(statement.find('=') + 1).find_first_not_of("[]") == std::string_view::npos;
         interfaces |= key == "vif" && !empty;
         disks |= key == "disk" && !empty;
     });
@@ -98,8 +116,8 @@ Result<std::string> domain_config(std::string_view operators, const DomainConfig
 std::string comparable_config(std::string_view operators)
 {
     std::string out;
-    each_line(operators, [&](std::string_view key, std::string_view line) {
-        if (key != "name") out.append(line).push_back('\n');
+    each_statement(operators, [&](std::string_view key, std::string_view statement) {
+        if (key != "name") out.append(statement).push_back('\n');
     });
     return out;
 }

@@ -2,6 +2,7 @@
 #include "xen/domain_shell.h"
 
 #include "core/clock.h"
+#include "core/log.h"
 
 #include <fmt/format.h>
 
@@ -16,6 +17,10 @@ namespace colo::xen {
 namespace {
 
 constexpr std::chrono::milliseconds kLookAgain{10};
+constexpr std::chrono::seconds kUndo{10};
+// Of a record, behind number and UUID.
+constexpr std::string_view kLive = " live\n", kCopy = " copy\n";
+constexpr std::size_t kMaxRecord = 128;
 
 std::string uuid_text(const std::array<std::uint8_t, 16>& uuid)
 {
@@ -54,10 +59,9 @@ Result<void> write_file(const std::string& path, const std::string& text)
 std::string control_socket(const HvmGuestOptions& options) { return options.run_directory + "/model.sock"; }
 std::string probe_socket(const HvmGuestOptions& options) { return options.run_directory + "/probe.sock"; }
 
-std::optional<DomainId> DomainShell::ours() const
+std::optional<DomainShell::Own> DomainShell::ours() const
 {
-    constexpr std::size_t kMost = 128;
-    const auto text = read_file(file("domain"), kMost);
+    const auto text = read_file(file("domain"), kMaxRecord);
     if (!text) return std::nullopt;
     char* end = nullptr;
     const unsigned long id = std::strtoul(text->c_str(), &end, 10);
@@ -65,17 +69,29 @@ std::optional<DomainId> DomainShell::ours() const
     const auto control = open_(static_cast<DomainId>(id));
     if (!control) return std::nullopt;
     const auto info = (*control)->info();
-    if (!info || info->dying || fmt::format("{} {}\n", id, uuid_text(info->uuid)) != *text) return std::nullopt;
-    return static_cast<DomainId>(id);
+    if (!info || info->dying) return std::nullopt;
+    const std::string domain = fmt::format("{} {}", id, uuid_text(info->uuid));
+    const bool live = *text == domain + std::string(kLive);
+    if (!live && *text != domain + std::string(kCopy)) return std::nullopt;
+    return Own{static_cast<DomainId>(id), live};
 }
 
-Result<void> DomainShell::record(DomainId domain)
+Result<void> DomainShell::record(DomainId domain, bool live)
 {
     const auto control = open_(domain);
     if (!control) return control.error();
     const auto info = (*control)->info();
     if (!info) return info.error();
-    return write_file(file("domain"), fmt::format("{} {}\n", domain, uuid_text(info->uuid)));
+    return write_file(file("domain"), fmt::format("{} {}{}", domain, uuid_text(info->uuid), live ? kLive : kCopy));
+}
+
+Result<void> DomainShell::record_live()
+{
+    auto text = read_file(file("domain"), kMaxRecord);
+    if (!text) return text.error();
+    if (!text->ends_with(kCopy)) return {};
+    text->replace(text->size() - kCopy.size(), kCopy.size(), kLive);
+    return write_file(file("domain"), *text);
 }
 
 Result<std::string> DomainShell::operators_config() const
@@ -92,7 +108,7 @@ Result<std::string> DomainShell::comparable() const
     return comparable_config(*text);
 }
 
-Result<DomainId> DomainShell::make(Store& store, const std::string& name, Deadline deadline)
+Result<DomainId> DomainShell::make(Store& store, const std::string& name, bool live, Deadline deadline)
 {
     const auto operators = operators_config();
     if (!operators) return operators.error();
@@ -103,11 +119,15 @@ Result<DomainId> DomainShell::make(Store& store, const std::string& name, Deadli
         return make_error(Errc::refused, fmt::format("there is a domain {} already (number {}), which this service did not make. If nobody "
                                                      "needs it, destroy it: xl destroy {}",
                                                      name, *there, *there));
-    if (auto r = toolstack_.create(file("domain.cfg"), true, deadline); !r) return with_context("make domain " + name, r.error());
-    const auto made = find_domain(store, name);
-    if (!made) return with_context("the toolstack reports success, but made no domain", made.error());
-    if (auto r = record(*made); !r) return r.error();
-    return *made;
+    const auto created = toolstack_.create(file("domain.cfg"), true, deadline);
+    const auto made = created || created.error().code == Errc::timed_out ? find_domain(store, name) : Result<DomainId>(created.error());
+    if (created && !made) return with_context("the toolstack reports success, but made no domain", made.error());
+    const auto recorded = created ? record(*made, live) : with_context("make domain " + name, created.error());
+    if (recorded) return *made;
+    // A toolstack that fails takes back what it did, unless it was killed in the middle of it.
+    if (made)
+        if (auto r = destroy(*made, now() + kUndo); !r) spdlog::error("domain {}, half made, is left: {}", *made, r.error().text);
+    return recorded.error();
 }
 
 Result<void> DomainShell::destroy(DomainId domain, Deadline deadline)
@@ -117,7 +137,8 @@ Result<void> DomainShell::destroy(DomainId domain, Deadline deadline)
     for (;;) {
         const auto control = open_(domain);
         if (!control && control.error().code == Errc::guest_died) break;
-        if (!done) return done;
+        const auto info = control ? (*control)->info() : Result<DomainInfo>(control.error());
+        if (!done && !(info && info->dying)) return done;
         if (now() >= deadline) return make_error(Errc::timed_out, fmt::format("domain {} is still there after it was destroyed", domain));
         std::this_thread::sleep_for(kLookAgain);
     }

@@ -37,18 +37,23 @@ class DomainShell {
 public:
     DomainShell(const HvmGuestOptions& options, Toolstack& toolstack, OpenDomain open) : options_(options), toolstack_(toolstack), open_(std::move(open)) {}
 
+    struct Own {
+        DomainId domain = 0;
+        bool live = false;   // the one, not a copy that follows: what a copy contains need not be of one moment
+    };
     // Of the record: the domain that this daemon or one before it made, if it still exists.
-    std::optional<DomainId> ours() const;
-    // A new one, paused, and recorded. Errc::refused: another domain has the name.
-    Result<DomainId> make(Store& store, const std::string& name, Deadline deadline);
-    // It becomes ours: one that runs under our name, made by a daemon that died before it could write that down.
-    Result<void> record(DomainId domain);
+    std::optional<Own> ours() const;
+    // A new one, paused, and recorded. Errc::refused: another domain has the name. After any error there is none.
+    Result<DomainId> make(Store& store, const std::string& name, bool live, Deadline deadline);
+    // The copy of the record is the one from now on. Any thread, beside no other call.
+    Result<void> record_live();
     Result<void> destroy(DomainId domain, Deadline deadline);
     // After make(): the operator's configuration, as far as the other side must have it alike.
     Result<std::string> comparable() const;
 
 private:
     Result<std::string> operators_config() const;
+    Result<void> record(DomainId domain, bool live);
     std::string file(const char* name) const { return options_.run_directory + "/" + name; }
 
     const HvmGuestOptions& options_;

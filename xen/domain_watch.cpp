@@ -90,8 +90,9 @@ void DomainWatch::run()
         ::poll(p, 3, static_cast<int>(options_.look_every.count() / 1000));
         std::uint64_t count = 0;
         if (p[0].revents != 0 && ::read(wake_.get(), &count, sizeof count) < 0) { /* somebody else's wake-up */ }
+        const bool closing = closing_;   // before the errands: none that was asked for earlier is lost
         alive = do_errands();
-        if (closing_) return;
+        if (closing) return;
         if (alive && p[1].revents != 0) alive = died("the device model is gone");
         alive = alive && look_at_domain() && look_at_model();
     }
@@ -103,15 +104,17 @@ void DomainWatch::run()
         if (::read(wake_.get(), &count, sizeof count) < 0) continue;
         (void)do_errands();
     }
+    (void)do_errands();
 }
 
 // Also what was asked for just before the end. False: the domain is destroyed.
 bool DomainWatch::do_errands()
 {
     if (destroy_wanted_.exchange(false)) {
+        (void)options_.control->pause();   // it does nothing any more from now on, however long the toolstack takes
         auto r = options_.toolstack->destroy(options_.control->domain(), now() + kDestroy);
         const auto left = options_.control->info();
-        if (!left || left->dying) r = {};   // what counts is that it is gone
+        if (left ? left->dying : left.error().code == Errc::guest_died) r = {};   // what counts is that it is gone
         if (!r) spdlog::error("domain {} could not be destroyed: {}", options_.control->domain(), r.error().text);
         return gone_ ? false : died(r ? "destroyed" : "to be destroyed, and the toolstack cannot: " + r.error().text);
     }
@@ -133,18 +136,28 @@ bool DomainWatch::do_errands()
     return true;
 }
 
+Result<void> DomainWatch::revive(Control& control)
+{
+    const std::lock_guard lock(look_mutex_);
+    auto revived = control.revive();
+    if (revived) ended_ = false;
+    return revived;
+}
+
 bool DomainWatch::look_at_domain()
 {
+    std::unique_lock lock(look_mutex_);
     const auto info = options_.control->info();
     // A hypervisor that is busy now will answer the next time.
     if (!info && info.error().code != Errc::guest_died) return true;
-    if (!info || info->dying) return died("the domain is gone: somebody destroyed it");
-    if (!info->shut_down) {
-        ended_ = false;
-        return true;
+    if (!info || info->dying) {
+        lock.unlock();
+        return died("the domain is gone: somebody destroyed it");
     }
-    if (std::exchange(ended_, true)) return true;
+    if (!info->shut_down) ended_ = false;
+    if (!info->shut_down || std::exchange(ended_, true)) return true;
     *options_.running = false;
+    lock.unlock();
     switch (info->shutdown_reason) {
     case kPowerOff: report(GuestEventKind::power_off, "guest-shutdown"); break;
     case kReboot: report(GuestEventKind::reset, "guest-reset"); break;

@@ -45,6 +45,9 @@ public:
     void rename(const std::string& name);        // tried until it succeeds: the name may be another domain's for now
     bool gone() const { return gone_; }          // no more events will come
 
+    // A domain that had gone off goes on, through the caller's control; the next end is an event again. Waits for a look.
+    Result<void> revive(Control& control);
+
 private:
     explicit DomainWatch(DomainWatchOptions options) : options_(std::move(options)) {}
     void wake();
@@ -62,6 +65,7 @@ private:
     std::string new_name_;
     Time next_rename_{};
     bool rename_failed_ = false;  // said once
+    std::mutex look_mutex_;       // guards ended_, and that it fits what the domain is
     bool ended_ = false;          // the end of the domain was reported
     std::thread thread_;
 };

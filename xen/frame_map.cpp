@@ -131,56 +131,51 @@ void FrameMap::drop_all()
     by_number_.clear();
 }
 
-Result<void> FrameMap::populate(std::span<const Gfn> gfns)
+// Calls `act(frames)` with those that have this status, in order and each once, not more than one call of the hypervisor takes.
+template <class Act>
+Result<void> FrameMap::each_part(std::span<const Gfn> gfns, FrameStatus wanted, const Act& act)
 {
-    std::vector<Gfn> absent;
+    std::vector<Gfn> found;
     for (std::size_t at = 0; at < gfns.size(); at += kMaxFrames) {
         const auto part = gfns.subspan(at, std::min(kMaxFrames, gfns.size() - at));
         std::array<std::uint8_t*, kMaxFrames> pages;
         std::array<FrameStatus, kMaxFrames> status;
         if (auto r = find(part, Access::read, std::span(pages).first(part.size()), std::span(status).first(part.size())); !r) return r;
-        absent.clear();
+        found.clear();
         for (std::size_t i = 0; i < part.size(); ++i)
-            if (status[i] == FrameStatus::absent) absent.push_back(part[i]);
-        // A frame named twice is made once.
-        std::sort(absent.begin(), absent.end());
-        absent.erase(std::unique(absent.begin(), absent.end()), absent.end());
-        if (absent.empty()) continue;
+            if (status[i] == wanted) found.push_back(part[i]);
+        std::sort(found.begin(), found.end());
+        found.erase(std::unique(found.begin(), found.end()), found.end());
+        if (found.empty()) continue;
+        if (auto r = act(std::span<const Gfn>(found)); !r) return r;
+    }
+    return {};
+}
+
+Result<void> FrameMap::populate(std::span<const Gfn> gfns)
+{
+    return each_part(gfns, FrameStatus::absent, [this](std::span<const Gfn> absent) -> Result<void> {
         auto made = control_.populate(absent);
         for (const Gfn gfn : absent) forget(gfn);
         if (!made) return made.error();
         stats_.populated += *made;
         total_pages_ += *made;
-        if (*made < absent.size())
-            return make_error(Errc::limit, fmt::format("no memory for frame {:#x}: the host has none left, or the domain's maximum is reached",
-                                                       absent[*made]));
-    }
-    return {};
+        if (*made == absent.size()) return {};
+        return make_error(Errc::limit, fmt::format("no memory for frame {:#x}: the host has none left, or the domain's maximum is reached", absent[*made]));
+    });
 }
 
 Result<void> FrameMap::release(std::span<const Gfn> gfns)
 {
-    std::vector<Gfn> present;
-    for (std::size_t at = 0; at < gfns.size(); at += kMaxFrames) {
-        const auto part = gfns.subspan(at, std::min(kMaxFrames, gfns.size() - at));
-        std::array<std::uint8_t*, kMaxFrames> pages;
-        std::array<FrameStatus, kMaxFrames> status;
-        if (auto r = find(part, Access::read, std::span(pages).first(part.size()), std::span(status).first(part.size())); !r) return r;
-        present.clear();
-        for (std::size_t i = 0; i < part.size(); ++i)
-            if (status[i] == FrameStatus::ok) present.push_back(part[i]);
-        std::sort(present.begin(), present.end());
-        present.erase(std::unique(present.begin(), present.end()), present.end());
-        if (present.empty()) continue;
+    return each_part(gfns, FrameStatus::ok, [this](std::span<const Gfn> present) -> Result<void> {
         for (const Gfn gfn : present) forget(gfn);
         auto gone = control_.decrease(present);
         if (!gone) return gone.error();
         stats_.released += *gone;
         total_pages_ -= std::min(total_pages_, std::uint64_t{*gone});
-        if (*gone < present.size())
-            return make_error(Errc::failed, fmt::format("the hypervisor does not take frame {:#x} back", present[*gone]));
-    }
-    return {};
+        if (*gone == present.size()) return {};
+        return make_error(Errc::failed, fmt::format("the hypervisor does not take frame {:#x} back", present[*gone]));
+    });
 }
 
 Result<bool> FrameMap::notice_changes()

@@ -85,6 +85,8 @@ private:
 
     Result<Run*> run_of(Gfn gfn, Access access);
     Result<void> map(Run& run, Access access);
+    template <class Act>
+    Result<void> each_part(std::span<const Gfn> gfns, replication::FrameStatus wanted, const Act& act);
     Result<void> make_room();
     void forget(Gfn gfn);
 

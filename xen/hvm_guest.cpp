@@ -9,7 +9,6 @@
 #include "xen/domain_cut.h"
 #include "xen/domain_watch.h"
 #include "xen/hvm_memory.h"
-#include "xen/precheck.h"
 
 #include <fmt/format.h>
 
@@ -33,6 +32,7 @@ using replication::StartMode;
 namespace {
 
 constexpr Duration kLogSwitch = std::chrono::seconds(5);
+constexpr Duration kUndo = std::chrono::seconds(10);
 // As many pauses as one domain can have been given.
 constexpr int kMaxPauseCount = 255;
 
@@ -67,7 +67,9 @@ Result<void> HvmDirtyLog::start()
 {
     if (auto r = may_start_(); !r) return r;
     if (auto r = model_.set_dirty_log(true, now() + kLogSwitch); !r) return with_context("dirty log of the device model", r.error());
-    return log_->start();
+    auto started = log_->start();
+    if (!started) (void)model_.set_dirty_log(false, now() + kLogSwitch);
+    return started;
 }
 
 void HvmDirtyLog::stop()
@@ -116,9 +118,14 @@ public:
 
 private:
     Result<void> renew(bool run, Deadline deadline);
-    Result<void> make(const std::string& name, bool run, Deadline deadline);
+    Result<void> make(StartMode mode, Deadline deadline);
+    Result<void> begin(DomainId domain, StartMode mode, Deadline deadline);
     Result<void> attach(DomainId domain, Deadline deadline);
+    Result<void> watch_over(DomainId domain, Deadline deadline);
     Result<void> adopt(DomainId domain, Deadline deadline);
+    Result<void> go_on(Deadline deadline);
+    Result<void> note_running();
+    void take_name();
     Result<void> settle(Deadline deadline);
     Result<void> take_pause_over(Deadline deadline);
     Result<void> describe();
@@ -142,7 +149,8 @@ private:
     mutable std::mutex watch_mutex_;   // guards the pointer only: kill(), probe(), took_over() come from any thread
     std::shared_ptr<DomainWatch> watch_;
     bool killed_ = false;              // with it: a kill() while there is no watch is not lost
-    bool has_name_ = false;            // with it: the domain is the one, not a copy that follows
+    bool live_ = false;                // with it: the domain is the one, not a copy that follows
+    bool has_name_ = false;            // with it: it was made under the name of the one
 
     std::atomic<int> pid_ = 0;
     std::atomic<bool> running_ = false;
@@ -160,31 +168,46 @@ Result<void> HvmGuest::create(StartMode mode, Deadline deadline)
     {
         const std::lock_guard lock(watch_mutex_);
         killed_ = false;
-        has_name_ = mode == StartMode::boot;
+        live_ = mode == StartMode::boot;
     }
     const auto left = shell_.ours();
-    if (mode == StartMode::boot && left) return adopt(*left, deadline);
+    if (mode == StartMode::boot && left && left->live) return adopt(left->domain, deadline);
+    // A copy may have been in the middle of a checkpoint when its daemon died: nobody may go on with it.
     if (left)
-        if (auto r = shell_.destroy(*left, deadline); !r) return with_context("domain of an earlier run", r.error());
-    if (mode == StartMode::boot) return make(options_.name, true, deadline);
+        if (auto r = shell_.destroy(left->domain, deadline); !r) return with_context("domain of an earlier run", r.error());
     // Nobody but us makes domains of this name here, and none of them has a say.
-    if (const auto copy = find_domain(*store_, incoming_name(options_.name)))
-        if (auto r = shell_.destroy(*copy, deadline); !r) return with_context("copy of an earlier run", r.error());
-    return make(incoming_name(options_.name), false, deadline);
+    if (mode != StartMode::boot)
+        if (const auto copy = find_domain(*store_, incoming_name(options_.name)))
+            if (auto r = shell_.destroy(*copy, deadline); !r) return with_context("copy of an earlier run", r.error());
+    return make(mode, deadline);
 }
 
-Result<void> HvmGuest::make(const std::string& name, bool run, Deadline deadline)
+Result<void> HvmGuest::make(StartMode mode, Deadline deadline)
 {
-    const auto domain = shell_.make(*store_, name, deadline);
+    const bool live = mode == StartMode::boot;
+    const auto domain = shell_.make(*store_, live ? options_.name : incoming_name(options_.name), live, deadline);
     if (!domain) return domain.error();
-    if (auto r = attach(*domain, deadline); !r) return r;
+    {
+        const std::lock_guard lock(watch_mutex_);
+        has_name_ = live;
+    }
+    auto begun = begin(*domain, mode, deadline);
+    if (begun) return begun;
+    // Nobody would look after it.
+    detach();
+    if (auto r = shell_.destroy(*domain, now() + kUndo); !r) spdlog::error("domain {}, half made, is left: {}", *domain, r.error().text);
+    return begun;
+}
+
+Result<void> HvmGuest::begin(DomainId domain, StartMode mode, Deadline deadline)
+{
+    if (auto r = attach(domain, deadline); !r) return r;
+    const bool run = mode == StartMode::boot;
     if (run || options_.warm_up > Duration{0}) {
         if (auto r = control_->unpause(); !r) return r;
         if (auto r = settle(deadline); !r) return r;
-        running_ = run;
     }
-    if (!run)
-        if (auto r = take_pause_over(deadline); !r) return r;
+    if (auto r = run ? note_running() : take_pause_over(deadline); !r) return r;
     return attach_memory();
 }
 
@@ -192,8 +215,21 @@ Result<void> HvmGuest::make(const std::string& name, bool run, Deadline deadline
 Result<void> HvmGuest::adopt(DomainId domain, Deadline deadline)
 {
     spdlog::info("domain {} of an earlier run is still there and goes on", domain);
-    if (auto r = attach(domain, deadline); !r)
-        return with_context(fmt::format("domain {} of an earlier run cannot be taken over again; if nobody needs it: xl destroy {}", domain, domain), r.error());
+    const auto named = find_domain(*store_, options_.name);
+    {
+        const std::lock_guard lock(watch_mutex_);
+        has_name_ = named && *named == domain;   // that daemon may have died before it had it
+    }
+    auto adopted = attach(domain, deadline);
+    if (adopted) adopted = go_on(deadline);
+    if (adopted) return adopted;
+    detach();
+    return with_context(fmt::format("domain {} of an earlier run cannot be taken over again; if nobody needs it: xl destroy {}", domain, domain),
+                        adopted.error());
+}
+
+Result<void> HvmGuest::go_on(Deadline deadline)
+{
     // Neither may be on: that costs time, and frames would be reported to nobody.
     (void)model_->set_dirty_log(false, deadline);
     (void)control_->disable_log();
@@ -204,8 +240,18 @@ Result<void> HvmGuest::adopt(DomainId domain, Deadline deadline)
         if (!info->paused) break;
         if (auto r = control_->unpause(); !r) return r;
     }
-    running_ = true;
+    if (auto r = note_running(); !r) return r;
     return attach_memory();
+}
+
+// First what it is meant to be, then what is: an end that the watch notices meanwhile is not overwritten.
+Result<void> HvmGuest::note_running()
+{
+    running_ = true;
+    const auto info = control_->info();
+    if (info && !info->shut_down && !info->paused) return {};
+    running_ = false;
+    return info ? Result<void>{} : info.error();
 }
 
 Result<void> HvmGuest::attach(DomainId domain, Deadline deadline)
@@ -221,7 +267,11 @@ Result<void> HvmGuest::attach(DomainId domain, Deadline deadline)
         if (options_.nics[i].fd >= 0)
             if (auto r = model_->connect_cable(i, options_.nics[i].fd, deadline); !r)
                 return with_context(fmt::format("network interface {}", options_.nics[i].id), r.error());
+    return watch_over(domain, deadline);
+}
 
+Result<void> HvmGuest::watch_over(DomainId domain, Deadline deadline)
+{
     DomainWatchOptions watch;
     auto own = ports_.open_domain(domain);
     if (!own) return own.error();
@@ -237,13 +287,23 @@ Result<void> HvmGuest::attach(DomainId domain, Deadline deadline)
     };
     watch.progress_us = &progress_us_;
     watch.running = &running_;
+    progress_us_ = now().us;
     auto started = DomainWatch::start(std::move(watch));
     if (!started) return started.error();
-    progress_us_ = now().us;
     const std::lock_guard lock(watch_mutex_);
     watch_ = std::move(*started);
-    if (killed_) watch_->destroy();
-    return {};
+    if (live_ && !has_name_) take_name();
+    if (!killed_) return {};
+    watch_->destroy();
+    return make_error(Errc::guest_died, "it was killed while it was made");
+}
+
+// With watch_mutex_, and a watch. A daemon that is started again goes on with it even if it does not have the name yet.
+void HvmGuest::take_name()
+{
+    if (auto r = shell_.record_live(); !r) spdlog::error("the record of the domain cannot be written: {}", r.error().text);
+    watch_->rename(options_.name);
+    has_name_ = true;
 }
 
 // Frames come and go until the firmware has done its work.
@@ -282,7 +342,7 @@ Result<void> HvmGuest::attach_memory()
     memory_.attach(std::move(memory));
     if (auto r = memory_.refresh(); !r) return r;
     return log_.attach(std::make_unique<HvmDirtyLog>(std::make_unique<LogDirty>(*control_, layout), *model_,
-                                                     [this] { return refuse(xen::precheck(*control_, *store_)); }));
+                                                     [this] { return ports_.may_protect(*control_, *store_); }));
 }
 
 Result<void> HvmGuest::describe()
@@ -355,11 +415,7 @@ Result<void> HvmGuest::resume(Deadline deadline)
     if (auto r = usable(); !r) return r;
     auto resumed = cut_->resume(deadline);
     times_ = cut_->times();
-    if (!resumed) return resumed;
-    const auto info = control_->info();
-    if (!info) return info.error();
-    running_ = !info->shut_down && !info->paused;
-    return {};
+    return resumed ? note_running() : resumed;
 }
 
 Result<void> HvmGuest::stop(Deadline deadline)
@@ -378,23 +434,20 @@ Result<void> HvmGuest::load(const DeviceState& state, Deadline deadline)
     // A copy that had gone off by itself lives again.
     const auto info = control_->info();
     if (!info) return info.error();
-    return info->shut_down ? control_->revive() : Result<void>{};
+    return info->shut_down ? watch_->revive(*control_) : Result<void>{};
 }
 
 Result<void> HvmGuest::recreate(Deadline deadline)
 {
     if (!store_) return make_error(Errc::invalid, "the guest was never made");
-    bool has_name = false;
     {
         const std::lock_guard lock(watch_mutex_);
-        killed_ = false;
-        has_name = has_name_;
+        killed_ = live_ = false;
     }
     detach();
     if (const auto left = shell_.ours())
-        if (auto r = shell_.destroy(*left, deadline); !r) return r;
-    if (!has_name) return make(incoming_name(options_.name), false, deadline);
-    return make(options_.name, false, deadline);
+        if (auto r = shell_.destroy(left->domain, deadline); !r) return r;
+    return make(StartMode::loadable, deadline);
 }
 
 void HvmGuest::kill() noexcept
@@ -407,8 +460,8 @@ void HvmGuest::kill() noexcept
 void HvmGuest::took_over() noexcept
 {
     const std::lock_guard lock(watch_mutex_);
-    if (std::exchange(has_name_, true) || !watch_) return;
-    watch_->rename(options_.name);
+    live_ = true;
+    if (watch_ && !has_name_) take_name();
 }
 
 void HvmGuest::probe()
@@ -457,17 +510,17 @@ Result<std::vector<replication::GuestCheck>> HvmGuest::precheck(Deadline)
 // log goes on with everything dirty.
 Result<void> HvmGuest::renew(bool run, Deadline deadline)
 {
-    std::string name = options_.name;
     {
         const std::lock_guard lock(watch_mutex_);
         if (killed_) return make_error(Errc::guest_died, "killed");
-        if (!has_name_) name = incoming_name(options_.name);
+        if (!live_) return make_error(Errc::invalid, "a copy starts again with the next checkpoint");
     }
     renewing_ = true;
     detach();
     Result<void> done;
-    if (const auto left = shell_.ours()) done = shell_.destroy(*left, deadline);
-    if (done) done = make(name, run, deadline);
+    if (const auto left = shell_.ours()) done = shell_.destroy(left->domain, deadline);
+    if (done) done = make(StartMode::boot, deadline);
+    if (done && !run) done = stop(deadline);
     progress_us_ = now().us;
     renewing_ = false;
     return done;

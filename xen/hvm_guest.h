@@ -8,6 +8,7 @@
 #include "replication/guest.h"
 #include "xen/device_model.h"
 #include "xen/domain_shell.h"
+#include "xen/precheck.h"
 
 #include <memory>
 
@@ -19,6 +20,8 @@ struct HvmPorts {
     std::function<Result<std::unique_ptr<Store>>()> open_store = xen::open_store;
     std::function<Result<std::unique_ptr<DeviceModel>>(const std::string&, Deadline)> connect_model = connect_device_model;
     std::function<Result<std::unique_ptr<qemu::QmpLink>>(const std::string&, Deadline)> connect_probe = connect_monitor;
+    // Whether it can be protected as it is now.
+    std::function<Result<void>(Control&, Store&)> may_protect = [](Control& control, Store& store) { return refuse(precheck(control, store)); };
     std::shared_ptr<Toolstack> toolstack;   // of the options, if it is empty
 };
 

@@ -314,6 +314,60 @@ TEST(Config, GuestsThatTheDeviceModelRefusesAreRefusedWithTheirLine)
     good(with("memory_mib = 32\nmachine = \"pc-i440fx-6.2\"\ncpu = \"hostile\""));
 }
 
+std::string xen_domain(const std::string& settings)
+{
+    return replaced(kMinimal, "kernel = \"/boot/vmlinuz\"", "type = \"xen\"\n" + settings);
+}
+
+TEST(Config, DomainOfXen)
+{
+    const Config plain = good(xen_domain("xl_config = \"/etc/xen/vm1.cfg\""));
+    EXPECT_EQ(plain.guest.type, GuestType::xen);
+    EXPECT_EQ(plain.guest.xl_config, "/etc/xen/vm1.cfg");
+    EXPECT_EQ(plain.guest.xl_create, "xl create -q -e {pause} {config}");
+    EXPECT_EQ(plain.guest.xl_destroy, "xl destroy {domain}");
+    EXPECT_EQ(plain.guest.xl_rename, "xl rename {domain} {name}");
+    EXPECT_EQ(plain.guest.xl_warm_up_ms, 2'000u);
+    const Config other = good(xen_domain("xl_config = \"/a\"\nxl_create = \"r {pause} {config}\"\nxl_destroy = \"d {domain}\"\n"
+                                         "xl_rename = \"n {name} {domain}\"\nxl_warm_up_ms = 0"));
+    EXPECT_EQ(other.guest.xl_create, "r {pause} {config}");
+    EXPECT_EQ(other.guest.xl_rename, "n {name} {domain}");
+    EXPECT_EQ(other.guest.xl_warm_up_ms, 0u);
+    EXPECT_EQ(good(kMinimal).guest.type, GuestType::qemu);
+}
+
+TEST(Config, SettingsOfTheOtherKindOfGuestAreRefused)
+{
+    EXPECT_THAT(problems_of(xen_domain("")), ElementsAre(HasSubstr("xl_config")));
+    for (const std::string key : {"kernel", "initrd"})
+        EXPECT_THAT(problems_of(xen_domain("xl_config = \"/a\"\n" + key + " = \"/b\"")),
+                    ElementsAre(HasSubstr("guest." + key + " contradicts guest.type: only type = \"qemu\" uses it")));
+    EXPECT_THAT(problems_of(xen_domain("xl_config = \"/a\"\nappend = \"quiet\"")), ElementsAre(HasSubstr("guest.append")));
+    EXPECT_THAT(problems_of(replaced(kMinimal, "kernel", "xl_config = \"/a\"\nkernel")),
+                ElementsAre(HasSubstr("guest.xl_config contradicts guest.type: only type = \"xen\" uses it")));
+    EXPECT_THAT(problems_of(replaced(kMinimal, "kernel", "type = \"lxc\"\nkernel")), ElementsAre(HasSubstr("guest.type")));
+}
+
+TEST(Config, CommandsOfTheToolstackNeedTheirParts)
+{
+    const auto with = [](const std::string& setting) { return problems_of(xen_domain("xl_config = \"/a\"\n" + setting)); };
+    EXPECT_THAT(with("xl_create = \"xl create {pause}\""), ElementsAre(HasSubstr("guest.xl_create has no {config}")));
+    EXPECT_THAT(with("xl_create = \"xl create {config}\""), ElementsAre(HasSubstr("guest.xl_create has no {pause}")));
+    EXPECT_THAT(with("xl_destroy = \"xl destroy\""), ElementsAre(HasSubstr("guest.xl_destroy has no {domain}")));
+    EXPECT_THAT(with("xl_rename = \"xl rename\""),
+                ElementsAre(HasSubstr("guest.xl_rename has no {domain}"), HasSubstr("guest.xl_rename has no {name}")));
+    EXPECT_THAT(with("xl_warm_up_ms = 600001"), ElementsAre(HasSubstr("xl_warm_up_ms")));
+}
+
+TEST(Config, DomainOfXenTakesTapsOnly)
+{
+    const auto with = [](const std::string& port) {
+        return problems_of(xen_domain("xl_config = \"/a\"") + "\n[[nic]]\nid = \"net0\"\nmac = \"02:00:00:00:00:01\"\nwire = \"tap:vm1\"\n" + port);
+    };
+    EXPECT_THAT(with("frame_port = \"tap\"\n"), IsEmpty());
+    EXPECT_THAT(with("frame_port = \"stream\"\n"), ElementsAre(HasSubstr("nic.0.frame_port must be \"tap\"")));
+}
+
 TEST(Config, ContradictionsAcrossSectionsAreRefused)
 {
     EXPECT_THAT(problems_of(kMinimal, {"replication.pause_limit_ms=1000"}),

@@ -7,6 +7,8 @@
 #include <boost/json.hpp>
 #include <gtest/gtest.h>
 
+#include <cstring>
+#include <fcntl.h>
 #include <sys/socket.h>
 #include <thread>
 #include <unistd.h>
@@ -234,6 +236,74 @@ TEST_F(QmpLinkTest, WaitEventReadsUntilTheConditionHolds)
 }
 
 TEST(JsonQuote, QuotesWhatAPathMayHold) { EXPECT_EQ(json_quote("/a \"b\"\\\n"), R"("/a \"b\"\\\n")"); }
+
+// What came with the next byte: the descriptor, or -1.
+int take_descriptor(int socket, char& byte)
+{
+    iovec part{&byte, 1};
+    alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))] = {};
+    msghdr message{};
+    message.msg_iov = &part;
+    message.msg_iovlen = 1;
+    message.msg_control = control;
+    message.msg_controllen = sizeof control;
+    if (::recvmsg(socket, &message, MSG_CMSG_CLOEXEC) != 1) return -1;
+    const cmsghdr* const head = CMSG_FIRSTHDR(&message);
+    if (head == nullptr || head->cmsg_type != SCM_RIGHTS) return -1;
+    int fd = -1;
+    std::memcpy(&fd, CMSG_DATA(head), sizeof fd);
+    return fd;
+}
+
+TEST_F(QmpLinkTest, DescriptorGoesWithItsCommand)
+{
+    int pipe[2];
+    ASSERT_EQ(::pipe2(pipe, O_CLOEXEC), 0);
+    const std::string command = R"({"execute":"getfd","arguments":{"fdname":"x"}})";
+    ASSERT_TRUE(link_->send_with_fd(command, pipe[1], soon()));
+    EXPECT_EQ(link_->outstanding(), 1u);
+    char first = 0;
+    const int fd = take_descriptor(peer_, first);
+    ASSERT_GE(fd, 0);
+    EXPECT_EQ(first + heard(), command);
+    ::close(pipe[1]);   // ours; theirs is a duplicate
+    EXPECT_EQ(::write(fd, "y", 1), 1);
+    char byte = 0;
+    EXPECT_EQ(::read(pipe[0], &byte, 1), 1);
+    EXPECT_EQ(byte, 'y');
+    ::close(fd);
+    ::close(pipe[0]);
+    say("{\"return\": {}}\r\n");
+    EXPECT_TRUE(link_->receive("getfd", soon()));
+    ASSERT_TRUE(link_->send("{\"execute\":\"a\"}", 1, soon()));
+    EXPECT_EQ(take_descriptor(peer_, first), -1);   // none goes with the next one
+}
+
+TEST_F(QmpLinkTest, DescriptorThatIsNoneEndsTheLink)
+{
+    const auto sent = link_->send_with_fd(R"({"execute":"getfd"})", 1 << 20, soon());
+    ASSERT_FALSE(sent);
+    EXPECT_TRUE(link_->dead());
+    EXPECT_EQ(link_->send_with_fd(R"({"execute":"getfd"})", 0, soon()).error().code, Errc::closed);
+}
+
+TEST_F(QmpLinkTest, DescriptorForAPeerThatTakesNothing)
+{
+    const std::string chunk(65536, ' ');
+    const int fd = link_->fd();
+    while (::send(fd, chunk.data(), chunk.size(), MSG_DONTWAIT) > 0) {}
+    const auto sent = link_->send_with_fd(R"({"execute":"getfd"})", 0, soon(50));
+    ASSERT_FALSE(sent);
+    expect_dead(sent.error(), Errc::timed_out);
+}
+
+TEST_F(QmpLinkTest, DescriptorForAPeerThatIsGone)
+{
+    hang_up();
+    const auto sent = link_->send_with_fd(R"({"execute":"getfd"})", 0, soon());
+    ASSERT_FALSE(sent);
+    expect_dead(sent.error(), Errc::closed);
+}
 
 }  // namespace
 }  // namespace colo::qemu

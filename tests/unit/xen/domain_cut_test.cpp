@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "core/clock.h"
 #include "tests/unit/xen/fake_control.h"
+#include "tests/unit/xen/fake_model.h"
 #include "xen/domain_cut.h"
 
 #include <gtest/gtest.h>
@@ -12,69 +13,14 @@ namespace colo::xen {
 namespace {
 
 using replication::DeviceState;
+using test::add_record;
+using test::cpu_context;
 using test::FakeControl;
-using Trace = std::vector<std::string>;
+using test::FakeModel;
+using test::model_state;
+using test::Trace;
 
 Deadline soon() { return now() + std::chrono::seconds(5); }
-
-Bytes model_state() { return {'Q', 'E', 'V', 'M', 0, 0, 0, 3, 4, 1, 2, 3, 0}; }
-
-void add_record(Bytes& out, std::uint16_t type, const Bytes& data)
-{
-    const auto length = static_cast<std::uint32_t>(data.size());
-    const std::size_t at = out.size();
-    out.resize(at + 8 + data.size());
-    std::memcpy(&out[at], &type, sizeof type);
-    std::memcpy(&out[at + 4], &length, sizeof length);
-    std::copy(data.begin(), data.end(), out.begin() + static_cast<std::ptrdiff_t>(at + 8));
-}
-
-Bytes cpu_context(std::uint8_t fill = 7)
-{
-    Bytes out;
-    add_record(out, 1, {0x86, 0x12, 0x38, 0x54, 1, 0, 0, 0});
-    add_record(out, 2, Bytes(100, fill));
-    add_record(out, 10, Bytes(3, 1));
-    add_record(out, 0, {});
-    return out;
-}
-
-class FakeModel final : public DeviceModel {
-public:
-    explicit FakeModel(Trace& trace) : trace_(trace) {}
-    std::string fail_at;
-    Bytes state = model_state();
-    Bytes loaded;
-
-    const std::string& version() const override { return version_; }
-    Result<void> stop(Deadline) override { return step("model-stop"); }
-    Result<void> cont(Deadline) override { return step("model-cont"); }
-    Result<void> stop_and_begin_save(Deadline) override { return step("model-stop-and-save"); }
-    Result<Bytes> finish_save(Deadline) override
-    {
-        if (auto r = step("model-saved"); !r) return r.error();
-        return state;
-    }
-    Result<void> load(ByteView bytes, Deadline) override
-    {
-        loaded.assign(bytes.begin(), bytes.end());
-        return step("model-load");
-    }
-    Result<void> set_dirty_log(bool, Deadline) override { return step("model-log"); }
-    Result<void> connect_cable(std::size_t, int, Deadline) override { return step("model-cable"); }
-    Result<void> save_to(const std::string&, bool, Deadline) override { return step("model-save-to"); }
-    Result<void> powerdown(Deadline) override { return step("model-powerdown"); }
-
-private:
-    Result<void> step(const std::string& name)
-    {
-        trace_.push_back(name);
-        if (name == fail_at) return make_error(Errc::closed, name + ": the channel is dead");
-        return {};
-    }
-    Trace& trace_;
-    std::string version_ = "7.2";
-};
 
 class DomainCutTest : public testing::Test {
 protected:

@@ -83,12 +83,12 @@ std::uint8_t FakeControl::content(Gfn gfn) const
 Result<void> FakeControl::step(const std::string& name)
 {
     if (trace != nullptr) trace->push_back(name);
-    if (died) return hypercall_error("domain 7: " + name, ESRCH);
+    if (died) return hypercall_error("domain: " + name, ESRCH);
     auto& queue = fail[name];
     if (queue.empty()) return {};
     const int err = queue.front();
     queue.pop_front();
-    if (err != 0) return hypercall_error("domain 7: " + name, err);
+    if (err != 0) return hypercall_error("domain: " + name, err);
     return {};
 }
 

@@ -53,7 +53,8 @@ public:
     std::uint32_t numa_nodes = 0;
 
     // ---- the port ----------------------------------------------------------------------------------------------------
-    xen::DomainId domain() const override { return 7; }
+    xen::DomainId id = 7;
+    xen::DomainId domain() const override { return id; }
     Result<xen::DomainInfo> info() override;
     Result<Gfn> gfn_limit() override;
     Result<void> pause() override;

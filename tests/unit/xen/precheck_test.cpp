@@ -1,43 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tests/unit/xen/fake_control.h"
+#include "tests/unit/xen/fake_store.h"
 #include "xen/precheck.h"
 
 #include <gtest/gtest.h>
 
 #include <algorithm>
 #include <cerrno>
-#include <map>
-#include <set>
 
 namespace colo::xen {
 namespace {
 
 using test::FakeControl;
-
-class FakeStore final : public Store {
-public:
-    std::map<std::string, std::string> nodes;
-    bool broken = false;
-
-    Result<std::optional<std::string>> read(const std::string& path) override
-    {
-        if (broken) return errno_error("xenstore", EPIPE);
-        const auto found = nodes.find(path);
-        if (found == nodes.end()) return std::optional<std::string>();
-        return std::optional(found->second);
-    }
-    Result<std::vector<std::string>> list(const std::string& path) override
-    {
-        if (broken) return errno_error("xenstore", EPIPE);
-        std::set<std::string> names;
-        for (const auto& [node, value] : nodes)
-            if (node.rfind(path + "/", 0) == 0) {
-                const std::string rest = node.substr(path.size() + 1);
-                names.insert(rest.substr(0, rest.find('/')));
-            }
-        return std::vector<std::string>(names.begin(), names.end());
-    }
-};
+using test::FakeStore;
 
 class PrecheckTest : public testing::Test {
 protected:

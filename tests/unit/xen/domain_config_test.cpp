@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "xen/domain_config.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+namespace colo::xen {
+namespace {
+
+using testing::HasSubstr;
+using testing::Not;
+
+constexpr const char* kOperators = "type = \"hvm\"\nmemory = 128\nname = \"old\"\non_crash = \"restart\"";
+
+DomainConfigOptions options(std::size_t nics = 0)
+{
+    DomainConfigOptions out{"web", "/run/colo/web/model.sock", "/run/colo/web/probe.sock", {}};
+    for (std::size_t i = 0; i < nics; ++i) out.nics.push_back({"net" + std::to_string(i), {2, 0, 0, 0, 0xab, static_cast<std::uint8_t>(i)}, -1});
+    return out;
+}
+
+std::string config(std::string_view operators = kOperators, const DomainConfigOptions& o = options())
+{
+    const auto made = domain_config(operators, o);
+    EXPECT_TRUE(made) << made.error().text;
+    return made ? *made : "";
+}
+
+std::string error_of(std::string_view operators, const DomainConfigOptions& o = options())
+{
+    const auto made = domain_config(operators, o);
+    EXPECT_FALSE(made) << operators << "\n" << *made;
+    if (made) return "";
+    EXPECT_EQ(made.error().code, Errc::invalid);
+    return made.error().text;
+}
+
+TEST(DomainConfig, OperatorsFileComesFirstAndOursWins)
+{
+    const std::string out = config();
+    EXPECT_THAT(out, testing::StartsWith(std::string(kOperators) + "\n"));   // its last line had no end
+    EXPECT_GT(out.rfind("name = \"web\"\n"), out.rfind("name = \"old\""));
+    EXPECT_GT(out.rfind("on_crash = \"preserve\"\n"), out.rfind("on_crash = \"restart\""));
+    for (const char* end : {"on_poweroff", "on_reboot", "on_watchdog", "on_crash", "on_soft_reset"})
+        EXPECT_THAT(out, HasSubstr(std::string("\n") + end + " = \"preserve\"\n"));
+}
+
+TEST(DomainConfig, DeviceModelServesUsOnTwoSockets)
+{
+    EXPECT_THAT(config(), HasSubstr("\ndevice_model_args_hvm = [ \"-chardev\", \"socket,id=colo-control,path=/run/colo/web/model.sock,server=on,wait=off\", "
+                                    "\"-mon\", \"chardev=colo-control,mode=control\", \"-chardev\", "
+                                    "\"socket,id=colo-probe,path=/run/colo/web/probe.sock,server=on,wait=off\", \"-mon\", "
+                                    "\"chardev=colo-probe,mode=control\" ]\n"));
+}
+
+TEST(DomainConfig, EachInterfaceHasItsHubSlotAndAddress)
+{
+    const std::string out = config(kOperators, options(2));
+    EXPECT_THAT(out, HasSubstr("\"-netdev\", \"hubport,id=net0,hubid=0\""));
+    EXPECT_THAT(out, HasSubstr("virtio-net-pci,id=nic-net0,netdev=net0,mac=02:00:00:00:ab:00,"));
+    EXPECT_THAT(out, HasSubstr("addr=0x8\""));
+    EXPECT_THAT(out, HasSubstr("\"-netdev\", \"hubport,id=net1,hubid=1\""));
+    EXPECT_THAT(out, HasSubstr("virtio-net-pci,id=nic-net1,netdev=net1,mac=02:00:00:00:ab:01,"));
+    EXPECT_THAT(out, HasSubstr("addr=0x9\""));
+}
+
+TEST(DomainConfig, VifIsRefusedHoweverItIsWritten)
+{
+    for (const char* vif : {"vif = ['bridge=br0']", "vif=[\n  'bridge=br0',\n]", "  vif = [ # ours\n'mac=..' ]", "memory=1; vif = ['']", "vif += ['']",
+                            "a = [\n1 ]\nvif=['']", "name = \"#\"; vif=['']", "b = 'it\\'s'; vif=['x']"})
+        EXPECT_THAT(error_of(vif), HasSubstr("[[nic]]")) << vif;
+    for (const char* none : {"vif = [ ]", "vif=[\n]", "# vif = ['bridge=br0']", "a = \"vif = []\"", "a = [\n'vif=x' ]", "vifs = ['x']", "a=1 # it's\nb=2"})
+        (void)config(none);
+}
+
+TEST(DomainConfig, TheKeyThatTheOperatorLeavesIsOurs)
+{
+    const char* both = "device_model_args = [ \"-a\" ]\ndevice_model_args_hvm = [ \"-b\" ]\n";
+    EXPECT_THAT(error_of(both), HasSubstr("both"));
+    EXPECT_THAT(error_of("device_model_args += [\n\"-a\"]; device_model_args_hvm=['-b']"), HasSubstr("both"));
+    EXPECT_THAT(config("device_model_args = [ \"-a\" ]\n"), HasSubstr("\ndevice_model_args_hvm = [ \"-chardev\""));
+    const std::string other = config("device_model_args_hvm = [\n  \"-b\"\n]\n");
+    EXPECT_THAT(other, HasSubstr("\ndevice_model_args = [ \"-chardev\""));
+    EXPECT_THAT(other, Not(HasSubstr("device_model_args_hvm = [ \"-chardev\"")));
+}
+
+TEST(DomainConfig, WhatCannotBeQuotedIsRefused)
+{
+    for (const char* name : {"", "a b", "a\"b", "a'b", "a\\b", "a\nb", "\xc3\xa4"}) {
+        DomainConfigOptions o = options();
+        o.name = name;
+        EXPECT_THAT(error_of(kOperators, o), HasSubstr("a name")) << name;
+    }
+    DomainConfigOptions o = options();
+    o.probe_socket = "/run/my vms/probe.sock";
+    EXPECT_THAT(error_of(kOperators, o), HasSubstr("an argument"));
+    o = options();
+    o.control_socket = "/run/a,server=off/model.sock";   // a comma would end the path
+    EXPECT_THAT(config(kOperators, o), HasSubstr("path=/run/a,,server=off/model.sock,server=on"));
+    EXPECT_EQ(domain_config(std::string(kMaxDomainConfig + 1, '#'), options()).error().code, Errc::limit);
+}
+
+TEST(DomainConfig, ComparableIsWhatCountsOnBothSides)
+{
+    const std::string one = comparable_config("# here\nname = \"a\"\nmemory=128\n\nextra = \"x  y\" # z\ndisk = [\n 'a',\n 'b' ]\n");
+    EXPECT_EQ(one, comparable_config("memory = 128; name='b'\r\n\textra=\"x  y\"\ndisk=['a','b']"));
+    EXPECT_NE(one, comparable_config("memory = 128\nextra=\"x y\"\ndisk=['a','b']"));
+    EXPECT_NE(comparable_config("disk = [\n'a'\n]"), comparable_config("disk = [\n'b'\n]"));
+    EXPECT_EQ(comparable_config(""), "");
+    EXPECT_EQ(comparable_config("a = 'open\nb = 1"), "a='open\nb=1\n");
+}
+
+}  // namespace
+}  // namespace colo::xen

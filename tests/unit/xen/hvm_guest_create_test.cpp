@@ -1,0 +1,279 @@
+// SPDX-License-Identifier: Apache-2.0
+// How a guest gets its domain: makes one, goes on with one of an earlier daemon, or leaves nothing behind.
+#include "tests/unit/xen/hvm_guest_fixture.h"
+
+#include <gmock/gmock.h>
+
+namespace colo::xen {
+namespace {
+
+using replication::GuestEventKind;
+using replication::MemoryRegion;
+using replication::StartMode;
+using test::eventually;
+using test::Trace;
+using testing::Contains;
+using testing::HasSubstr;
+using testing::Not;
+
+class HvmGuestCreate : public test::HvmGuestTest {};
+
+TEST_F(HvmGuestCreate, OptionsAreChecked)
+{
+    for (auto member : {&HvmGuestOptions::name, &HvmGuestOptions::config_file, &HvmGuestOptions::run_directory}) {
+        HvmGuestOptions bad = options;
+        (bad.*member).clear();
+        const auto made = make_hvm_guest(bad, host.ports());
+        ASSERT_FALSE(made);
+        EXPECT_EQ(made.error().code, Errc::invalid);
+    }
+    HvmPorts ports = host.ports();
+    ports.toolstack.reset();
+    HvmGuestOptions bad = options;
+    bad.commands.create = "xl create";
+    EXPECT_EQ(make_hvm_guest(bad, ports).error().code, Errc::invalid);
+    EXPECT_TRUE(make_hvm_guest(options, ports));
+}
+
+TEST_F(HvmGuestCreate, BootMakesItAndLetsItRun)
+{
+    ASSERT_TRUE(create(StartMode::boot));
+    EXPECT_EQ(host.taken(), (Trace{"create web", "model-cable", "unpause"}));
+    const auto domain = host.find("web");
+    ASSERT_TRUE(domain);
+    EXPECT_EQ(pauses(*domain), 0);
+    EXPECT_TRUE(guest->running());
+    EXPECT_TRUE(recorded());
+    EXPECT_EQ(guest->create(StartMode::boot, soon()).error().code, Errc::invalid);
+}
+
+TEST_F(HvmGuestCreate, DescriptionIsWhatBothSidesMustHaveAlike)
+{
+    boot();
+    const replication::GuestDescription d = guest->description();
+    EXPECT_EQ(d.kind, "xen-hvm");
+    EXPECT_EQ(d.device_model, "7.2");
+    EXPECT_EQ(d.vcpus, 1u);
+    EXPECT_EQ(d.regions, (std::vector<MemoryRegion>{{0, 64}, {0xfeff8, 8}}));
+    EXPECT_EQ(d.special_frames, std::vector<Gfn>{0xfeffc});
+    ASSERT_EQ(d.nics.size(), 2u);
+    EXPECT_EQ(d.nics[1].id, "net1");
+    EXPECT_GT(guest->memory().resident_bytes(), 0u);
+    // The operator's name of it does not count, what it has does.
+    std::ofstream(options.config_file) << "type='hvm' # ours\nmemory=1\nname = \"other\"\n";
+    host.remove(*host.find("web"));
+    boot();
+    EXPECT_EQ(guest->description().machine, d.machine);
+    EXPECT_EQ(guest->description().cpu_policy, d.cpu_policy);
+    std::ofstream(options.config_file) << "type = \"hvm\"\nmemory = 2\n";
+    host.remove(*host.find("web"));
+    boot();
+    EXPECT_NE(guest->description().device_list, d.device_list);
+}
+
+TEST_F(HvmGuestCreate, CopyIsPausedExactlyOnce)
+{
+    for (const Duration warm_up : {Duration{0}, Duration{1000}}) {
+        options.warm_up = warm_up;
+        ASSERT_TRUE(create(StartMode::loadable));
+        const auto copy = host.find("web--incoming");
+        ASSERT_TRUE(copy);
+        EXPECT_EQ(pauses(*copy), 1);
+        EXPECT_FALSE(guest->running());
+        EXPECT_THAT(host.taken(), Contains("model-stop"));
+        ASSERT_TRUE(guest->resume(soon()));
+        EXPECT_EQ(pauses(*copy), 0);
+        EXPECT_TRUE(guest->running());
+    }
+}
+
+TEST_F(HvmGuestCreate, GuestThatEndsWhileItStartsDoesNotRun)
+{
+    host.while_creating = [this] { shut_down(*host.find("web"), 3); };
+    boot();
+    EXPECT_FALSE(guest->running());
+    EXPECT_TRUE(eventually([this] { return seen(GuestEventKind::panicked) == 1; }));
+    EXPECT_FALSE(guest->running());
+}
+
+TEST_F(HvmGuestCreate, GoesOnWithTheDomainOfADaemonThatDied)
+{
+    boot();
+    const DomainId domain = *host.find("web");
+    guest.reset();
+    host.with(domain, [](auto& d) {   // in the middle of a checkpoint, and somebody had paused it besides
+        ASSERT_TRUE(d.control.enable_log());
+        ASSERT_TRUE(d.control.pause());
+        ASSERT_TRUE(d.control.pause());
+    });
+    ASSERT_TRUE(create(StartMode::boot));
+    EXPECT_EQ(host.taken(), (Trace{"model-cable", "model-log", "disable", "model-cont", "unpause", "unpause"}));
+    EXPECT_EQ(host.find("web"), domain);
+    EXPECT_EQ(pauses(domain), 0);
+    EXPECT_FALSE(host.with(domain, [](auto& d) { return d.control.log_is_on(); }));
+    EXPECT_TRUE(guest->running());
+    EXPECT_EQ(guest->description().kind, "xen-hvm");
+}
+
+TEST_F(HvmGuestCreate, ANumberThatIsAnothersNowIsNotOurs)
+{
+    boot();
+    const DomainId domain = *host.find("web");
+    guest.reset();
+    host.with(domain, [](auto& d) { d.control.described.uuid[5] = 1; });
+    const auto r = create(StartMode::boot);
+    ASSERT_FALSE(r);
+    EXPECT_EQ(r.error().code, Errc::refused);
+    EXPECT_EQ(host.find("web"), domain);
+}
+
+TEST_F(HvmGuestCreate, OneThatCannotBeTakenOverAgainIsRefusedWithWhatToDo)
+{
+    boot();
+    const DomainId domain = *host.find("web");
+    host.no_model = true;
+    const auto r = create(StartMode::boot);
+    ASSERT_FALSE(r);
+    EXPECT_EQ(r.error().code, Errc::guest_died);
+    EXPECT_THAT(r.error().text, HasSubstr("xl destroy " + std::to_string(domain)));
+    EXPECT_EQ(host.find("web"), domain);   // it may be at work
+    host.no_model = false;
+    EXPECT_TRUE(guest->create(StartMode::boot, soon()));   // nothing is in the way of another try
+    EXPECT_EQ(host.find("web"), domain);
+}
+
+TEST_F(HvmGuestCreate, CopyOfADaemonThatDiedIsNeverGoneOnWith)
+{
+    follow();
+    const DomainId copy = *host.find("web--incoming");
+    boot();
+    EXPECT_FALSE(host.find("web--incoming"));
+    EXPECT_NE(*host.find("web"), copy);
+    EXPECT_EQ(host.count(), 1u);
+}
+
+TEST_F(HvmGuestCreate, CopyThatTookOverIsGoneOnWithAndGetsItsName)
+{
+    follow();
+    const DomainId copy = *host.find("web--incoming");
+    ASSERT_TRUE(guest->resume(soon()));
+    const DomainId other = host.make_domain("web", false);
+    guest->took_over();
+    ASSERT_TRUE(create(StartMode::boot));
+    EXPECT_EQ(host.name_of(copy), "web--incoming");
+    EXPECT_EQ(pauses(copy), 0);
+    EXPECT_TRUE(guest->running());
+    host.remove(other);
+    EXPECT_TRUE(eventually([&] { return host.name_of(copy) == "web"; }));
+}
+
+TEST_F(HvmGuestCreate, DomainOfThatNameThatIsNotOursIsRefused)
+{
+    const DomainId other = host.make_domain("web", false);
+    const auto r = create(StartMode::boot);
+    ASSERT_FALSE(r);
+    EXPECT_EQ(r.error().code, Errc::refused);
+    EXPECT_THAT(r.error().text, HasSubstr("xl destroy " + std::to_string(other)));
+    EXPECT_EQ(host.find("web"), other);
+    EXPECT_EQ(host.taken(), Trace{});
+    EXPECT_FALSE(recorded());
+}
+
+TEST_F(HvmGuestCreate, CopiesOfEarlierRunsAreDestroyed)
+{
+    follow();
+    const DomainId first = *host.find("web--incoming");
+    follow();   // known by the record
+    const DomainId second = *host.find("web--incoming");
+    EXPECT_NE(first, second);
+    std::filesystem::remove(options.run_directory + "/domain");
+    follow();   // known by its name
+    EXPECT_NE(*host.find("web--incoming"), second);
+    EXPECT_EQ(host.count(), 1u);
+}
+
+TEST_F(HvmGuestCreate, AfterAFailureNothingOfItIsLeft)
+{
+    const auto nothing_left = [&](const std::string& what, StartMode mode) {
+        const auto r = create(mode);
+        EXPECT_FALSE(r) << what;
+        EXPECT_EQ(host.count(), 0u) << what;
+        EXPECT_FALSE(recorded()) << what;
+        EXPECT_FALSE(guest->running()) << what;
+        EXPECT_EQ(guest->stop(soon()).error().code, Errc::guest_died) << what;
+        host.no_model = host.no_probe = false;
+        host.model_fails_at.clear();
+        host.control_fails_at.clear();
+        const auto again = guest->create(mode, soon());
+        EXPECT_TRUE(again) << what << ": " << again.error().text;
+        guest.reset();
+        EXPECT_EQ(host.count(), 1u) << what;
+        if (const auto domain = host.find("web")) host.remove(*domain);
+        if (const auto domain = host.find("web--incoming")) host.remove(*domain);
+        std::filesystem::remove(options.run_directory + "/domain");
+    };
+    for (const StartMode mode : {StartMode::boot, StartMode::loadable}) {
+        host.no_model = true;
+        nothing_left("no device model", mode);
+        host.no_probe = true;
+        nothing_left("no second channel", mode);
+        host.model_fails_at = "model-cable";
+        nothing_left("cable", mode);
+        for (const char* call : {"unpause", "map", "param", "tsc", "cpu-policy", "info"}) {
+            host.control_fails_at = call;
+            nothing_left(call, mode);
+        }
+    }
+    host.model_fails_at = "model-stop";
+    nothing_left("stop", StartMode::loadable);
+}
+
+TEST_F(HvmGuestCreate, FailureOfTheToolstackIsHandedOn)
+{
+    host.fail["create"] = {Errc::failed};
+    const auto r = create(StartMode::boot);
+    ASSERT_FALSE(r);
+    EXPECT_THAT(r.error().text, HasSubstr("make domain web: xl create: failed"));
+    std::filesystem::remove(options.config_file);
+    EXPECT_THAT(guest->create(StartMode::boot, soon()).error().text, HasSubstr("xl_config"));
+}
+
+TEST_F(HvmGuestCreate, DomainOfAToolstackThatWasKilledIsNotLeft)
+{
+    host.fail_after["create"] = {Errc::timed_out};
+    const auto r = create(StartMode::boot);
+    ASSERT_FALSE(r);
+    EXPECT_EQ(r.error().code, Errc::timed_out);
+    EXPECT_EQ(host.count(), 0u);
+    EXPECT_TRUE(guest->create(StartMode::boot, soon()));
+}
+
+TEST_F(HvmGuestCreate, OneWithoutARecordIsNotLeft)
+{
+    std::filesystem::create_directory(options.run_directory + "/domain");
+    EXPECT_FALSE(create(StartMode::boot));
+    EXPECT_EQ(host.count(), 0u);
+}
+
+TEST_F(HvmGuestCreate, KillBeforeIsOver)
+{
+    start_daemon();
+    guest->kill();
+    ASSERT_TRUE(guest->create(StartMode::loadable, soon()));
+    EXPECT_EQ(host.count(), 1u);
+    EXPECT_TRUE(guest->resume(soon()));
+}
+
+TEST_F(HvmGuestCreate, KillInTheMiddleIsNotLost)
+{
+    host.while_creating = [this] { guest->kill(); };
+    const auto r = create(StartMode::boot);
+    ASSERT_FALSE(r);
+    EXPECT_EQ(r.error().code, Errc::guest_died);
+    EXPECT_THAT(host.taken(), Not(Contains("unpause")));   // it never ran
+    EXPECT_EQ(host.count(), 0u);
+    EXPECT_FALSE(guest->running());
+}
+
+}  // namespace
+}  // namespace colo::xen
