@@ -118,22 +118,38 @@ bool DomainWatch::do_errands()
         if (!r) spdlog::error("domain {} could not be destroyed: {}", options_.control->domain(), r.error().text);
         return gone_ ? false : died(r ? "destroyed" : "to be destroyed, and the toolstack cannot: " + r.error().text);
     }
-    std::string name;
-    {
-        const std::lock_guard lock(mutex_);
-        name = new_name_;
-    }
-    if (name.empty() || now() < next_rename_ || gone_) return true;
-    const auto r = options_.toolstack->rename(options_.control->domain(), name, now() + kRename);
-    next_rename_ = now() + options_.rename_every;
-    if (!r && !std::exchange(rename_failed_, true))
-        spdlog::warn("domain {} does not get the name {} yet, trying again every second: {}", options_.control->domain(), name, r.error().text);
-    if (!r) return true;
-    spdlog::info("domain {} is called {} now", options_.control->domain(), name);
-    const std::lock_guard lock(mutex_);
-    if (new_name_ == name) new_name_.clear();
-    rename_failed_ = false;
+    do_rename();
     return true;
+}
+
+// On a thread of its own: a toolstack that takes its time must not look like a guest that stands still.
+void DomainWatch::do_rename()
+{
+    if (renaming_.valid()) {
+        if (renaming_.wait_for(std::chrono::seconds(0)) != std::future_status::ready) return;
+        renamed(renaming_.get());
+    }
+    const std::lock_guard lock(mutex_);
+    if (new_name_.empty() || now() < next_rename_ || gone_) return;
+    next_rename_ = now() + options_.rename_every;
+    tried_name_ = new_name_;
+    renaming_ = std::async(std::launch::async, [toolstack = options_.toolstack, domain = options_.control->domain(), name = tried_name_] {
+        return toolstack->rename(domain, name, now() + kRename);
+    });
+}
+
+void DomainWatch::renamed(const Result<void>& result)
+{
+    const DomainId domain = options_.control->domain();
+    if (!result) {
+        if (!std::exchange(rename_failed_, true))
+            spdlog::warn("domain {} does not get the name {} yet, trying again every second: {}", domain, tried_name_, result.error().text);
+        return;
+    }
+    spdlog::info("domain {} is called {} now", domain, tried_name_);
+    rename_failed_ = false;
+    const std::lock_guard lock(mutex_);
+    if (new_name_ == tried_name_) new_name_.clear();
 }
 
 Result<void> DomainWatch::revive(Control& control)

@@ -12,6 +12,7 @@
 
 #include <atomic>
 #include <functional>
+#include <future>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -55,6 +56,8 @@ private:
     bool look_at_model();
     bool look_at_domain();
     bool do_errands();
+    void do_rename();
+    void renamed(const Result<void>& result);
     void report(replication::GuestEventKind kind, std::string detail);
     bool died(const std::string& detail);
 
@@ -64,6 +67,8 @@ private:
     std::mutex mutex_;            // guards new_name_
     std::string new_name_;
     Time next_rename_{};
+    std::string tried_name_;              // by the attempt that runs
+    std::future<Result<void>> renaming_;  // its end waits for that
     bool rename_failed_ = false;  // said once
     std::mutex look_mutex_;       // guards ended_, and that it fits what the domain is
     bool ended_ = false;          // the end of the domain was reported
