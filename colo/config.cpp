@@ -159,6 +159,9 @@ void check_guest_type(const GuestConfig& g, Reader& reader)
     const auto lacks = [&](const char* key, const std::string& command, const char* part) {
         if (command.find(part) == std::string::npos) reader.complain(std::string("guest.") + key, std::string("guest.") + key + " has no " + part);
     };
+    if (xen && g.xl_warm_up_ms >= g.start_timeout_ms)
+        reader.complain("guest.xl_warm_up_ms", "guest.xl_warm_up_ms (" + std::to_string(g.xl_warm_up_ms) + ") must be below guest.start_timeout_ms (" +
+                                                   std::to_string(g.start_timeout_ms) + "), of which it is a part");
     lacks("xl_create", g.xl_create, "{config}");
     lacks("xl_create", g.xl_create, "{pause}");
     lacks("xl_destroy", g.xl_destroy, "{domain}");

@@ -44,7 +44,7 @@ struct GuestConfig {
     DirtyLogSetting dirty_log = DirtyLogSetting::automatic;
     DeviceLoadSetting device_load = DeviceLoadSetting::automatic;
     std::string qemu_binary = "qemu-system-x86_64";
-    std::uint32_t start_timeout_ms = 30'000;
+    std::uint32_t start_timeout_ms = 60'000;
     std::string xl_config;
     std::string xl_create = "xl create -q -e {pause} {config}";
     std::string xl_destroy = "xl destroy {domain}";

@@ -94,7 +94,7 @@ void visit_guest(Visitor& v, Target& guest)
              guest.device_load, std::span(kDeviceLoads));
     v.text(TextSpec{"qemu_binary", TextKind::free, true, "QEMU program, a path or a name looked up in PATH."},
            guest.qemu_binary);
-    v.number(NumberSpec{"start_timeout_ms", 1'000, 600'000, "Longest start of the device model."},
+    v.number(NumberSpec{"start_timeout_ms", 1'000, 600'000, "Longest start of the guest, until it runs or waits for its content."},
              guest.start_timeout_ms);
     v.text(TextSpec{"xl_config", TextKind::path, guest.type == GuestType::xen,
                     "The domain's configuration for xl, the same content on both hosts. Required for `xen`."},

@@ -196,6 +196,7 @@ private:
     void answer_operator(const Result<void>& result);
     void note_failover(Generation generation);
     void carry_out_reset();
+    Duration boot_time() const { return std::chrono::milliseconds(config_.guest.start_timeout_ms); }   // also of one made anew
     Result<void> decides_about_guest() const;
     void with_guest(std::function<Result<void>(replication::Guest&, Deadline)> work, Duration bound, Done done);
     void pause(bool paused, std::function<Result<void>(replication::Guest&, Deadline)> work, Done done);

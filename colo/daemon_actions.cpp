@@ -14,7 +14,6 @@ namespace colo {
 namespace {
 
 constexpr Duration kRuntimeCall{300'000};      // a call to the proxy thread; below progress_timeout
-constexpr Duration kBoot{60'000'000};
 constexpr Duration kGuestCall{2'000'000};
 constexpr Duration kOnlyCopyCall{20'000'000};  // no other copy could go on: patience
 constexpr Duration kCloseFlush{20'000};
@@ -70,8 +69,8 @@ void Daemon::on(const action::BootGuest&)
         Result<void> result = again ? runtime_->stand_down(now() + kRuntimeCall) : Result<void>{};
         if (result) result = runtime_->become_primary(now() + kRuntimeCall);
         if (result) runtime_->set_output(proxy::PrimaryProxy::Output::flow, 0);
-        if (result && again) result = guest_->recreate(now() + kBoot);
-        if (result) result = again ? guest_->resume(now() + kGuestCall) : guest_->create(replication::StartMode::boot, now() + kBoot);
+        if (result && again) result = guest_->recreate(now() + boot_time());
+        if (result) result = again ? guest_->resume(now() + kGuestCall) : guest_->create(replication::StartMode::boot, now() + boot_time());
         if (result && again) guest_->took_over();   // as a copy it was made
         post([this, result, again] {
             guest_created_ = true;
@@ -94,7 +93,7 @@ void Daemon::on(const action::PrepareStandby&)
     guest_worker_->post([this] {
         if (auto r = runtime_->stand_down(now() + kRuntimeCall); !r) spdlog::error("proxy does not stand down: {}", r.error().text);
     });
-    secondary_->prepare_standby(created, kBoot);
+    secondary_->prepare_standby(created, boot_time());
 }
 
 void Daemon::on(const action::Send& a)
@@ -215,7 +214,7 @@ void Daemon::on(const action::Apply& a) { secondary_->apply(a, milliseconds(conf
 void Daemon::on(const action::RollForward& a)
 {
     spdlog::warn("the device model did not take epoch {}: rolling forward on a new one", a.epoch);
-    secondary_->roll_forward(a, kBoot);
+    secondary_->roll_forward(a, boot_time());
 }
 
 void Daemon::on(const action::CloseSession& a)
@@ -306,6 +305,14 @@ void Daemon::ask_arbiter(Generation generation, Role role, bool contested)
 void Daemon::on(const action::StopGuest& a)
 {
     spdlog::warn("guest stopped: {}", a.why);
+    if (a.only_copy) {
+        // Nobody else has this guest: one that is late is asked for longer, and is not killed for it.
+        guest_worker_->post([this] {
+            if (auto r = guest_->stop(now() + kOnlyCopyCall); !r)
+                post([this, text = "the guest does not stop: " + r.error().text] { feed([&](Node& node) { node.channel_lost(text, now()); }); });
+        });
+        return;
+    }
     guest_worker_->post([this] {
         if (auto r = guest_->stop(now() + kGuestCall); !r) {
             spdlog::error("guest does not stop ({}): killed", r.error().text);
@@ -317,7 +324,8 @@ void Daemon::on(const action::StopGuest& a)
 void Daemon::on(const action::ResumeGuest&)
 {
     guest_worker_->post([this] {
-        const auto r = run_resume(*guest_, now() + kOnlyCopyCall);
+        auto r = guest_->carry_out_reset(true, now() + boot_time());   // one that came while it was not clear who runs it
+        if (r) r = run_resume(*guest_, now() + kOnlyCopyCall);
         if (r) return;
         // Nobody else would notice a guest that is paused for ever and counts as serving.
         post([this, text = "it does not resume: " + r.error().text] {
@@ -336,9 +344,11 @@ void Daemon::on(const action::GoLive& a)
 {
     guest_worker_->post([this, generation = a.generation, power = a.power] {
         (void)failpoint::pass("s-before-live", guest_->device_model_pid());
+        guest_->took_over();   // first: a daemon that dies from here on has granted it to itself, and the next one must know
         Result<void> result = runtime_->go_live(generation, now() + kGuestCall);
         if (result && power == replication::PowerState::running && !guest_->running()) result = run_resume(*guest_, now() + kGuestCall);
-        if (result) guest_->took_over();
+        // This copy rebooted by itself, and no checkpoint has come since to take that back.
+        if (result && power == replication::PowerState::running && !guest_->running()) result = guest_->carry_out_reset(true, now() + boot_time());
         if (result) (void)failpoint::pass("s-after-live", guest_->device_model_pid());
         post([this, result, generation] {
             if (result) {
@@ -347,6 +357,7 @@ void Daemon::on(const action::GoLive& a)
             }
             feed([&](Node& node) { node.went_live(result, now()); });
         });
+        if (result) guest_->dirty_log().stop();   // of the copy that it was; it costs, and nobody reads it
     });
 }
 

@@ -11,7 +11,6 @@ namespace {
 
 constexpr Duration kButton{10'000'000};  // a channel that is late is dead, and the guest with it: patience
 
-constexpr Duration kRenewed{60'000'000};  // a machine that is made anew
 
 }  // namespace
 
@@ -61,12 +60,15 @@ void Daemon::guest_event(const replication::GuestEvent& event)
 // In front of the cut for which the event asks: both are jobs of the guest thread.
 void Daemon::carry_out_reset()
 {
-    with_guest([](replication::Guest& guest, Deadline deadline) { return guest.carry_out_reset(deadline); }, kRenewed,
+    const NodeStatus status = node_->status();
+    // Where it may not run, or goes elsewhere, it stays as it is; should it be let go here after all, ResumeGuest looks again.
+    if (status.outdated || status.switching || status.protection == Protection::abdicated || status.protection == Protection::failed) return;
+    const bool run = status.power == replication::PowerState::running;
+    feed([](Node& node) { node.guest_renewing(true, now()); });
+    with_guest([run](replication::Guest& guest, Deadline deadline) { return guest.carry_out_reset(run, deadline); }, boot_time(),
                [this](const Result<void>& result) {
-                   if (result) return;
-                   feed([&](Node& node) {
-                       node.guest_event({replication::GuestEventKind::device_model_died, "it does not start again: " + result.error().text}, now());
-                   });
+                   feed([](Node& node) { node.guest_renewing(false, now()); });
+                   if (!result) guest_event({replication::GuestEventKind::device_model_died, "it does not start again: " + result.error().text});
                });
 }
 
@@ -107,7 +109,8 @@ void Daemon::precheck(Checked done)
 void Daemon::system_reset(Done done)
 {
     if (auto r = decides_about_guest(); !r) return done(r);
-    with_guest([](replication::Guest& guest, Deadline deadline) { return guest.reset(deadline); }, kRenewed,
+    if (node_->status().switching) return done(make_error(Errc::refused, "Migration is not finalized yet"));
+    with_guest([](replication::Guest& guest, Deadline deadline) { return guest.reset(deadline); }, boot_time(),
                std::move(done));
 }
 

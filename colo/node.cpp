@@ -320,7 +320,8 @@ void NodeImpl::message(const replication::Message& message, Time now)
         const auto* resign = std::get_if<r::Resign>(&message);
         if (resign != nullptr && step_ == Step::abdicating && guest_present_) return on_resign_while_abdicating(*resign, now);
         if (step_ == Step::resigning && std::holds_alternative<r::Abdicate>(message)) return on_abdicate_while_resigning(now);
-        m_.taken = m_.taken || (step_ == Step::abdicating && std::holds_alternative<r::Close>(message));
+        const auto* last = std::get_if<r::Close>(&message);
+        m_.taken = m_.taken || (step_ == Step::abdicating && last != nullptr && last->cause == kTakesOver);
         if (std::holds_alternative<r::Close>(message) || std::holds_alternative<r::Resign>(message)) lost("closed", now);
         return;
     }

@@ -155,7 +155,8 @@ struct CloseSession { std::string why; };
 struct SetOutput { std::uint8_t output; Generation generation; };   // proxy::PrimaryProxy::Output
 // -> grant_result. `peer_abdicated`: the peer has promised never to run again, no need for fence_delay.
 struct RequestGrant { Generation generation; bool client_link_down = false; bool peer_abdicated = false; };
-struct StopGuest { std::string why; };                  // freeze: guest stopped, kept
+// Freeze: guest stopped, kept. only_copy: this side may still be the one that goes on; -> channel_lost if it does not stop.
+struct StopGuest { std::string why; bool only_copy = false; };
 // Accepted data loss on a stopped guest; a cut whose end is not known. If it fails: guest_event(device_model_died).
 struct ResumeGuest {};
 struct KillGuest { std::string why; };
@@ -256,6 +257,8 @@ public:
     virtual void apply_done(Epoch epoch, Result<void> result, Duration took, std::uint32_t own_dirty, Time now) = 0;
     virtual void went_live(Result<void> result, Time now) = 0;
 
+    // The guest is made anew after a reset, which takes its time on the guest thread: nothing is cut meanwhile.
+    virtual void guest_renewing(bool on, Time now) = 0;
     virtual void guest_event(const replication::GuestEvent& event, Time now) = 0;
 
     // Heartbeat and arbitration

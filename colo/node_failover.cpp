@@ -252,6 +252,12 @@ void NodeImpl::higher_generation(Generation generation, Time now)
         state_.generation = generation;
         return state_.outdated ? persist_outdated(state_.reason) : persist();
     }
+    if (m_.on && role_ == Role::primary && step_ == Step::abdicating) {   // by its beats the destination says it before its last word is here
+        state_.generation = generation;
+        m_.taken = true;
+        finish_abdication(now);
+        return persist();
+    }
     const bool could_run = role_ == Role::primary || s_.eligible;
     if (!could_run) {
         // A secondary that never was complete claims nothing. Before the hello it does not know the generation yet.

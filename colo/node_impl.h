@@ -13,6 +13,7 @@
 #include "colo/node.h"
 #include "colo/node_mode.h"
 
+#include <algorithm>
 #include <functional>
 
 namespace colo {
@@ -58,6 +59,7 @@ public:
     void went_live(Result<void> result, Time now) override;
 
     void guest_event(const replication::GuestEvent& event, Time now) override;
+    void guest_renewing(bool on, Time now) override;
 
     void peer_lost(const std::string& why, Time now) override;
     void higher_generation(Generation generation, Time now) override;
@@ -177,6 +179,8 @@ private:
     void give_away(Time now);
     void end_migration(const Result<void>& result);
     void end_of_source(Time now);
+    // In a migration nothing presses, the guest stands still anyway: a slow disk of the other side must not be shot for it.
+    Duration resign_time() const { return m_.on ? std::max(config_.resign_deadline, config_.staged_deadline) : config_.resign_deadline; }
     void let_held_guest_run();
     bool accept_kind(replication::Mode mode, Time now);
 
@@ -256,13 +260,16 @@ private:
     } s_;
 
     SessionPlan plan_;                       // P: of the next session
+    bool renewing_ = false;                  // P: guest_renewing()
     std::optional<SessionKind> awaited_;     // S
     bool begin_paused_ = false;              // S
+    static constexpr const char* kTakesOver = "takes over";   // cause of the Close with which a destination answers Abdicate
     struct Migration {
         bool on = false;            // the session at hand is one
         bool pauses = false;        // P: before the switch-over
         bool told = false;          // its end was said
         bool holds_guest = false;   // P: stopped for the switch-over; if this side serves on, it runs again
+        bool power_event = false;   // P: the guest went off or was reset after the cut had been begun
         bool taken = false;         // P: the destination said that it takes over
     } m_;
     bool migrated_ = false;         // P: until the next start

@@ -17,7 +17,7 @@ void NodeImpl::copy_converged(Time now)
 {
     if (!m_.on || !m_.pauses) return start_cut(replication::TriggerReason::first, now);
     m_.holds_guest = true;
-    act(action::StopGuest{"the migration waits before the switch-over"});
+    act(action::StopGuest{"the migration waits before the switch-over", true});
     enter(Step::pre_switchover);   // as long as the operator likes; the heartbeat watches the other side
     act(action::SwitchOver{true});
 }
@@ -42,6 +42,10 @@ void NodeImpl::switch_over_failed(const Error& error, Time now)
 void NodeImpl::give_away(Time now)
 {
     if (o_.ask != Ask::none) return enter(Step::steady);   // cancelled: it is about to resign
+    if (m_.power_event) {   // what was sent is not what the guest did last (R9), and there is no next checkpoint
+        (void)negotiate(Ask::pressure, now);
+        return enter(Step::steady);
+    }
     abdicate("migrated to the destination", now);
 }
 

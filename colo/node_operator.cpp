@@ -74,7 +74,7 @@ Result<void> NodeImpl::negotiate(Ask ask, Time now)
 {
     o_.waits = ask != Ask::pressure;
     o_.ask = ask;
-    o_.deadline = now + config_.resign_deadline;
+    o_.deadline = now + resign_time();
     if (role_ == Role::primary)
         send(replication::ResignRequest{});
     else
@@ -87,7 +87,7 @@ void NodeImpl::operator_expired(Time now)
     o_.finishing = o_.ask != Ask::pressure;
     o_.vouches = o_.ask == Ask::failover;
     o_.ask = Ask::none;
-    lost("the peer did not step back within " + std::to_string(config_.resign_deadline.count() / 1000) + " ms", now);
+    lost("the peer did not step back within " + std::to_string(resign_time().count() / 1000) + " ms", now);
 }
 
 Result<void> NodeImpl::unprotect(Time now)

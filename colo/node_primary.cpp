@@ -96,7 +96,7 @@ CheckpointPacer::Due NodeImpl::next_cut() const
 
 void NodeImpl::maybe_cut(Time now)
 {
-    if (step_ != Step::steady) return;
+    if (step_ != Step::steady || renewing_) return;
     const CheckpointPacer::Due due = next_cut();
     if (due.at <= now) start_cut(due.reason, now);
 }
@@ -199,6 +199,7 @@ void NodeImpl::transfer_done(Epoch epoch, Result<replication::Manifest> manifest
     manifest->base = p_.base;
     manifest->mode = p_.cut_mode;
     manifest->power = p_.cut_power;
+    if (m_.on && m_.power_event) return switch_over_failed(make_error(Errc::failed, "the guest went off, or was reset, at the same time"), now);
     if (p_.base != 0) return send_end(std::move(*manifest), now);
     // From END of the first epoch on the peer may be the one to run: on disk before it can be true.
     p_.manifest = std::move(*manifest);
@@ -307,7 +308,16 @@ void NodeImpl::primary_power_event(PowerState power, Time now)
 {
     // A reset of a paused guest does not let it run.
     if (power != PowerState::running || power_ != PowerState::paused) power_ = power;
+    m_.power_event = m_.power_event || m_.holds_guest;
     trigger(TriggerReason::power_event, now);
+}
+
+void NodeImpl::guest_renewing(bool on, Time now)
+{
+    renewing_ = on;
+    // One that waits for the guest thread behind it.
+    if (step_ == Step::cutting && !p_.cut_stops) deadline_ = on ? kNever : now + config_.transfer_deadline;
+    if (!on && primary_session()) maybe_cut(now);
 }
 
 void NodeImpl::resume_guest()

@@ -253,7 +253,7 @@ void NodeImpl::resign(const std::string& cause, Time now)
     guest_present_ = false;
     leave_colo(s_.asked_to_resign || o_.waits ? ColoExitReason::request : ColoExitReason::error, cause);
     change(Protection::standby, "resigned: " + cause);
-    enter(Step::resigning, now + config_.resign_deadline);
+    enter(Step::resigning, now + resign_time());
     if (!stored) return send(replication::Resign{cause});
     state_.eligible = state_.in_session = false;
     state_.outdated = true;
@@ -293,7 +293,7 @@ void NodeImpl::on_abdicate(const replication::Abdicate& message, Time now)
     d_.peer_abdicated = true;
     // The first epoch is complete but not verified yet: it is all there is, so it is finished.
     if (!s_.eligible && (s_.stage == Stage::ended || s_.stage == Stage::persisting)) return;
-    if (m_.on) send(replication::Close{"takes over"});   // the source need not guess what became of its guest
+    if (m_.on && s_.eligible) send(replication::Close{kTakesOver});   // the source need not guess what became of its guest
     lost(why, now);
 }
 

@@ -36,7 +36,7 @@ public:
         if (auto r = inner_->create(mode, deadline); !r) return r;
         model_ = inner_->device_model_pid();
         if (auto r = hooks_.started(deadline); !r) return r;
-        if (mode == replication::StartMode::boot) tell(true);
+        if (mode == replication::StartMode::boot) tell(inner_->running());
         return {};
     }
     Result<void> recreate(Deadline deadline) override
@@ -102,7 +102,10 @@ public:
         return inner_->set_global_dirty_log(enable, deadline);
     }
     Result<void> reset(Deadline deadline) override { return renewed(deadline, inner_->reset(deadline)); }
-    Result<void> carry_out_reset(Deadline deadline) override { return renewed(deadline, inner_->carry_out_reset(deadline)); }
+    Result<void> carry_out_reset(bool run, Deadline deadline) override
+    {
+        return renewed(deadline, inner_->carry_out_reset(run, deadline));
+    }
     Result<std::vector<replication::GuestCheck>> precheck(Deadline deadline) override { return inner_->precheck(deadline); }
     Result<void> powerdown(Deadline deadline) override { return inner_->powerdown(deadline); }
     bool counts_vcpu_dirty_pages() const override { return inner_->counts_vcpu_dirty_pages(); }

@@ -75,6 +75,13 @@ std::vector<std::uint64_t> PageSender::chunks(Epoch epoch) const
     return counts;
 }
 
+Result<void> PageSender::usable() const
+{
+    const std::lock_guard lock(mutex_);
+    if (is_broken_) return broken_;
+    return {};
+}
+
 std::uint64_t PageSender::queued_bytes() const
 {
     const std::lock_guard lock(mutex_);

@@ -33,6 +33,8 @@ public:
     void set_paced(bool paced) { paced_.store(paced, std::memory_order_relaxed); }
     // Handed to send() and not yet written to a socket.
     std::uint64_t queued_bytes() const;
+    // Whether every channel still works; send() says the same, but not to who only waits.
+    Result<void> usable() const;
     std::uint64_t bytes_sent() const { return bytes_sent_.load(std::memory_order_relaxed); }
     // Any thread: wakes and fails everything.
     void shut_down();

@@ -174,6 +174,11 @@ void PrimaryWorker::precapture_first_copy()
 Time PrimaryWorker::migration_round()
 {
     if (draining_) {
+        if (auto r = sender_->usable(); !r) {
+            epoch_ = 0;
+            callbacks_.failed(with_context("copy of memory", r.error()));
+            return kNever;
+        }
         if (sender_->queued_bytes() > 0) return now() + kLookAgain;
         end_round();
         return converged_ ? kNever : now();

@@ -219,11 +219,12 @@ public:
         (void)deadline;
         return make_error(Errc::unsupported, "this kind of guest has no reset button");
     }
-    // The guest asked for a reset (event `reset`, not by_host): to be called afterwards, for machines that do not start again by
-    // themselves. It may take as long as create(); last_progress() moves meanwhile.
-    virtual Result<void> carry_out_reset(Deadline deadline)
+    // The guest asked for a reset (event `reset`, not by_host): to be called afterwards where it may run, for machines that do
+    // not start again by themselves. Stopped on return, unless `run`. Nothing happens if no reset is owed. It may take as long
+    // as create(); last_progress() moves meanwhile.
+    virtual Result<void> carry_out_reset(bool run, Deadline deadline)
     {
-        (void)deadline;
+        (void)run, (void)deadline;
         return {};
     }
     // The power button; the event `power_button` tells.

@@ -38,7 +38,8 @@ void Object::set(std::string_view name, Value value)
 
 Value& Object::append(std::string name, Value value)
 {
-    return members_.emplace_back(std::move(name), std::move(value)).value;
+    members_.push_back({std::move(name), std::move(value)});
+    return members_.back().value;
 }
 
 void Object::reserve(std::size_t members)

@@ -32,7 +32,7 @@ struct DomainInfo {
     bool dying = false;
     bool shut_down = false;
     std::uint8_t shutdown_reason = 0;   // SHUTDOWN_*: 0 poweroff, 1 reboot, 2 suspend, 3 crash
-    std::uint32_t vcpus = 0;            // that are online
+    std::uint32_t vcpus = 0;            // that it has, online or not
     std::uint64_t total_pages = 0;      // it owns now
     std::uint64_t max_pages = 0;        // it may own
     std::uint64_t outstanding_pages = 0;

@@ -128,7 +128,7 @@ Result<DomainInfo> Domain::info()
     out.dying = flag(XEN_DOMINF_dying);
     out.shut_down = flag(XEN_DOMINF_shutdown);
     out.shutdown_reason = static_cast<std::uint8_t>(raw.flags >> XEN_DOMINF_shutdownshift & XEN_DOMINF_shutdownmask);
-    out.vcpus = raw.nr_online_vcpus;
+    out.vcpus = raw.max_vcpu_id + 1;   // also those that the guest switched off: they may be switched on
     out.total_pages = raw.tot_pages;
     out.max_pages = raw.max_pages;
     out.outstanding_pages = raw.outstanding_pages;

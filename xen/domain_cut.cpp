@@ -96,9 +96,10 @@ Result<void> DomainCut::begin(Deadline deadline)
     times_ = {};
     times_.stop_sent = now();
     if (auto r = pause(deadline); !r) return with_context("cut", r.error());
+    // Before it answers: one that is late may do it after all, and must be let go again.
+    saving_ = stopped_ = true;
     auto stopped = model_.stop_and_begin_save(deadline);
     if (!stopped) return with_context("cut", stopped.error());
-    saving_ = stopped_ = true;
     times_.stopped = now();
     return {};
 }
@@ -135,9 +136,9 @@ Result<void> DomainCut::stop(Deadline deadline)
     give_save_up(deadline);
     if (auto r = pause(deadline); !r) return with_context("stop", r.error());
     if (stopped_) return {};
+    stopped_ = true;
     auto stopped = model_.stop(deadline);
     if (!stopped) return with_context("stop", stopped.error());
-    stopped_ = true;
     return {};
 }
 

@@ -120,7 +120,7 @@ Result<DomainId> DomainShell::make(Store& store, const std::string& name, bool l
                                                      "needs it, destroy it: xl destroy {}",
                                                      name, *there, *there));
     const auto created = toolstack_.create(file("domain.cfg"), true, deadline);
-    const auto made = created || created.error().code == Errc::timed_out ? find_domain(store, name) : Result<DomainId>(created.error());
+    const auto made = find_domain(store, name);
     if (created && !made) return with_context("the toolstack reports success, but made no domain", made.error());
     const auto recorded = created ? record(*made, live) : with_context("make domain " + name, created.error());
     if (recorded) return *made;

@@ -113,7 +113,7 @@ public:
     Result<void> set_global_dirty_log(bool enable, Deadline deadline) override;
     Result<void> powerdown(Deadline deadline) override;
     Result<void> reset(Deadline deadline) override;
-    Result<void> carry_out_reset(Deadline deadline) override;
+    Result<void> carry_out_reset(bool run, Deadline deadline) override;
     Result<std::vector<replication::GuestCheck>> precheck(Deadline deadline) override;
 
 private:
@@ -126,6 +126,7 @@ private:
     Result<void> go_on(Deadline deadline);
     Result<void> note_running();
     void take_name();
+    Result<void> connect_cables(Deadline deadline);
     Result<void> settle(Deadline deadline);
     Result<void> take_pause_over(Deadline deadline);
     Result<void> describe();
@@ -185,11 +186,13 @@ Result<void> HvmGuest::create(StartMode mode, Deadline deadline)
 Result<void> HvmGuest::make(StartMode mode, Deadline deadline)
 {
     const bool live = mode == StartMode::boot;
-    const auto domain = shell_.make(*store_, live ? options_.name : incoming_name(options_.name), live, deadline);
+    // One that starts again does so also while its name is still another domain's, and goes on asking for it.
+    const bool named = live && !(renewing_ && find_domain(*store_, options_.name));
+    const auto domain = shell_.make(*store_, named ? options_.name : incoming_name(options_.name), live, deadline);
     if (!domain) return domain.error();
     {
         const std::lock_guard lock(watch_mutex_);
-        has_name_ = live;
+        has_name_ = named;
     }
     auto begun = begin(*domain, mode, deadline);
     if (begun) return begun;
@@ -207,6 +210,7 @@ Result<void> HvmGuest::begin(DomainId domain, StartMode mode, Deadline deadline)
         if (auto r = control_->unpause(); !r) return r;
         if (auto r = settle(deadline); !r) return r;
     }
+    if (auto r = connect_cables(deadline); !r) return r;   // what it said to nobody while it was warming up is gone
     if (auto r = run ? note_running() : take_pause_over(deadline); !r) return r;
     return attach_memory();
 }
@@ -240,6 +244,7 @@ Result<void> HvmGuest::go_on(Deadline deadline)
         if (!info->paused) break;
         if (auto r = control_->unpause(); !r) return r;
     }
+    if (auto r = connect_cables(deadline); !r) return r;
     if (auto r = note_running(); !r) return r;
     return attach_memory();
 }
@@ -263,11 +268,16 @@ Result<void> HvmGuest::attach(DomainId domain, Deadline deadline)
     if (!model) return with_context("device model", model.error());
     model_ = std::move(*model);
     cut_ = std::make_unique<DomainCut>(*control_, *model_);
+    return watch_over(domain, deadline);
+}
+
+Result<void> HvmGuest::connect_cables(Deadline deadline)
+{
     for (std::size_t i = 0; i < options_.nics.size(); ++i)
         if (options_.nics[i].fd >= 0)
             if (auto r = model_->connect_cable(i, options_.nics[i].fd, deadline); !r)
                 return with_context(fmt::format("network interface {}", options_.nics[i].id), r.error());
-    return watch_over(domain, deadline);
+    return {};
 }
 
 Result<void> HvmGuest::watch_over(DomainId domain, Deadline deadline)
@@ -471,10 +481,11 @@ void HvmGuest::probe()
     if (watch_) watch_->probe();
 }
 
-Result<void> HvmGuest::save_device_state(const std::string& file, bool live, Deadline deadline)
+// live would give up the node of the snapshot that loads come from, and a second save would then end QEMU.
+Result<void> HvmGuest::save_device_state(const std::string& file, bool /*live*/, Deadline deadline)
 {
     if (auto r = usable(); !r) return r;
-    return model_->save_to(std::filesystem::absolute(file).string(), live, deadline);
+    return model_->save_to(std::filesystem::absolute(file).string(), false, deadline);
 }
 
 Result<void> HvmGuest::load_device_state(const std::string& file, Deadline deadline)
@@ -526,13 +537,14 @@ Result<void> HvmGuest::renew(bool run, Deadline deadline)
     return done;
 }
 
-Result<void> HvmGuest::carry_out_reset(Deadline deadline)
+Result<void> HvmGuest::carry_out_reset(bool run, Deadline deadline)
 {
+    constexpr std::uint8_t kReboot = 1;
     if (auto r = usable(); !r) return r;
     const auto info = control_->info();
     if (!info) return info.error();
-    if (!info->shut_down) return {};   // somebody was quicker
-    return renew(true, deadline);
+    if (!info->shut_down || info->shutdown_reason != kReboot) return {};
+    return renew(run, deadline);
 }
 
 Result<void> HvmGuest::reset(Deadline deadline)

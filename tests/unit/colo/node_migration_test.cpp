@@ -87,6 +87,41 @@ TEST(NodeMigration, WaitsBeforeTheSwitchOver)
     EXPECT_TRUE(desk.b.guest_runs);
 }
 
+// R9: what is on its way does not know of it, and no checkpoint would come behind it.
+TEST(NodeMigration, Inv31_GuestThatGoesOffDuringTheSwitchOverStays)
+{
+    Desk desk;
+    desk.b.hold("apply");
+    desk.migrate();
+    ASSERT_TRUE(desk.a.status().switching);
+    desk.a.node->guest_event({replication::GuestEventKind::power_off, "off"}, desk.now);
+    desk.run();
+    desk.b.release("apply");
+    desk.run();
+    EXPECT_FALSE(desk.a.did("send abdicate"));
+    EXPECT_FALSE(desk.a.status().migrated);
+    EXPECT_EQ(desk.a.count("failed"), 1);
+    EXPECT_EQ(desk.a.status().power, replication::PowerState::powered_off);
+    EXPECT_FALSE(desk.b.guest_runs);
+}
+
+// Making a guest anew takes longer than any deadline of a cut.
+TEST(NodeReset, NothingIsCutWhileTheGuestIsMadeAnew)
+{
+    Desk desk;
+    desk.protect();
+    desk.a.node->guest_renewing(true, desk.now);
+    const auto epoch = desk.a.status().epoch;
+    desk.a.node->trigger(replication::TriggerReason::operator_request, desk.now);
+    desk.advance(Duration{60'000'000});
+    EXPECT_EQ(desk.a.status().epoch, epoch);
+    EXPECT_EQ(desk.a.status().protection, Protection::in_sync);
+    desk.a.node->guest_renewing(false, desk.now);
+    desk.run();
+    EXPECT_GT(desk.a.status().epoch, epoch);
+    EXPECT_EQ(desk.a.status().protection, Protection::in_sync);
+}
+
 TEST(NodeMigration, SwitchOverOutsideOfTheWaitDoesNothing)
 {
     Desk desk;

@@ -158,6 +158,27 @@ TEST_F(DomainCutTest, DeadDeviceModelIsAnErrorOfEachStep)
     EXPECT_EQ(control.pauses(), 1);
 }
 
+// It may stop after all once nobody waits for its answer: whoever resumes must see to it that it goes on.
+TEST_F(DomainCutTest, ResumeAfterAStopThatFailedLetsTheDeviceModelGo)
+{
+    model.fail_at = "model-stop-and-save";
+    ASSERT_FALSE(cut.begin(soon()));
+    taken();
+    model.fail_at = "model-cont";
+    EXPECT_EQ(cut.resume(soon()).error().code, Errc::closed);
+    EXPECT_EQ(control.pauses(), 1);
+    model.fail_at = "";
+    ASSERT_TRUE(cut.resume(soon()));
+    EXPECT_EQ(taken(), (Trace{"model-saved", "model-cont", "model-cont", "unpause"}));
+
+    model.fail_at = "model-stop";
+    ASSERT_FALSE(cut.stop(soon()));
+    model.fail_at = "";
+    taken();
+    ASSERT_TRUE(cut.resume(soon()));
+    EXPECT_EQ(taken(), (Trace{"model-cont", "unpause"}));
+}
+
 TEST(CpuContext, EveryTruncationIsFound)
 {
     const Bytes good = cpu_context();

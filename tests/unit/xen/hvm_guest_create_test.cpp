@@ -38,7 +38,7 @@ TEST_F(HvmGuestCreate, OptionsAreChecked)
 TEST_F(HvmGuestCreate, BootMakesItAndLetsItRun)
 {
     ASSERT_TRUE(create(StartMode::boot));
-    EXPECT_EQ(host.taken(), (Trace{"create web", "model-cable", "unpause"}));
+    EXPECT_EQ(host.taken(), (Trace{"create web", "unpause", "model-cable"}));
     const auto domain = host.find("web");
     ASSERT_TRUE(domain);
     EXPECT_EQ(pauses(*domain), 0);
@@ -107,7 +107,7 @@ TEST_F(HvmGuestCreate, GoesOnWithTheDomainOfADaemonThatDied)
         ASSERT_TRUE(d.control.pause());
     });
     ASSERT_TRUE(create(StartMode::boot));
-    EXPECT_EQ(host.taken(), (Trace{"model-cable", "model-log", "disable", "model-cont", "unpause", "unpause"}));
+    EXPECT_EQ(host.taken(), (Trace{"model-log", "disable", "model-cont", "unpause", "unpause", "model-cable"}));
     EXPECT_EQ(host.find("web"), domain);
     EXPECT_EQ(pauses(domain), 0);
     EXPECT_FALSE(host.with(domain, [](auto& d) { return d.control.log_is_on(); }));

@@ -66,6 +66,45 @@ TEST_F(HvmGuest, OneThatWentOffBeforeTheCutStaysOff)
     EXPECT_FALSE(guest->running());
 }
 
+TEST_F(HvmGuest, OneThatRebootsIsMadeAnewUnderItsName)
+{
+    boot();
+    ASSERT_TRUE(guest->dirty_log().start());
+    const DomainId before = domain();
+    ASSERT_TRUE(guest->carry_out_reset(true, soon()));   // none is owed
+    EXPECT_EQ(domain(), before);
+    shut_down(before, 1);
+    ASSERT_TRUE(eventually([this] { return seen(GuestEventKind::reset) == 1; }));
+    ASSERT_TRUE(guest->carry_out_reset(true, soon()));
+    EXPECT_NE(domain(), before);
+    EXPECT_EQ(host.count(), 1u);
+    EXPECT_EQ(host.name_of(domain()), "web");
+    EXPECT_TRUE(guest->running());
+    EXPECT_TRUE(log_is_on());   // the session goes on, with everything dirty
+    // One that an operator had paused stays so.
+    shut_down(domain(), 1);
+    ASSERT_TRUE(guest->carry_out_reset(false, soon()));
+    EXPECT_FALSE(guest->running());
+    EXPECT_EQ(pauses(domain()), 1);
+    // Off is off.
+    const DomainId off = domain();
+    shut_down(off, 0);
+    ASSERT_TRUE(guest->carry_out_reset(true, soon()));
+    EXPECT_EQ(domain(), off);
+    ASSERT_TRUE(guest->reset(soon()));
+    EXPECT_NE(domain(), off);
+    EXPECT_EQ(host.count(), 1u);
+}
+
+TEST_F(HvmGuest, ACopyIsNotMadeAnew)
+{
+    follow();
+    const DomainId before = domain();
+    shut_down(before, 1);
+    EXPECT_FALSE(guest->carry_out_reset(true, soon()));
+    EXPECT_EQ(domain(), before);
+}
+
 TEST_F(HvmGuest, LoadRevivesACopyThatWentOff)
 {
     follow();
