@@ -272,7 +272,7 @@ Time NodeImpl::next_deadline() const
     Time next = deadline_;
     if (o_.ask != Ask::none) next = std::min(next, o_.deadline);
     if (step_ == Step::following) next = std::min(next, s_.stage_deadline);
-    if (step_ == Step::steady) next = std::min(next, next_cut().at);
+    if (step_ == Step::steady && !renewing_) next = std::min(next, next_cut().at);
     return next;
 }
 
