@@ -36,7 +36,8 @@ FramePtr frame_from(const std::uint8_t*& at, const std::uint8_t* end, bool from_
     const auto take = [&]() -> std::uint8_t { return at < end ? *at++ : std::uint8_t{0}; };
     const std::uint8_t shape = take();
     if (shape < 16) {
-        const std::size_t n = std::min<std::size_t>(take(), static_cast<std::size_t>(end - at));
+        const std::size_t wanted = take();   // first: what is left is less by it
+        const std::size_t n = std::min(wanted, static_cast<std::size_t>(end - at));
         Bytes raw(at, at + n);
         at += n;
         return make_frame(std::move(raw));

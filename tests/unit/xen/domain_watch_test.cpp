@@ -27,8 +27,8 @@ protected:
     {
         const HvmPorts ports = host.ports();
         DomainWatchOptions out;
-        out.control = std::move(*ports.open_domain(domain));
-        out.model = std::move(*ports.connect_probe("", now()));
+        out.control = *ports.open_domain(domain);
+        out.model = *ports.connect_probe("", now());
         out.toolstack = ports.toolstack;
         out.on_event = [this](GuestEvent event) {
             const std::lock_guard lock(mutex);
@@ -120,7 +120,7 @@ TEST_F(DomainWatchTest, RevivedOneCanEndOnceMore)
     start();
     shut_down(0);
     (void)event();
-    const auto control = std::move(*host.ports().open_domain(domain));
+    const auto control = *host.ports().open_domain(domain);
     host.with(domain, [](auto& d) { d.control.fail["revive"] = {EPERM}; });
     EXPECT_FALSE(watch->revive(*control));
     let_it_look();
