@@ -509,6 +509,9 @@ Result<void> QemuGuest::load_device_state(const std::string& file, Deadline dead
 
 Result<void> QemuGuest::set_global_dirty_log(bool enable, Deadline deadline)
 {
+    // QEMU ends with a failed assertion when it is to switch off what is off; on while it is on does nothing.
+    if (!enable)
+        if (auto r = set_global_dirty_log(true, deadline); !r) return r;
     auto done = run("xen-set-global-dirty-log",
                     fmt::format(R"({{"execute":"xen-set-global-dirty-log","arguments":{{"enable":{}}}}})", enable ? "true" : "false"), deadline);
     if (!done) return done.error();

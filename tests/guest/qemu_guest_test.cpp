@@ -104,6 +104,10 @@ TEST(QemuGuest, BootsAndDescribesItself)
     for (int i = 0; i < 2; ++i) ASSERT_OK(guest.save_device_state(file, true, in_ms(kStep)));   // QEMU by itself dies of the second one
     ASSERT_OK(guest.load_device_state(file, in_ms(kStep)));
     EXPECT_FALSE(guest.load_device_state("/no/such/file", in_ms(kStep)));
+    ASSERT_OK(guest.resume(in_ms(kStep)));
+    for (const bool on : {false, false, true, true, false})   // QEMU by itself dies of an "off" that was never on
+        ASSERT_OK(guest.set_global_dirty_log(on, in_ms(kStep)));
+    EXPECT_TRUE(guest.running());
 }
 
 class QemuDirtyLog : public ::testing::TestWithParam<const char*> {};

@@ -237,6 +237,16 @@ TEST(DeviceModel, RefusalOfEachStepKeepsTheChannelInOrder)
     EXPECT_TRUE(model->set_dirty_log(false, soon()));
 }
 
+// Its QEMU dies of switching off what is off.
+TEST(DeviceModel, DirtyLogIsSwitchedOffOnlyBehindOn)
+{
+    Monitor monitor;
+    const auto model = connect(monitor);
+    monitor.with([](auto& b) { b.commands.clear(); });
+    ASSERT_TRUE(model->set_dirty_log(false, soon()));
+    EXPECT_EQ(monitor.with([](auto& b) { return b.commands.size(); }), 2u);
+}
+
 TEST(DeviceModel, DeathInTheMiddle)
 {
     Monitor monitor;
