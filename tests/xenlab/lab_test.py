@@ -4,6 +4,7 @@
 import importlib.util
 import lzma
 import os
+import socket
 import struct
 import sys
 import tempfile
@@ -14,6 +15,7 @@ import unittest
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, HERE)
 from lab import bzimage, guests, image, machine, packages  # noqa: E402
+from lab.cable import Cable  # noqa: E402
 from lab.common import LabError  # noqa: E402
 from lab.modules import Modules  # noqa: E402
 
@@ -147,6 +149,72 @@ class KernelImage(unittest.TestCase):
                                     (b"", b"none", "not a bzImage")):
             with self.assertRaisesRegex(LabError, why):
                 self.extract(payload, magic)
+
+
+class TwoHosts(unittest.TestCase):
+    def plug(self, cable, end):
+        host, _, port = cable.options(end).removeprefix("connect=").partition(":")
+        plug = socket.create_connection((host, int(port)), timeout=30)
+        self.addCleanup(plug.close)
+        # Only a frame that came through shows that the other side of the plug is at work.
+        return plug
+
+    def frame(self, text):
+        return struct.pack(">I", len(text)) + text
+
+    def until_heard(self, sender, receiver):
+        receiver.settimeout(0.05)
+        for _ in range(600):
+            sender.sendall(self.frame(b"hello"))
+            try:
+                data = receiver.recv(9)
+            except TimeoutError:
+                continue
+            self.assertEqual(data, self.frame(b"hello"))
+            receiver.settimeout(30)
+            return
+        self.fail("nothing came")
+
+    def drain(self, plug, mark):
+        """Reads up to the frame `mark`; returns what came before."""
+        with plug.makefile("rb") as stream:
+            seen = []
+            while True:
+                size = struct.unpack(">I", stream.read(4))[0]
+                seen.append(stream.read(size))
+                if seen[-1] == mark:
+                    return seen[:-1]
+
+    def test_a_cable_is_cut_and_mended(self):
+        cable = Cable()
+        self.addCleanup(cable.close)
+        one, other = self.plug(cable, 0), self.plug(cable, 1)
+        self.until_heard(one, other)
+        self.until_heard(other, one)
+        one.sendall(self.frame(b"before"))
+        self.drain(other, b"before")
+        cable.cut()
+        one.sendall(self.frame(b"into the cut"))
+        while cable.dropped == 0:   # the test itself has a limit
+            time.sleep(0.01)
+        cable.mend()
+        one.sendall(self.frame(b"after"))
+        self.assertNotIn(b"into the cut", self.drain(other, b"after"))
+
+    def test_a_host_that_starts_again_is_plugged_in_again(self):
+        cable = Cable()
+        self.addCleanup(cable.close)
+        one, other = self.plug(cable, 0), self.plug(cable, 1)
+        self.until_heard(one, other)
+        other.close()
+        self.until_heard(one, self.plug(cable, 1))
+
+    def test_nonsense_unplugs(self):
+        cable = Cable()
+        self.addCleanup(cable.close)
+        one = self.plug(cable, 0)
+        one.sendall(b"\xff\xff\xff\xff")
+        self.assertEqual(one.recv(1), b"")
 
 
 class Configuration(unittest.TestCase):

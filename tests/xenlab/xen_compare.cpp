@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // xen_compare ONE OTHER: are these two domains, both paused, the same? Compares every frame that is not this host's own, and says
 // which differ. Status 0: all are equal, 1: some differ, 2: it could not be found out. Run in dom0 by `scripts/xenlab test protect`.
+// xen_compare ONE: a line for every such frame, "gfn checksum", to be compared with what another host says of its own.
 
+#include "core/crc32c.h"
 #include "xen/guest_memory.h"
 #include "xen/memory_layout.h"
 #include "xen/store.h"
@@ -66,6 +68,32 @@ Result<std::uint64_t> compare(Side& one, Side& other, const std::vector<Gfn>& gf
     return differ;
 }
 
+Result<void> print(Side& side)
+{
+    Bytes pages(kBatch * kPageSize);
+    std::array<FrameStatus, kBatch> status;
+    const auto gfns = side.layout.ram().to_vector();
+    for (std::size_t at = 0; at < gfns.size(); at += kBatch) {
+        const auto part = std::span(gfns).subspan(at, std::min(kBatch, gfns.size() - at));
+        if (auto r = side.memory->read(part, pages.data(), std::span(status).first(part.size())); !r) return r.error();
+        for (std::size_t i = 0; i < part.size(); ++i) {
+            if (status[i] == FrameStatus::failed) return make_error(Errc::failed, fmt::format("frame {:#x} cannot be read", part[i]));
+            if (status[i] == FrameStatus::absent) std::printf("%llx absent\n", static_cast<unsigned long long>(part[i]));
+            else std::printf("%llx %08x\n", static_cast<unsigned long long>(part[i]), crc32c({&pages[i * kPageSize], kPageSize}));
+        }
+    }
+    return {};
+}
+
+int run_print(const std::string& name)
+{
+    auto side = open_side(name);
+    const auto printed = side ? print(*side) : Result<void>(side.error());
+    if (printed) return 0;
+    std::fprintf(stderr, "%s\n", printed.error().text.c_str());
+    return 2;
+}
+
 int run(const std::string& one_name, const std::string& other_name)
 {
     auto one = open_side(one_name);
@@ -93,8 +121,9 @@ int run(const std::string& one_name, const std::string& other_name)
 
 int main(int argc, char** argv)
 {
+    if (argc == 2) return colo::xen::run_print(argv[1]);
     if (argc != 3) {
-        std::fprintf(stderr, "usage: xen_compare ONE OTHER\n");
+        std::fprintf(stderr, "usage: xen_compare ONE [OTHER]\n");
         return 2;
     }
     return colo::xen::run(argv[1], argv[2]);

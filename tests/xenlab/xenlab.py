@@ -6,11 +6,13 @@ import os
 import sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from lab import guests, image, loopback, machine, probe, protect, smoke, two_domains  # noqa: E402
+from lab import guests, hosts, image, loopback, machine, probe, protect, smoke, two_domains  # noqa: E402
 from lab.common import LabError, path, say  # noqa: E402
 
 TESTS = {"smoke": smoke.smoke, "two-domains": two_domains.two_domains, "probe": probe.probe, "refusals": probe.refusals,
          "loopback": loopback.loopback, "protect": protect.protect, "failures": protect.failures, "power": protect.power}
+# Those that need two lab hosts.
+OF_PAIRS = {"hosts-lock": hosts.lock, "hosts-command": hosts.command}
 
 
 def build(options):
@@ -57,37 +59,40 @@ PASSED, FAILED, AGAIN = range(3)
 
 
 def run_one(name):
-    """Boots a host, runs the test, stops the host. AGAIN: it failed, and so did the emulated CPU below it."""
-    host = None
+    """Boots what the test needs, runs it, stops that. AGAIN: it failed, and so did the emulated CPU below it."""
+    place = hosts.Pair() if name in OF_PAIRS else machine.Machine("test")
+    booted = False
     try:
-        host = machine.boot("test")
-        TESTS[name](host)
+        seconds = place.boot()
+        booted = True
+        say(f"dom0 of {place.name} is ready after {seconds:.1f} s")
+        {**TESTS, **OF_PAIRS}[name](place)
         return PASSED
     except LabError as error:
         print(error, file=sys.stderr)
-        signs = host.signs_of_lost_state() if host else ""
+        signs = place.signs_of_lost_state() if booted else ""
         if signs:
             say(f"{name}: the emulated CPU lost state. Its signs:\n{signs}")
         return AGAIN if signs else FAILED
     finally:
-        if host:
-            host.stop()
+        place.stop()
 
 
 def test(options):
-    unknown = [name for name in options.tests if name not in TESTS]
+    known = [*TESTS, *OF_PAIRS]
+    unknown = [name for name in options.tests if name not in known]
     if unknown:
-        raise LabError(f"there is no test {', '.join(unknown)}; there are: {', '.join(TESTS)}")
+        raise LabError(f"there is no test {', '.join(unknown)}; there are: {', '.join(known)}")
     build(argparse.Namespace(again=False))
     passed, failed = 0, 0
-    for name in options.tests or TESTS:
+    for name in options.tests or known:
         outcome = AGAIN
         for _ in range(ATTEMPTS):
             if outcome == AGAIN:
                 outcome = run_one(name)
         passed += outcome == PASSED
         failed += outcome != PASSED
-        say(f"PASS {name}" if outcome == PASSED else f"FAIL {name}; logs in {path('run', 'test')}")
+        say(f"PASS {name}" if outcome == PASSED else f"FAIL {name}; logs in {path('run')}")
     print(f"{passed} passed, {failed} failed")
     return 1 if failed else 0
 
@@ -111,7 +116,7 @@ def main():
     sub.add_argument("script")
     sub.add_argument("--timeout", type=float, default=machine.COMMAND_SECONDS, help="in seconds")
     command(stop, "stop a lab host")
-    command(test, "boot, test, stop", False).add_argument("tests", nargs="*", metavar="TEST", help=f"of {', '.join(TESTS)}; default: all")
+    command(test, "boot, test, stop", False).add_argument("tests", nargs="*", metavar="TEST", help=f"of {', '.join([*TESTS, *OF_PAIRS])}; default: all")
     options = parser.parse_args()
     try:
         return options.function(options)

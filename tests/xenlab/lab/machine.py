@@ -35,7 +35,7 @@ CPU_WITHOUT = {
 CRASHED = ("Panic on CPU", "Kernel panic", "Domain 0 crashed", "xenlab: FAILED")
 
 
-def qemu_command(machine, port, peer):
+def qemu_command(machine, port, cables):
     cpu = "EPYC," + ",".join("-" + name for name in CPU_WITHOUT)
     # eager-fpu, behind the "no" that turns it off: TCG's XSAVE and XRSTOR do not fault while CR0.TS is set, so that Xen does not
     # see a lazy user of the FPU, and registers of one domain end up in another (programs of dom0 die of wild pointers).
@@ -55,18 +55,21 @@ def qemu_command(machine, port, peer):
             "-virtfs", f"local,path={path('guest')},mount_tag=cache,security_model=none,readonly=on",
             "-netdev", f"user,id=mgmt,restrict=on,hostfwd=tcp:127.0.0.1:{port}-:5000",
             "-device", "virtio-net-pci,netdev=mgmt,mac=52:54:00:c0:00:01,romfile="]
-    if peer:
-        argv += ["-netdev", f"socket,id=peer,{peer}",
-                 "-device", f"virtio-net-pci,netdev=peer,mac=52:54:00:c0:01:0{machine.number},romfile="]
+    for number, (cable, options) in enumerate(cables.items(), start=1):
+        argv += ["-netdev", f"socket,id={cable},{options}",
+                 "-device", f"virtio-net-pci,netdev={cable},mac=52:54:00:c0:{number:02x}:0{machine.number},romfile="]
+    for tag, directory in machine.shares.items():
+        argv += ["-virtfs", f"local,path={directory},mount_tag={tag},security_model=none"]
     return argv
 
 
 class Machine:
     """Boot it, run scripts in its dom0, stop it. Its files lie in run/NAME; `share` is /share in dom0."""
 
-    def __init__(self, name="one"):
+    def __init__(self, name="one", number=1, shares=None):
         self.name = name
-        self.number = {"one": 1, "two": 2}.get(name, 1)
+        self.number = number          # of the machines that are connected to each other
+        self.shares = shares or {}    # more directories of this machine, by mount tag
 
     def file(self, *parts):
         return path("run", self.name, *parts)
@@ -78,8 +81,8 @@ class Machine:
         pid = int(read_text(self.file("pid"), "0").strip() or 0)
         return pid if pid and f"xenlab-{self.name}" in read_text(f"/proc/{pid}/cmdline") else 0
 
-    def boot(self, peer=""):
-        """Returns when `xl list` works in dom0. `peer`: options of a socket netdev to another lab host."""
+    def boot(self, cables=None):
+        """Returns when `xl list` works in dom0. `cables`: options of socket netdevs; the first one is `peer` in dom0."""
         if self.pid():
             raise LabError(f"lab host {self.name} runs already (process {self.pid()}); use it, or: scripts/xenlab stop")
         if shutil.which("qemu-system-x86_64") is None:
@@ -94,7 +97,7 @@ class Machine:
         write_text(self.file("port"), str(port))
         began = time.monotonic()
         with open(self.file("qemu.log"), "wb") as log:
-            process = subprocess.Popen(qemu_command(self, port, peer), stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+            process = subprocess.Popen(qemu_command(self, port, cables or {}), stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                                        start_new_session=True)
         write_text(self.file("pid"), str(process.pid))
         try:

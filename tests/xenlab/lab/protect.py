@@ -13,11 +13,13 @@ DOMAIN, GUEST_IP = "demo", "10.77.0.2"
 CHECKPOINTS = 20
 # The client lives in a network namespace, its cable ends in a bridge; each daemon joins it with a tap, as two hosts would
 # be at one switch.
-NETWORK = """
+BRIDGE = """
 set -e
-ip link set lo up
 ip link add br0 type bridge
 ip link set br0 up
+mkdir -p /run/lock-colo
+"""
+CLIENT = """
 ip netns add client
 ip link add w0 type veth peer name c0
 ip link set c0 netns client
@@ -25,7 +27,6 @@ ip link set w0 master br0 up
 ip netns exec client ip addr add 10.77.0.1/24 dev c0
 ip netns exec client ip link set c0 up
 ip netns exec client ip link set lo up
-mkdir -p /run/a/state /run/b/state /run/lock-colo
 """
 # Everything is some ten times slower than on hardware, and all of it shares two emulated CPUs: times that would only say how
 # busy this machine is are long.
@@ -44,9 +45,9 @@ id = "net0"
 mac = "{mac}"
 wire = "tap:w{side}@br0"
 [peer]
-address = "tcp:127.0.0.1:{peer_port}"
+address = "tcp:{peer_address}:{peer_port}"
 [replication]
-listen = "tcp:127.0.0.1:{port}"
+listen = "tcp:{address}:{port}"
 page_channels = 1
 checkpoint_interval_ms = 1000
 checkpoint_interval_min_ms = 200
@@ -65,11 +66,10 @@ loss_ms = 3000
 lease_ms = 2500
 progress_timeout_ms = 20000
 [[heartbeat.path]]
-local = "127.0.0.1:{beat}"
-peer = "127.0.0.1:{peer_beat}"
+local = "{address}:{beat}"
+peer = "{peer_address}:{peer_beat}"
 [arbiter]
-kind = "lock"
-directory = "/run/lock-colo"
+{arbiter}
 [qmp]
 socket = "/run/{side}/qmp.sock"
 [state]
@@ -80,15 +80,20 @@ file = "/run/{side}/colod.log"
 """
 
 
-class Side:
-    """One daemon in dom0."""
+LOCK = 'kind = "lock"\ndirectory = "/run/lock-colo"'
 
-    def __init__(self, machine, side):
+
+class Side:
+    """One daemon, in a dom0. `addresses`: its own and that of its peer."""
+
+    def __init__(self, machine, side, arbiter=LOCK, addresses=("127.0.0.1", "127.0.0.1")):
         self.machine, self.side = machine, side
         first = side == "a"
-        text = CONFIG.format(side=side, mac=guests.MAC, port=9000 if first else 9001, peer_port=9001 if first else 9000,
+        text = CONFIG.format(side=side, mac=guests.MAC, arbiter=arbiter, address=addresses[0], peer_address=addresses[1],
+                             port=9000 if first else 9001, peer_port=9001 if first else 9000,
                              beat=9100 if first else 9101, peer_beat=9101 if first else 9100)
         write_text(machine.file("share", f"{side}.toml"), text)
+        machine.run(f"mkdir -p /run/{side}/state")
 
     def start(self, role):
         self.machine.run(f"setsid /root/colod --config /share/{self.side}.toml --role {role} </dev/null >/run/{self.side}/out 2>&1 & "
@@ -167,20 +172,25 @@ def install(machine):
             raise LabError(f"there is no {program}; build it: ninja -C {BUILD} xenlab_programs")
         machine.put(program, "/root/" + name)
     write_text(machine.file("share", "demo.cfg"), guests.config(DOMAIN, device_model_args_hvm=None))
-    machine.run(NETWORK)
 
 
 def begin(machine):
     """Both sides, protected, and the client."""
     install(machine)
+    machine.run(BRIDGE + CLIENT)
     a, b = Side(machine, "a"), Side(machine, "b")
+    return a, b, begin_pair(a, b)
+
+
+def begin_pair(a, b):
+    """The client is where b is."""
     stand_by(b)
     a.start("primary")
     a.wait(lambda s: s["state"] == "unprotected", "the primary serves")
     protect_by(a)
-    load = Load(machine)
+    load = Load(b.machine)
     load.wait_more()
-    return a, b, load
+    return load
 
 
 def stand_by(side):
@@ -204,12 +214,16 @@ def protect(machine):
     fail_over(machine, a, b, load)
 
 
-def compare_frames(machine, a, b):
+def pause_both(a, b):
     """An operator's pause is a cut that both sides stay at."""
     a.ctl(f"qmp {DOMAIN} stop")
     epoch = a.wait(lambda s: s["run-state"] == "paused", "the primary is paused")["epoch"]
-    b.wait(lambda s: s["epoch"] >= epoch and "p" in machine.out(f"xl list {DOMAIN}--incoming | tail -n 1 | awk '{{print $5}}'"),
+    b.wait(lambda s: s["epoch"] >= epoch and "p" in b.machine.out(f"xl list {DOMAIN}--incoming | tail -n 1 | awk '{{print $5}}'"),
            "the secondary is paused at the same cut")
+
+
+def compare_frames(machine, a, b):
+    pause_both(a, b)
     status, out, _ = machine.run(f"/root/xen_compare {DOMAIN} {DOMAIN}--incoming", timeout=300, check=False)
     if status != 0:
         raise LabError(f"at a cut of both sides:\n{out}")
