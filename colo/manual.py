@@ -14,7 +14,7 @@ FILES = {
     "colod": [("/etc/colo/DOMAIN.toml", "the usual place of a configuration; every setting is explained in docs/config.md"),
               ("/run/colo/DOMAIN/qmp.sock", "control socket, unless configured otherwise; its commands are in docs/qmp.md")],
 }
-SEE_ALSO = {"coloctl": "colod(8)", "colod": "coloctl(1), qemu-system-x86_64(1)"}
+SEE_ALSO = {"coloctl": "colod(8)", "colod": "coloctl(1), colod-xen(7), qemu-system-x86_64(1)"}
 STATUS = {"colod": "0: ended on request. 1: failed. 2: wrong usage, or a configuration that cannot be."}
 
 

@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""The manual pages hold what the programs' help says. usage: manual_test.py MANUAL.PY COLOCTL COLOD"""
+"""The manual pages hold what the programs' help and the guides say. usage: manual_test.py MANUAL.PY COLOCTL COLOD GUIDE.PY XEN.MD"""
 import re
+import shutil
 import subprocess
 import sys
 import unittest
 
-SCRIPT, COLOCTL, COLOD = sys.argv[1:4]
+SCRIPT, COLOCTL, COLOD, GUIDE, XEN = sys.argv[1:6]
 MACROS = {".TH", ".SH", ".SS", ".nf", ".fi", ".TP", ".I"}
 
 
@@ -44,6 +45,22 @@ class Manual(unittest.TestCase):
             for line in page.splitlines():
                 if line.startswith((".", "'")):
                     self.assertIn(line.split()[0], MACROS, line)
+
+
+@unittest.skipUnless(shutil.which("lowdown"), "lowdown is not installed, so that there are no pages of the guides")
+class Guides(unittest.TestCase):
+    def test_a_guide_is_a_page(self):
+        page = output(sys.executable, GUIDE, "lowdown", XEN, "colod-xen", "protecting an HVM domain of Xen")
+        self.assertIn('\n.TH "COLOD-XEN" "7"', page)
+        self.assertRegex(page, r"\n\.SH NAME\n\.LP\ncolod-xen - protecting an HVM domain of Xen\n")
+        with open(XEN, encoding="utf-8") as file:
+            text = file.read()
+        for heading in re.findall(r"^## (.*)$", text, re.MULTILINE):
+            self.assertIn(f"\n.SH {heading}\n", page)
+        shown = page.replace(r"\(dq", '"')
+        for block in re.findall(r"^```\w*\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
+            for line in block.splitlines():
+                self.assertIn(line, shown)
 
 
 if __name__ == "__main__":

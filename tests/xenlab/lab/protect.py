@@ -88,19 +88,20 @@ class Side:
 
     def __init__(self, machine, side, arbiter=LOCK, addresses=("127.0.0.1", "127.0.0.1")):
         self.machine, self.side = machine, side
+        self.domain, self.files = DOMAIN, f"/run/{side}"
+        self.program = f"/root/colod --config /share/{side}.toml"
         first = side == "a"
         text = CONFIG.format(side=side, mac=guests.MAC, arbiter=arbiter, address=addresses[0], peer_address=addresses[1],
                              port=9000 if first else 9001, peer_port=9001 if first else 9000,
                              beat=9100 if first else 9101, peer_beat=9101 if first else 9100)
         write_text(machine.file("share", f"{side}.toml"), text)
-        machine.run(f"mkdir -p /run/{side}/state")
+        machine.run(f"mkdir -p {self.files}/state")
 
     def start(self, role):
-        self.machine.run(f"setsid /root/colod --config /share/{self.side}.toml --role {role} </dev/null >/run/{self.side}/out 2>&1 & "
-                         f"echo $! >/run/{self.side}/pid")
+        self.machine.run(f"setsid {self.program} --role {role} </dev/null >{self.files}/out 2>&1 & echo $! >{self.files}/pid")
 
     def ctl(self, arguments, check=True):
-        return self.machine.run(f"/root/coloctl --timeout 30 --socket /run/{self.side}/qmp.sock {arguments}", check=check)
+        return self.machine.run(f"/root/coloctl --timeout 30 --socket {self.files}/qmp.sock {arguments}", check=check)
 
     def status(self):
         status, out, _ = self.ctl("-o json qmp x-query-colo", check=False)
@@ -112,17 +113,17 @@ class Side:
             status = self.status()
             if condition(status):
                 return status
-            ended = self.machine.run(f"kill -0 $(cat /run/{self.side}/pid)", check=False)[0] != 0
+            ended = self.machine.run(f"kill -0 $(cat {self.files}/pid)", check=False)[0] != 0
             if ended or time.monotonic() > deadline:
                 raise LabError(f"{what}: {'colod has ended' if ended else f'not within {seconds} s'}; status {json.dumps(status)[:1500]}\n{self.words()}")
             time.sleep(0.5)
 
     def words(self):
-        return self.machine.run(f"tail -n 25 /run/{self.side}/colod.log /run/{self.side}/out /run/{self.side}/state/guest/toolstack.log "
+        return self.machine.run(f"tail -n 25 {self.files}/colod.log {self.files}/out {self.files}/state/guest/toolstack.log "
                                 "/var/log/xen/qemu-dm-*.log; dmesg | tail -n 5", check=False)[1]
 
     def kill(self):
-        self.machine.run(f"kill -9 $(cat /run/{self.side}/pid)")
+        self.machine.run(f"kill -9 $(cat {self.files}/pid)")
 
 
 class Load:
@@ -199,7 +200,11 @@ def stand_by(side):
 
 
 def protect_by(primary):
-    primary.ctl(f"qmp {DOMAIN} x-colo-protect")
+    primary.ctl(f"qmp {primary.domain} x-colo-protect")
+    wait_protected(primary)
+
+
+def wait_protected(primary):
     primary.wait(lambda s: s["state"] == "protected", "protected", 300)
     say(f"protected: {primary.machine.out('xl list')}")
 
@@ -242,12 +247,12 @@ def took_over(machine, side, load, old):
     """The copy is the domain now: by its role, by its name, and for its clients."""
     side.wait(lambda s: s["role"] == "primary", "the secondary takes over", 60)
     deadline = time.monotonic() + 30
-    while machine.run(f"xl domid {DOMAIN}", check=False)[1].strip() in ("", str(old)):
+    while machine.run(f"xl domid {side.domain}", check=False)[1].strip() in ("", str(old)):
         if time.monotonic() > deadline:
             raise LabError(f"the copy did not get the name:\n{machine.out('xl list')}\n{side.words()}")
         time.sleep(0.5)
     load.wait_more()
-    smoke.check_runs(machine, DOMAIN, guests.domid(machine, DOMAIN))
+    smoke.check_runs(machine, side.domain, guests.domid(machine, side.domain))
     say(f"after the failover: {load.check()}\n{machine.out('xl list')}")
 
 
