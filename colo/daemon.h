@@ -45,8 +45,13 @@ namespace colo {
 
 class ControlInterface;   // colo/control_interface.h: QMP server and handlers around this Service
 
-// Begins the warning about a primary that was overtaken and does not know it yet.
-inline constexpr const char* kOldPrimary = "an old primary still talks";
+// Somebody else outside has the address of our guest, which is the one as far as this side knows.
+struct AddressClash {
+    bool answer = false;   // by announcing it again, so that switches and neighbours find ours
+    std::string text;
+};
+inline constexpr const char* kAddressClash = "our guest's address is used outside";   // begins the text
+AddressClash address_clash(Protection protection, std::uint8_t nic);
 schema::CheckpointSample checkpoint_sample(const CheckpointRecord& record);
 schema::ProtectionState state_of(const NodeStatus& status, bool powered_off);
 inline constexpr Duration kProgressInterval{50'000};   // how often our own parts are looked at

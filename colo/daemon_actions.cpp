@@ -137,8 +137,8 @@ void Daemon::on(const action::OpenSession& a)
     switch_sent_ = 0;
     switch_took_.reset();
     last_peer_text_.clear();
-    // What an old primary did is over once a copy follows again; a port that failed stays failed.
-    std::erase_if(warnings_, [](const std::string& text) { return text.starts_with(kOldPrimary); });
+    // What another one did is over once a copy follows again; a port that failed stays failed.
+    std::erase_if(warnings_, [](const std::string& text) { return text.starts_with(kAddressClash); });
     session_begun_ = now();
     setup_done_ = now();
     log::set_peer(peer_);

@@ -370,10 +370,10 @@ void Daemon::channel_lost(SessionId session, const Error& why)
 void Daemon::own_mac_seen(std::uint8_t nic)
 {
     post([this, nic] {
-        const std::string text = std::string(kOldPrimary) + ": our guest's address is used outside on NIC " + std::to_string(nic);
-        spdlog::error("{}", text);
-        if (warnings_.size() < 8 && (warnings_.empty() || warnings_.back() != text)) warnings_.push_back(text);
-        runtime_->announce(stored_.generation);
+        const AddressClash clash = address_clash(protection_, nic);
+        spdlog::error("{}", clash.text);
+        if (warnings_.size() < 8 && (warnings_.empty() || warnings_.back() != clash.text)) warnings_.push_back(clash.text);
+        if (clash.answer) runtime_->announce(stored_.generation);
     });
 }
 

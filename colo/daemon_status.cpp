@@ -3,6 +3,8 @@
 #include "colo/daemon.h"
 #include "core/clock.h"
 
+#include <fmt/format.h>
+
 #include <cinttypes>
 #include <cstdio>
 
@@ -22,6 +24,16 @@ schema::DomainRole role_of(Role role)
 }
 
 }  // namespace
+
+// With a copy beside it, or while nobody knows who goes on, the other one may be the copy that took over: then an answer would draw
+// its clients here, where they find nobody.
+AddressClash address_clash(Protection protection, std::uint8_t nic)
+{
+    const bool alone = protection == Protection::unprotected || protection == Protection::connecting || protection == Protection::syncing;
+    return {alone, fmt::format("{} on NIC {}: {}", kAddressClash, nic,
+                               alone ? "an old primary still talks, or another machine has it"
+                                     : "the other side took over, or another machine has it")};
+}
 
 schema::ProtectionState state_of(const NodeStatus& status, bool powered_off)
 {
