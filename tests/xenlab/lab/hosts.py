@@ -95,12 +95,16 @@ class PowerSwitch:
         while not self.ends:
             time.sleep(0.05)
             for end, me, peer in ((1, "a", "b"), (0, "b", "a")):
-                heard = me == "b" or self.pair.cables["lan"].whole
-                if heard and os.path.exists(self.file(f"{me}-wants-{peer}-off")):
-                    say(f"host {peer} is turned off")
-                    self.pair.machines[end].stop()
-                    os.unlink(self.file(f"{me}-wants-{peer}-off"))
-                    write_text(self.file(f"{peer}-is-off"), "")
+                wish = self.file(f"{me}-wants-{peer}-off")
+                if not os.path.exists(wish):
+                    continue
+                os.unlink(wish)   # what is not heard is lost
+                if me == "a" and not self.pair.cables["lan"].whole:
+                    say(f"host {me} wants {peer} turned off, and is not heard")
+                    continue
+                say(f"host {peer} is turned off")
+                self.pair.machines[end].stop()
+                write_text(self.file(f"{peer}-is-off"), "")
 
 
 def compare_frames(a, b):
