@@ -76,6 +76,7 @@ void NodeImpl::go_alone(const std::string& why, Time now)
     state_.in_session = false;
     state_.session = 0;
     reason_ = why;
+    d_.why.clear();
     serve_on(now);
     if (clear) persist();
 }
@@ -88,6 +89,7 @@ void NodeImpl::decide(const std::string& why, Time now)
     // Who ends the protection says nothing about the other copy; who fails over while its host is silent does.
     if (o_.ask == Ask::failover || o_.vouches) d_.vouched = true;
     o_.ask = Ask::none;
+    d_.why = why;
     if (broken(Breakage::grant_without_closing)) {
         enter(Step::asking);
         d_.request_out = true;
@@ -223,7 +225,7 @@ void NodeImpl::serve_on(Time)
     p_ = {};
     p_.cut_late = cut_late;
     s_ = {};
-    d_ = {};
+    const std::string lost = std::exchange(d_, {}).why;
     session_ = 0;
     mode_ = replication::Mode::lock_step;
     mode_reason_.clear();
@@ -233,6 +235,7 @@ void NodeImpl::serve_on(Time)
     m_ = {};
     migrated_ = false;
     beat();
+    if (!lost.empty()) reason_ = lost;
     std::string why = reason_.empty() ? "no secondary" : reason_;
     if (!port_fault_.empty()) why += "; " + port_fault_;
     change(Protection::unprotected, why);
@@ -291,6 +294,7 @@ void NodeImpl::become_outdated(const std::string& why, Time)
     if (session_open()) close_session(why);
     if (session_ != 0) leave_colo(ColoExitReason::error, why);
     state_.outdated = true;
+    d_.why.clear();
     state_.eligible = state_.in_session = false;
     state_.reason = why;
     finish_operator(make_error(Errc::refused, why));

@@ -283,6 +283,7 @@ private:
         Generation generation = 0;
         Generation override_generation = 0;   // the operator accepted data loss: no arbiter is asked
         Time not_before{};              // lease
+        std::string why;                // the peer was lost; what the arbiter says meanwhile is not the reason for anything later
     } d_;
 
     struct Operator {

@@ -98,9 +98,13 @@ TEST(NodeFailover, UnknownIsNotAGrantAndIsAskedAgain)
     EXPECT_GE(desk.b.count("ask 2"), 5);
     EXPECT_EQ(desk.b.status().protection, Protection::deciding);
     EXPECT_FALSE(desk.b.did("live 2"));
+    EXPECT_NE(desk.b.status().reason.find("no answer of the arbiter"), std::string::npos) << desk.b.status().reason;
     desk.arbiter_hangs = false;
     desk.advance(500 * kMs);
     EXPECT_TRUE(desk.b.did("live 2"));
+    // Why there is no copy now: the loss, not what the arbiter said meanwhile.
+    EXPECT_EQ(desk.b.status().reason.find("arbiter"), std::string::npos) << desk.b.status().reason;
+    EXPECT_NE(desk.b.status().reason.find("lost"), std::string::npos) << desk.b.status().reason;
 }
 
 TEST(NodeFailover, Inv20_StagedEpochIsFinishedBeforeGoingLive)
