@@ -39,7 +39,7 @@ type = "xen"
 xl_config = "/share/demo.cfg"
 xl_create = "xl restore -e {{pause}} {{config}} /cache/booted.save"
 xl_warm_up_ms = 0
-start_timeout_ms = 60000
+start_timeout_ms = 240000
 [[nic]]
 id = "net0"
 mac = "{mac}"
@@ -187,7 +187,7 @@ def begin_pair(a, b):
     """The client is where b is."""
     stand_by(b)
     a.start("primary")
-    a.wait(lambda s: s["state"] == "unprotected", "the primary serves")
+    a.wait(lambda s: s["state"] == "unprotected", "the primary serves", 300)
     protect_by(a)
     load = Load(b.machine)
     load.wait_more()
@@ -196,7 +196,7 @@ def begin_pair(a, b):
 
 def stand_by(side):
     side.start("secondary")
-    side.wait(lambda s: s["state"] == "waiting" and "waits for a primary" in s["reason"], "secondary ready")
+    side.wait(lambda s: s["state"] == "waiting" and "waits for a primary" in s["reason"], "secondary ready", 300)
 
 
 def protect_by(primary):
