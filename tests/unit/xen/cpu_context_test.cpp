@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "xen/cpu_context.h"
+
+#include <gtest/gtest.h>
+
+#include <xen/xen.h>
+#include <xen/hvm/save.h>
+
+#include <cstring>
+
+namespace colo::xen {
+namespace {
+
+void add(Bytes& context, std::uint16_t type, const void* record, std::uint32_t size)
+{
+    hvm_save_descriptor head{};
+    head.typecode = type;
+    head.length = size;
+    const auto append = [&](const void* data, std::size_t length) {
+        const auto* bytes = static_cast<const std::uint8_t*>(data);
+        context.insert(context.end(), bytes, bytes + length);
+    };
+    append(&head, sizeof head);
+    append(record, size);
+}
+
+Bytes context_with(std::uint64_t cr0, std::uint64_t cr4)
+{
+    Bytes out;
+    const hvm_save_header header{};
+    add(out, HVM_SAVE_CODE(HEADER), &header, sizeof header);
+    hvm_hw_cpu cpu{};
+    cpu.cr0 = cr0;
+    cpu.cr4 = cr4;
+    add(out, HVM_SAVE_CODE(CPU), &cpu, sizeof cpu);
+    add(out, HVM_SAVE_CODE(END), nullptr, 0);
+    return out;
+}
+
+constexpr std::uint64_t kProtected = 1, kPaging = std::uint64_t{1} << 31, kPse = 1 << 4, kPae = 1 << 5;
+
+TEST(KernelInContext, OnlyAKernelPagesWithPae)
+{
+    EXPECT_TRUE(runs_kernel(context_with(kProtected | kPaging, kPae | kPse)));
+    EXPECT_FALSE(runs_kernel(context_with(0, 0))) << "real mode";
+    EXPECT_FALSE(runs_kernel(context_with(kProtected, kPae))) << "about to page";
+    EXPECT_FALSE(runs_kernel(context_with(kProtected | kPaging, kPse))) << "a test of hvmloader";
+}
+
+TEST(KernelInContext, TheFirstCpuCounts)
+{
+    Bytes context = context_with(0, 0);
+    context.resize(context.size() - sizeof(hvm_save_descriptor));
+    hvm_hw_cpu second{};
+    second.cr0 = kProtected | kPaging;
+    second.cr4 = kPae;
+    add(context, HVM_SAVE_CODE(CPU), &second, sizeof second);
+    EXPECT_FALSE(runs_kernel(context));
+}
+
+TEST(KernelInContext, WhatIsNoContextRunsNothing)
+{
+    EXPECT_FALSE(runs_kernel({}));
+    const Bytes whole = context_with(kProtected | kPaging, kPae);
+    const std::size_t cpu_ends = whole.size() - sizeof(hvm_save_descriptor);
+    for (std::size_t size = 0; size < cpu_ends; ++size) {
+        const Bytes part(whole.begin(), whole.begin() + static_cast<std::ptrdiff_t>(size));   // a copy: the end of it is the end of the memory
+        EXPECT_FALSE(runs_kernel(part)) << size;
+    }
+    Bytes short_record;
+    add(short_record, HVM_SAVE_CODE(CPU), whole.data(), 100);
+    EXPECT_FALSE(runs_kernel(short_record));
+}
+
+}  // namespace
+}  // namespace colo::xen

@@ -1,0 +1,14 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+// What can be read from an HVM context (Control::context): records, each with a type, a number, a length and that many bytes.
+
+#include "core/types.h"
+
+namespace colo::xen {
+
+// The first CPU runs a kernel: it pages with PAE, which 64-bit and most 32-bit kernels need, and no firmware of Xen's domains
+// uses (hvmloader pages for a test of its own, without PAE). From then on the memory map stays as it is. A context that is no context: no.
+bool runs_kernel(ByteView context);
+
+}  // namespace colo::xen
