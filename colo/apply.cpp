@@ -57,7 +57,7 @@ Result<void> finish(replication::Guest& guest, SecondarySeal& proxy, const Apply
     if (auto r = guest.resume(deadline); !r) return with_context("cont", r.error());
     // A device model can be in a state of its own guest that no load ends, and apply for ever without running. A fresh one
     // cannot: what is off there was off in the primary's state.
-    if (!fresh && !guest.running()) return make_error(Errc::guest_died, "the guest does not run after the load");
+    if (!fresh && !guest.running() && !guest.held()) return make_error(Errc::guest_died, "the guest does not run after the load");
     out.resume = clock.now() - before;
     return {};
 }

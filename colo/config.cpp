@@ -86,7 +86,8 @@ void check_frame_ports(const Config& c, Reader& reader)
 {
     for (std::size_t i = 0; i < c.nics.size() && c.guest.type == GuestType::xen; ++i)
         if (const std::string key = "nic." + std::to_string(i) + ".frame_port"; c.nics[i].frame_port != FramePortSetting::tap)
-            reader.complain(key, key + " must be \"tap\" with guest.type = \"xen\": the device model of Xen 4.17 crashes at the other one");
+            reader.complain(key, key + " must be \"tap\" with guest.type = \"xen\": the device model (QEMU 7.2) crashes when a guest sends "
+                                      "into a stream to which nobody is connected");
 }
 
 void check_paths(const std::vector<HeartbeatPathConfig>& paths, Reader& reader)

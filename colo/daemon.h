@@ -266,6 +266,7 @@ private:
     Protection protection_ = Protection::idle;
     Time protection_since_{};
     std::string protection_reason_;
+    std::string held_;   // by whom the guest is kept from running; empty: by nobody
     std::vector<std::string> warnings_;
     std::string mode_reason_;
     Time session_begun_{}, setup_done_{}, session_ended_{}, loss_noticed_{};

@@ -11,7 +11,6 @@ namespace {
 
 constexpr Duration kButton{10'000'000};  // a channel that is late is dead, and the guest with it: patience
 
-
 }  // namespace
 
 void Daemon::guest_event(const replication::GuestEvent& event)
@@ -34,6 +33,15 @@ void Daemon::guest_event(const replication::GuestEvent& event)
         dirty_rate_->abandon("the device model died");
         if (guest_running_ && control_) control_->observer().guest_stopped();
         guest_running_ = false;
+        held_.clear();
+        break;
+    case Kind::gone: return guest_worker_->post([this] { guest_->let_go(); });
+    case Kind::paused_outside:
+        held_ = event.detail;
+        spdlog::warn("the guest is held: {}", held_);
+        break;
+    case Kind::resumed_outside:
+        held_.clear();
         break;
     case Kind::reset:
         suspended_ = false;

@@ -54,6 +54,7 @@ schema::RunState Daemon::run_state() const
     case Protection::abdicated: return guest_running_ ? schema::RunState::running : stopped_as_.value();
     default: break;
     }
+    if (!held_.empty() && status.role == Role::primary) return schema::RunState::paused;
     if (guest_running_) return suspended_ ? schema::RunState::suspended : schema::RunState::running;
     const bool paused = status.power == replication::PowerState::paused;
     if (reset_while_stopped_ && (session_ == 0 || paused)) return schema::RunState::prelaunch;

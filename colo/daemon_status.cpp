@@ -189,6 +189,8 @@ StatusReport Daemon::status() const
     report.arbiter = arbiter_name(config_.arbiter.kind);
     if (!report.healthy) report.advice = advice_for(node, config_.domain.name, report.arbiter);
     report.warnings = warnings_;
+    if (!held_.empty()) report.warnings.push_back("the guest stands still: " + held_);
+    if (!held_.empty() && report.reason.empty()) report.reason = "the guest stands still: " + held_;
     report.operator_command = operator_command_;
     report.run_state = run_state();
     report.generation = node.generation;

@@ -357,7 +357,11 @@ void NodeImpl::guest_event(const replication::GuestEvent& event, Time now)
         return primary ? primary_guest_lost(event.detail, now) : secondary_guest_lost(event.detail, now);
     case r::GuestEventKind::power_button:
     case r::GuestEventKind::suspended:
-    case r::GuestEventKind::woken: return;   // memory and devices say so, and nothing else has to
+    case r::GuestEventKind::woken:   // memory and devices say so, and nothing else has to
+    case r::GuestEventKind::gone:
+    // Checkpoints go on, and both copies with them: nobody failed, and whoever holds it will let it go.
+    case r::GuestEventKind::paused_outside:
+    case r::GuestEventKind::resumed_outside: return;
     case r::GuestEventKind::power_off:
     case r::GuestEventKind::panicked:
     case r::GuestEventKind::reset: break;

@@ -94,25 +94,34 @@ std::string first_difference(const GuestDescription& primary, const GuestDescrip
         const char* what;
         std::string GuestDescription::*member;
         const char* remedy;
+        const char* xen;   // the remedy for a domain of Xen, of which [guest] says little
     };
     static const Field kFields[] = {
-        {"the kind of guest", &GuestDescription::kind, "set guest.type alike"},
-        {"the accelerator", &GuestDescription::accelerator, "set guest.accelerator to one that both hosts have"},
-        {"the machine type", &GuestDescription::machine, "set guest.machine alike"},
-        {"the CPU", &GuestDescription::cpu_policy, "set guest.cpu to a model that both hosts offer"},
-        {"the device model", &GuestDescription::device_model, "install the same version on both hosts"},
-        {"the device list", &GuestDescription::device_list, "configure the same devices in the same order"},
-        {"what the guest boots from", &GuestDescription::boot_digest,
-         "use identical kernel, initrd and command line on both hosts"},
+        {"the kind of guest", &GuestDescription::kind, "set guest.type alike", "set guest.type alike"},
+        {"the accelerator", &GuestDescription::accelerator, "set guest.accelerator to one that both hosts have", "set guest.type alike"},
+        {"the machine type", &GuestDescription::machine, "set guest.machine alike",
+         "compare viridian, acpi, tsc_mode and the like in the files of guest.xl_config, and the version of Xen"},
+        {"the CPU", &GuestDescription::cpu_policy, "set guest.cpu to a model that both hosts offer",
+         "compare `xl info` of both hosts (hw_caps, microcode, Xen's command line); cpuid and nestedhvm in the file of guest.xl_config can hide what only "
+         "one of them has"},
+        {"the device model", &GuestDescription::device_model, "install the same version on both hosts",
+         "install the same version of qemu-system-xen on both hosts"},
+        {"the device list", &GuestDescription::device_list, "configure the same devices in the same order",
+         "compare the files of guest.xl_config: everything but name, comments and blanks must be alike, in the same order. A daemon goes on with the file "
+         "as it was when it started"},
+        {"what the guest boots from", &GuestDescription::boot_digest, "use identical kernel, initrd and command line on both hosts",
+         "use identical kernel, ramdisk and cmdline on both hosts"},
     };
+    const bool xen = own.kind == "xen-hvm";
     for (const Field& f : kFields)
-        if (primary.*f.member != own.*f.member) return differs(f.what, primary.*f.member, own.*f.member, f.remedy);
+        if (primary.*f.member != own.*f.member) return differs(f.what, primary.*f.member, own.*f.member, xen ? f.xen : f.remedy);
     if (primary.vcpus != own.vcpus)
         return differs("the number of virtual CPUs", std::to_string(primary.vcpus), std::to_string(own.vcpus),
-                       "set guest.vcpus alike");
+                       xen ? "set vcpus (and maxvcpus) alike in the files of guest.xl_config" : "set guest.vcpus alike");
     if (primary.regions != own.regions)
         return differs("the guest's memory", regions_text(primary.regions), regions_text(own.regions),
-                       "set guest.memory_mib alike");
+                       xen ? "set memory alike in the files of guest.xl_config; if it is, set guest.xl_warm_up_ms higher on both hosts, or restore the same image"
+                           : "set guest.memory_mib alike");
     if (primary.special_frames != own.special_frames)
         return "the frames that belong to the host differ (" + std::to_string(primary.special_frames.size()) + " and " +
                std::to_string(own.special_frames.size()) + "); use the same hypervisor version on both hosts";

@@ -74,14 +74,16 @@ public:
     void probe() override { inner_->probe(); }
     int device_model_pid() const override { return inner_->device_model_pid(); }
     bool running() const override { return inner_->running(); }
+    bool held() const override { return inner_->held(); }
+    void let_go() noexcept override { inner_->let_go(); }
     void set_event_handler(std::function<void(replication::GuestEvent)> handler) override
     {
         inner_->set_event_handler([this, handler = std::move(handler)](const replication::GuestEvent& event) {
             handler(event);
-            // Nobody stopped it: it is off.
-            if (event.kind == replication::GuestEventKind::power_off ||
-                event.kind == replication::GuestEventKind::panicked)
-                tell(false);
+            using Kind = replication::GuestEventKind;
+            // Nobody of us stopped it: it is off, or held.
+            if (event.kind == Kind::power_off || event.kind == Kind::panicked || event.kind == Kind::paused_outside) tell(false);
+            if (event.kind == Kind::resumed_outside) tell(inner_->running());
         });
     }
     Result<void> save_device_state(const std::string& file, bool live, Deadline deadline) override

@@ -127,6 +127,9 @@ enum class GuestEventKind : std::uint8_t {
     power_button,         // pressed by powerdown(); what follows is the guest's business
     suspended,            // the guest put itself to sleep
     woken,
+    gone,                 // after device_model_died: nothing of it is left but what is held of it here, see let_go()
+    paused_outside,       // somebody outside of the service made it stand still; held() is true
+    resumed_outside,      // and lets it go on
 };
 struct GuestEvent {
     GuestEventKind kind;
@@ -186,6 +189,10 @@ public:
     // Any thread, does not block, idempotent: the device model is gone when a later call or event says so.
     virtual void kill() noexcept = 0;
 
+    // After the event `gone`: what is still held of it (mapped memory, handles) goes back to the host, which could not free it
+    // otherwise. Nothing happens where a machine lives. Until recreate() everything is Errc::guest_died.
+    virtual void let_go() noexcept {}
+
     // Any thread, does not block, idempotent: from now on this is the domain, not a copy that follows another one. Where a
     // domain has a name among others, it gets it; that may take until the other one is gone.
     virtual void took_over() noexcept {}
@@ -197,6 +204,9 @@ public:
 
     virtual int device_model_pid() const = 0;   // 0 where there is none; any thread
     virtual bool running() const = 0;           // any thread; as last known
+    // Any thread, as last known: it would run, but somebody outside of the service (an operator's `xl pause`) keeps it from that.
+    // Cuts, loads and resume() succeed all the same.
+    virtual bool held() const { return false; }
 
     // Called from a thread of the implementation; set before create(). The handler must not block.
     virtual void set_event_handler(std::function<void(GuestEvent)> handler) = 0;

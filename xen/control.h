@@ -19,6 +19,7 @@
 #include <span>
 #include <string>
 #include <utility>
+#include <vector>
 
 namespace colo::xen {
 
@@ -192,6 +193,14 @@ public:
     virtual Result<TscInfo> tsc() = 0;
     virtual Result<std::uint32_t> vnuma_nodes() = 0;   // 0: the domain has no NUMA topology of its own
 };
+
+struct ListedDomain {
+    DomainId domain = 0;
+    DomainInfo info;
+};
+
+// All that the hypervisor knows but dom0, also those that are half made, without a name, or dying.
+Result<std::vector<ListedDomain>> list_domains();
 
 // A live domain through the libraries of Xen. Only in builds with libxen-dev. Errc::refused: not a dom0, or not root.
 Result<std::unique_ptr<Control>> open_domain(DomainId domain);

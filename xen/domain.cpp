@@ -41,6 +41,26 @@ static_assert(XC_PAGE_SIZE == kPageSize);
 constexpr unsigned kMaxServers = 8;
 constexpr std::uint32_t kAccessesPerPage = XC_PAGE_SIZE / sizeof(ioreq);
 
+DomainInfo info_of(const xc_domaininfo_t& raw)
+{
+    DomainInfo out;
+    static_assert(sizeof raw.handle == sizeof out.uuid);
+    std::memcpy(out.uuid.data(), raw.handle, sizeof raw.handle);
+    const auto flag = [&](std::uint32_t mask) { return (raw.flags & mask) != 0; };
+    out.hvm = flag(XEN_DOMINF_hvm_guest);
+    out.hap = flag(XEN_DOMINF_hap);
+    out.paused = flag(XEN_DOMINF_paused);
+    out.dying = flag(XEN_DOMINF_dying);
+    out.shut_down = flag(XEN_DOMINF_shutdown);
+    out.shutdown_reason = static_cast<std::uint8_t>(raw.flags >> XEN_DOMINF_shutdownshift & XEN_DOMINF_shutdownmask);
+    out.vcpus = raw.max_vcpu_id + 1;   // also those that the guest switched off: they may be switched on
+    out.total_pages = raw.tot_pages;
+    out.max_pages = raw.max_pages;
+    out.outstanding_pages = raw.outstanding_pages;
+    out.cpu_time_ns = raw.cpu_time;
+    return out;
+}
+
 class Domain final : public Control, private Mapping::Owner {
 public:
     explicit Domain(DomainId id) : id_(id) {}
@@ -118,22 +138,7 @@ Result<DomainInfo> Domain::info()
     const int count = xc_domain_getinfolist(xch_, id_, 1, &raw);
     if (count < 0) return error("ask for its state", errno);
     if (count == 0 || raw.domain != id_) return error("ask for its state", ESRCH);
-    DomainInfo out;
-    static_assert(sizeof raw.handle == sizeof out.uuid);
-    std::memcpy(out.uuid.data(), raw.handle, sizeof raw.handle);
-    const auto flag = [&](std::uint32_t mask) { return (raw.flags & mask) != 0; };
-    out.hvm = flag(XEN_DOMINF_hvm_guest);
-    out.hap = flag(XEN_DOMINF_hap);
-    out.paused = flag(XEN_DOMINF_paused);
-    out.dying = flag(XEN_DOMINF_dying);
-    out.shut_down = flag(XEN_DOMINF_shutdown);
-    out.shutdown_reason = static_cast<std::uint8_t>(raw.flags >> XEN_DOMINF_shutdownshift & XEN_DOMINF_shutdownmask);
-    out.vcpus = raw.max_vcpu_id + 1;   // also those that the guest switched off: they may be switched on
-    out.total_pages = raw.tot_pages;
-    out.max_pages = raw.max_pages;
-    out.outstanding_pages = raw.outstanding_pages;
-    out.cpu_time_ns = raw.cpu_time;
-    return out;
+    return info_of(raw);
 }
 
 Result<Gfn> Domain::gfn_limit()
@@ -291,6 +296,22 @@ Result<std::uint32_t> Domain::vnuma_nodes()
 }
 
 }  // namespace
+
+Result<std::vector<ListedDomain>> list_domains()
+{
+    constexpr std::uint32_t kAtOnce = 64;
+    const std::unique_ptr<xc_interface, decltype(&xc_interface_close)> xch(xc_interface_open(nullptr, nullptr, 0), &xc_interface_close);
+    if (!xch) return hypercall_error("open the hypervisor's interface (is this a dom0, and are we root?)", errno);
+    std::vector<ListedDomain> out;
+    std::vector<xc_domaininfo_t> raw(kAtOnce);
+    for (DomainId from = 1;;) {
+        const int count = xc_domain_getinfolist(xch.get(), from, kAtOnce, raw.data());
+        if (count < 0) return hypercall_error("list the domains", errno);
+        for (int i = 0; i < count; ++i) out.push_back({raw[static_cast<std::size_t>(i)].domain, info_of(raw[static_cast<std::size_t>(i)])});
+        if (count < static_cast<int>(kAtOnce)) return out;
+        from = out.back().domain + 1;
+    }
+}
 
 Result<std::unique_ptr<Control>> open_domain(DomainId domain)
 {

@@ -108,9 +108,26 @@ Result<std::string> domain_config(std::string_view operators, const DomainConfig
     }
     std::string out(operators);
     out += fmt::format("\n# Added by colod.\nname = \"{}\"\n{} = [ {} ]\n", options.name, hvm_only ? "device_model_args" : "device_model_args_hvm", quoted);
+    if (!options.uuid.empty()) out += fmt::format("uuid = \"{}\"\n", options.uuid);
     // What becomes of a domain that has ended is decided here and not by xl.
     for (const char* end : {"on_poweroff", "on_reboot", "on_watchdog", "on_crash", "on_soft_reset"}) out += fmt::format("{} = \"preserve\"\n", end);
     return out;
+}
+
+Result<std::optional<Uuid>> config_uuid(std::string_view operators)
+{
+    std::string text;
+    bool found = false;
+    each_statement(operators, [&](std::string_view key, std::string_view statement) {
+        if (key != "uuid") return;
+        found = true;
+        text = statement.substr(statement.find('=') + 1);
+    });
+    if (!found) return std::optional<Uuid>();
+    std::erase_if(text, [](char c) { return c == '"' || c == '\''; });
+    const auto uuid = parse_uuid(text);
+    if (!uuid) return make_error(Errc::invalid, "uuid is no UUID: " + text);
+    return uuid;
 }
 
 std::string comparable_config(std::string_view operators)

@@ -6,8 +6,10 @@
 
 #include "core/error.h"
 #include "core/types.h"
+#include "xen/domain_record.h"
 
 #include <array>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -23,6 +25,7 @@ struct HvmNic {
 struct DomainConfigOptions {
     std::string name;
     std::string control_socket, probe_socket;   // where the device model is to serve us
+    std::string uuid;                           // empty: that of the operator, or one that xl chooses
     std::vector<HvmNic> nics;
 };
 
@@ -35,6 +38,9 @@ inline constexpr std::size_t kMaxDomainConfig = 64u << 10;
 // write to, or uses both keys for arguments of
 // the device model, so that none is left for us; or a value that cannot stand in such a file.
 Result<std::string> domain_config(std::string_view operators, const DomainConfigOptions& options);
+
+// The UUID that the operator's file gives the domain. Errc::invalid: it is none.
+Result<std::optional<Uuid>> config_uuid(std::string_view operators);
 
 // What of the operator's file the other side must have alike: everything but comments, blanks and its name.
 std::string comparable_config(std::string_view operators);

@@ -2,6 +2,7 @@
 #include "xen/domain_cut.h"
 
 #include "core/clock.h"
+#include "core/log.h"
 
 #include <fmt/format.h>
 
@@ -30,6 +31,26 @@ Result<std::uint32_t> wait_answers(Control& control, Deadline deadline)
     }
 }
 
+// As many pauses as one domain can have been given.
+constexpr int kMaxPauseCount = 255;
+
+// The vCPU takes its answer as soon as it runs, for which the pauses of others are in the way as much as ours. Ours stays off.
+Result<void> let_run_for_a_moment(Control& control)
+{
+    if (auto r = control.unpause(); !r) return r;
+    int others = 0;
+    for (; others < kMaxPauseCount; ++others) {
+        const auto info = control.info();
+        if (!info) return info.error();
+        if (!info->paused) break;
+        if (auto r = control.unpause(); !r) return r;
+    }
+    if (others > 0) std::this_thread::sleep_for(kAnswerPause);
+    for (; others > 0; --others)
+        if (auto r = control.pause(); !r) return r;
+    return {};
+}
+
 }  // namespace
 
 Result<int> pause_between_accesses(Control& control, Deadline deadline)
@@ -38,9 +59,11 @@ Result<int> pause_between_accesses(Control& control, Deadline deadline)
         if (auto r = control.pause(); !r) return r.error();
         const auto answered = wait_answers(control, deadline);
         if (answered && *answered == 0) return tries;
-        // It takes the answer as soon as it runs.
-        if (auto r = control.unpause(); !r) return r.error();
-        if (!answered) return answered.error();
+        if (!answered) {
+            if (auto r = control.unpause(); !r) return r.error();
+            return answered.error();
+        }
+        if (auto r = let_run_for_a_moment(control); !r) return r.error();
         if (now() >= deadline) return make_error(Errc::timed_out, "pause: the deadline passed");
     }
     return make_error(Errc::timed_out, fmt::format("pause: a vCPU was in the middle of an access {} times in a row", kMaxPauses));
@@ -73,11 +96,29 @@ Result<void> check_context(ByteView context)
     return make_error(Errc::corrupt, fmt::format("CPU context of {} bytes without an end", context.size()));
 }
 
+Result<bool> DomainCut::stands_still()
+{
+    const auto info = control_.info();
+    if (!info) return info.error();
+    return info->paused;
+}
+
 Result<void> DomainCut::pause(Deadline deadline)
 {
-    if (paused_) return {};
+    if (paused_) {
+        const auto still = stands_still();
+        if (!still) return still.error();
+        if (*still) return {};
+        spdlog::warn("domain {} was let go by another tool (xl unpause?) while it was to stand still; it is paused again", control_.domain());
+        undone_ = true;
+    }
+    meant_to_run(false);
     const auto repeated = pause_between_accesses(control_, deadline);
-    if (!repeated) return repeated.error();
+    if (!repeated) {
+        paused_ = false;
+        meant_to_run(!stopped_);
+        return repeated.error();
+    }
     pauses_repeated_ += *repeated;
     paused_ = true;
     return {};
@@ -113,6 +154,9 @@ Result<DeviceState> DomainCut::save(Deadline deadline)
     auto devices = model_.finish_save(deadline);
     if (!devices) return with_context("save", devices.error());
     if (!context) return with_context("save", context.error());
+    const auto still = stands_still();
+    if (!still) return with_context("save", still.error());
+    if (!*still) return make_error(Errc::failed, "save: another tool let the domain go (xl unpause?) in the middle of a checkpoint");
     times_.saved = now();
     return DeviceState{std::move(*devices), std::move(*context)};
 }
@@ -125,8 +169,12 @@ Result<void> DomainCut::resume(Deadline deadline)
         if (auto r = model_.cont(deadline); !r) return with_context("resume", r.error());
     stopped_ = false;
     if (paused_)
-        if (auto r = control_.unpause(); !r) return with_context("resume", r.error());
-    paused_ = false;
+        if (auto r = control_.unpause(); !r) {
+            const auto still = stands_still();   // another tool may have done it
+            if (!still || *still) return with_context("resume", r.error());
+        }
+    paused_ = undone_ = false;
+    meant_to_run(true);
     times_.cont_done = now();
     return {};
 }
@@ -152,6 +200,9 @@ Result<void> DomainCut::load(const DeviceState& state, Deadline deadline)
 {
     if (auto r = verify(state); !r) return r;
     if (!paused_ || !stopped_ || saving_) return make_error(Errc::invalid, "load into a domain that is not stopped");
+    const auto still = stands_still();
+    if (!still) return with_context("load", still.error());
+    if (undone_ || !*still) return make_error(Errc::failed, "load: another tool let the domain run (xl unpause?) while it was to stand still");
     if (auto r = control_.set_context(state.cpu_context); !r) return with_context("load", r.error());
     return model_.load(state.devices, deadline);
 }

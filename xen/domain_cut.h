@@ -9,6 +9,9 @@
 #include "xen/control.h"
 #include "xen/device_model.h"
 
+#include <atomic>
+#include <optional>
+
 namespace colo::xen {
 
 // Pauses the domain at a moment at which no vCPU is in the middle of an access to a device: such an access is in no
@@ -20,19 +23,45 @@ Result<int> pause_between_accesses(Control& control, Deadline deadline);
 // Records of an HVM context: a header first, at least one CPU, each inside of the blob, an end. Errc::corrupt or limit.
 Result<void> check_context(ByteView context);
 
+// Whether the domain is meant to run, for those who look at it from another thread: a pause that is none of ours can be told
+// from ours only while nothing of ours is under way.
+class Intent {
+public:
+    void set(bool run)
+    {
+        changes_.fetch_add(1);
+        run_ = run;
+        changes_.fetch_add(1);
+    }
+    // What `look` found, if the domain was meant to run all the time.
+    template <class Look>
+    auto while_meant_to_run(Look&& look) const -> std::optional<decltype(look())>
+    {
+        const auto before = changes_.load();
+        if (!run_) return std::nullopt;
+        auto found = look();
+        if (changes_.load() != before || before % 2 != 0) return std::nullopt;
+        return found;
+    }
+
+private:
+    std::atomic<std::uint32_t> changes_ = 0;
+    std::atomic<bool> run_ = false;
+};
+
 // One thread. The domain runs at first. After an error of begin, save, resume or stop the domain is where the error left
 // it, and unusable for replication.
 class DomainCut {
 public:
-    // Both outlive it.
-    DomainCut(Control& control, DeviceModel& model) : control_(control), model_(model) {}
+    // All of it outlive it.
+    DomainCut(Control& control, DeviceModel& model, Intent* intent = nullptr) : control_(control), model_(model), intent_(intent) {}
 
     // On return no vCPU runs and the device model writes nothing but its save.
     Result<void> begin(Deadline deadline);
     Result<replication::DeviceState> save(Deadline deadline);   // after begin()
     Result<void> resume(Deadline deadline);
     Result<void> stop(Deadline deadline);                       // without saving; nothing happens if it is stopped
-    // Stopped. Everything is checked first; then CPUs, which the hypervisor checks itself, then devices.
+    // Stopped, and never let go by another tool since (Errc::failed: what is in its memory is not known then). Everything is checked first; then CPUs, which the hypervisor checks itself, then devices.
     Result<void> load(const replication::DeviceState& state, Deadline deadline);
     static Result<void> verify(const replication::DeviceState& state);
 
@@ -42,11 +71,18 @@ public:
 
 private:
     Result<void> pause(Deadline deadline);
+    Result<bool> stands_still();
+    void meant_to_run(bool run)
+    {
+        if (intent_ != nullptr) intent_->set(run);
+    }
     void give_save_up(Deadline deadline);
 
     Control& control_;
     DeviceModel& model_;
+    Intent* intent_;
     bool paused_ = false;    // by us
+    bool undone_ = false;    // another tool undid that since
     bool stopped_ = false;   // the device model
     bool saving_ = false;
     int pauses_repeated_ = 0;

@@ -7,6 +7,7 @@
 #include <boost/json.hpp>
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <poll.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
@@ -95,11 +96,12 @@ void DomainWatch::run()
         if (closing) return;
         if (alive && p[1].revents != 0) alive = died("the device model is gone");
         alive = alive && look_at_domain() && look_at_model();
+        if (alive) look_at_pauses();
     }
-    // A name or an end may still be asked for.
-    while (!closing_) {
+    // A name or an end may still be asked for, and a domain outlives its device model.
+    for (look_whether_gone(); !closing_; look_whether_gone()) {
         pollfd p{wake_.get(), POLLIN, 0};
-        ::poll(&p, 1, -1);
+        ::poll(&p, 1, domain_gone_ ? -1 : static_cast<int>(options_.look_every.count() / 1000));
         std::uint64_t count = 0;
         if (::read(wake_.get(), &count, sizeof count) < 0) continue;
         (void)do_errands();
@@ -131,7 +133,8 @@ void DomainWatch::do_rename()
     }
     const std::lock_guard lock(mutex_);
     if (new_name_.empty() || now() < next_rename_ || gone_) return;
-    next_rename_ = now() + options_.rename_every;
+    rename_wait_ = std::clamp(rename_wait_ * 2, options_.rename_first, options_.rename_last);
+    next_rename_ = now() + rename_wait_;
     tried_name_ = new_name_;
     renaming_ = std::async(std::launch::async, [toolstack = options_.toolstack, domain = options_.control->domain(), name = tried_name_] {
         return toolstack->rename(domain, name, now() + kRename);
@@ -143,11 +146,12 @@ void DomainWatch::renamed(const Result<void>& result)
     const DomainId domain = options_.control->domain();
     if (!result) {
         if (!std::exchange(rename_failed_, true))
-            spdlog::warn("domain {} does not get the name {} yet, trying again every second: {}", domain, tried_name_, result.error().text);
+            spdlog::warn("domain {} does not get the name {} yet, and goes on asking for it: {}", domain, tried_name_, result.error().text);
         return;
     }
     spdlog::info("domain {} is called {} now", domain, tried_name_);
     rename_failed_ = false;
+    rename_wait_ = {};
     const std::lock_guard lock(mutex_);
     if (new_name_ == tried_name_) new_name_.clear();
 }
@@ -183,6 +187,28 @@ bool DomainWatch::look_at_domain()
     default: report(GuestEventKind::power_off, fmt::format("shut down for reason {}", info->shutdown_reason)); break;
     }
     return true;
+}
+
+// What is dying waits for those who map its memory, and that may be us.
+void DomainWatch::look_whether_gone()
+{
+    if (domain_gone_) return;
+    const auto info = options_.control->info();
+    if (info ? !info->dying : info.error().code != Errc::guest_died) return;
+    domain_gone_ = true;
+    report(GuestEventKind::gone, fmt::format("domain {} is gone", options_.control->domain()));
+}
+
+void DomainWatch::look_at_pauses()
+{
+    if (options_.intent == nullptr) return;
+    const auto info = options_.intent->while_meant_to_run([this] { return options_.control->info(); });
+    if (!info || !*info || (*info)->shut_down || (*info)->dying) return;
+    const bool held = (*info)->paused;
+    if (options_.held != nullptr) *options_.held = held;
+    if (held == std::exchange(told_held_, held)) return;
+    if (held) report(GuestEventKind::paused_outside, fmt::format("another tool paused domain {0} (xl pause?); it goes on with: xl unpause {0}", options_.control->domain()));
+    else report(GuestEventKind::resumed_outside, fmt::format("nobody else holds domain {} any more", options_.control->domain()));
 }
 
 bool DomainWatch::look_at_model()

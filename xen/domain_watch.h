@@ -8,6 +8,7 @@
 #include "qemu/qmp_link.h"
 #include "replication/guest.h"
 #include "xen/control.h"
+#include "xen/domain_cut.h"
 #include "xen/toolstack.h"
 
 #include <atomic>
@@ -28,8 +29,11 @@ struct DomainWatchOptions {
     std::function<void(replication::GuestEvent)> on_event;   // from the watch's thread
     std::atomic<std::int64_t>* progress_us = nullptr;        // set to now() whenever the device model says anything; outlives it
     std::atomic<bool>* running = nullptr;                    // set to false when the domain has ended; outlives it
+    const Intent* intent = nullptr;                          // outlives it; nullptr: nobody asks for pauses of others
+    std::atomic<bool>* held = nullptr;                       // set to whether others keep it from running; outlives it
     Duration look_every = std::chrono::milliseconds(20);
-    Duration rename_every = std::chrono::seconds(1);
+    // Between two tries to take a name over: at first, then twice as long each time, up to the last.
+    Duration rename_first = std::chrono::seconds(1), rename_last = std::chrono::seconds(30);
 };
 
 class DomainWatch {
@@ -44,7 +48,8 @@ public:
     void probe();                                // asks the device model something, so that progress_us moves
     void destroy();                              // the domain; an event tells when it is gone
     void rename(const std::string& name);        // tried until it succeeds: the name may be another domain's for now
-    bool gone() const { return gone_; }          // no more events will come
+    bool gone() const { return gone_; }          // the device model or the domain; the last event is `gone`
+    bool domain_gone() const { return domain_gone_; }   // nothing of it is left, or only what somebody maps
 
     // A domain that had gone off goes on, through the caller's control; the next end is an event again. Waits for a look.
     Result<void> revive(Control& control);
@@ -55,6 +60,8 @@ private:
     void run();
     bool look_at_model();
     bool look_at_domain();
+    void look_whether_gone();
+    void look_at_pauses();
     bool do_errands();
     void do_rename();
     void renamed(const Result<void>& result);
@@ -63,15 +70,17 @@ private:
 
     DomainWatchOptions options_;
     qemu::Fd wake_;
-    std::atomic<bool> probe_wanted_ = false, destroy_wanted_ = false, closing_ = false, gone_ = false;
+    std::atomic<bool> probe_wanted_ = false, destroy_wanted_ = false, closing_ = false, gone_ = false, domain_gone_ = false;
     std::mutex mutex_;            // guards new_name_
     std::string new_name_;
     Time next_rename_{};
+    Duration rename_wait_{0};
     std::string tried_name_;              // by the attempt that runs
     std::future<Result<void>> renaming_;  // its end waits for that
     bool rename_failed_ = false;  // said once
     std::mutex look_mutex_;       // guards ended_, and that it fits what the domain is
     bool ended_ = false;          // the end of the domain was reported
+    bool told_held_ = false;
     std::thread thread_;
 };
 

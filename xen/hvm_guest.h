@@ -17,6 +17,7 @@ namespace colo::xen {
 // All that it does to the world.
 struct HvmPorts {
     OpenDomain open_domain = xen::open_domain;
+    ListDomains list_domains = xen::list_domains;
     std::function<Result<std::unique_ptr<Store>>()> open_store = xen::open_store;
     std::function<Result<std::unique_ptr<DeviceModel>>(const std::string&, Deadline)> connect_model = connect_device_model;
     std::function<Result<std::unique_ptr<qemu::QmpLink>>(const std::string&, Deadline)> connect_probe = connect_monitor;

@@ -59,13 +59,17 @@ public:
     Result<void> start() override;
     Result<void> fetch_and_clear(replication::PageSet& into, bool final) override { return log_->fetch_and_clear(into, final); }
     Result<void> peek(replication::PageSet& into) override { return log_->peek(into); }
+    // In the middle of a save the device model takes no other command: its half is off as soon as settle() can.
     void stop() override;
+    // To be called where a save may have ended.
+    void settle();
     std::string method() const override { return log_->method(); }
 
 private:
     std::unique_ptr<LogDirty> log_;
     DeviceModel& model_;
     std::function<Result<void>()> may_start_;
+    bool off_is_owed_ = false;   // by the device model
 };
 
 }  // namespace colo::xen

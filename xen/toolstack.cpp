@@ -6,6 +6,7 @@
 
 #include <fmt/format.h>
 
+#include <csignal>
 #include <map>
 #include <mutex>
 #include <sstream>
@@ -64,7 +65,12 @@ Result<void> Commands::run(const std::string& command, const Values& values, Dea
     const std::string what = fmt::format("{}", fmt::join(options.argv, " "));
     auto process = qemu::Process::start(options, deadline);
     if (!process) return with_context(what, process.error());
-    if (!(*process)->wait_ended(deadline)) return make_error(Errc::timed_out, what + ": did not end in time");
+    if (!(*process)->wait_ended(deadline)) {
+        // With what it has started, if it is a script: none of it may go on and make a domain behind our back. Its number is
+        // its group's, and cannot be another's before the process is reaped. A device model is in a group of its own.
+        (void)::kill(-(*process)->pid(), SIGKILL);
+        return make_error(Errc::timed_out, what + ": did not end in time");
+    }
     const std::string end = (*process)->how_ended();
     if (end == "exited with status 0") return {};
     const std::string words = qemu::last_words(log_file_);

@@ -19,7 +19,8 @@ struct ToolstackCommands {
     std::string rename = "xl rename {domain} {name}";
 };
 
-// Each call blocks until the command has ended or the deadline has passed (Errc::timed_out; the command is killed then).
+// Each call blocks until the command has ended or the deadline has passed (Errc::timed_out; the command is killed then, with
+// what it has started). It dies with us, too (qemu/process.h), but not what a script has started: that is to `exec` xl.
 // Any other failure is Errc::failed with the last words of the command. Any thread, one call at a time.
 class Toolstack {
 public:

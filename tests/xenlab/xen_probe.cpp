@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// xen_probe NAME|ID [ROUNDS] [MS] (--precheck NAME|ID: only whether it can be protected): what the binding of xen/ costs and finds on a live HVM domain, and whether it keeps its
-// promises there. Run in dom0 by `scripts/xenlab test probe`. Status 0 only if every check held; "key=value" lines for
-// scripts.
+// xen_probe NAME|ID [ROUNDS] [MS]: what the binding of xen/ costs and finds on a live HVM domain, and whether it keeps its promises
+// there. Run in dom0 by `scripts/xenlab test probe`. Status 0 only if every check held; "key=value" lines for scripts.
+// --precheck NAME|ID: only whether it can be protected. --log NAME|ID: only whether its dirty log is on.
 
 #include "core/clock.h"
 #include "xen/dirty_log.h"
@@ -322,13 +322,28 @@ int number(const char* text, int fallback) { return text != nullptr ? static_cas
 
 }  // namespace
 
+// Switched on twice, it is refused; one that was off is off again afterwards.
+bool log_is_on(Control& control)
+{
+    const auto enabled = control.enable_log();
+    if (enabled) must(control.disable_log());
+    else if (enabled.error().code != Errc::invalid) give_up(enabled.error());
+    return !enabled;
+}
+
 int probe(char** arguments)
 {
+    const bool only_log = std::strcmp(arguments[0], "--log") == 0 && arguments[1] != nullptr;
+    if (only_log) ++arguments;
     const bool only_precheck = std::strcmp(arguments[0], "--precheck") == 0 && arguments[1] != nullptr;
     if (only_precheck) ++arguments;
     const auto store = must(open_store());
     const auto control = must(open_domain(must(find_domain(*store, arguments[0]))));
     if (only_precheck) return show_prechecks(*control, *store) ? 0 : 1;
+    if (only_log) {
+        print(log_is_on(*control) ? "log=on" : "log=off");
+        return 0;
+    }
     const int rounds = number(arguments[1], 5);
     Probe(*control, *store, rounds, number(arguments[1] != nullptr ? arguments[2] : nullptr, 100)).run();
     return g_broken == 0 ? 0 : 1;
@@ -339,7 +354,7 @@ int probe(char** arguments)
 int main(int argc, char** argv)
 {
     if (argc < 2) {
-        std::fputs("usage: xen_probe NAME|ID [ROUNDS] [MS]\n       xen_probe --precheck NAME|ID\n", stderr);
+        std::fputs("usage: xen_probe NAME|ID [ROUNDS] [MS]\n       xen_probe --precheck NAME|ID\n       xen_probe --log NAME|ID\n", stderr);
         return 2;
     }
     return colo::xen::probe(argv + 1);

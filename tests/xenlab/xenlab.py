@@ -6,11 +6,12 @@ import os
 import sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from lab import guests, hosts, image, loopback, machine, manual, probe, protect, smoke, two_domains  # noqa: E402
+from lab import guests, hosts, image, loopback, machine, manual, operate, probe, protect, smoke, two_domains  # noqa: E402
 from lab.common import LabError, path, say  # noqa: E402
 
 TESTS = {"smoke": smoke.smoke, "two-domains": two_domains.two_domains, "probe": probe.probe, "refusals": probe.refusals,
-         "loopback": loopback.loopback, "protect": protect.protect, "failures": protect.failures, "power": protect.power}
+         "loopback": loopback.loopback, "protect": protect.protect, "failures": protect.failures, "power": protect.power,
+         "operator": operate.operate}
 # Those that need two lab hosts.
 OF_PAIRS = {"hosts-lock": hosts.lock, "hosts-command": hosts.command, "manual": manual.manual}
 

@@ -250,6 +250,22 @@ TEST(NodeHealth, APeerThatAbdicatedIsNotShot)
     EXPECT_TRUE(desk.a.stored.outdated);
 }
 
+TEST(NodeHealth, AGuestThatAnOperatorHoldsIsNoLoss)
+{
+    using Kind = replication::GuestEventKind;
+    Desk desk(with(ArbiterKind::lock));
+    desk.protect();
+    for (const Kind kind : {Kind::paused_outside, Kind::resumed_outside, Kind::gone})
+        for (auto* side : {&desk.a, &desk.b}) {
+            side->node->guest_event({kind, "xl"}, desk.now);
+            desk.advance(5000 * kMs);
+            EXPECT_EQ(desk.a.status().protection, Protection::in_sync);
+            EXPECT_EQ(desk.b.status().protection, Protection::in_sync);
+            EXPECT_EQ(desk.a.status().power, replication::PowerState::running);
+        }
+    EXPECT_FALSE(desk.b.did("ask 2"));
+}
+
 TEST(NodeHealth, AnAbdicationNeedsNoStorageThatAnswers)
 {
     Desk desk(with(ArbiterKind::lock));

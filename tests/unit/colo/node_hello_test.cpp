@@ -64,6 +64,33 @@ TEST(NodeHello, Inv32_EveryDifferenceIsToldWithBothValues)
     }
 }
 
+TEST(NodeHello, RemediesFitTheKindOfGuest)
+{
+    struct Case {
+        std::function<void(replication::GuestDescription&)> change;
+        const char* xen;
+        const char* qemu;
+    };
+    const Case cases[] = {
+        {[](auto& g) { g.device_list = "xl configuration 1"; }, "compare the files of guest.xl_config", "same devices in the same order"},
+        {[](auto& g) { g.cpu_policy = "1"; }, "xl info", "guest.cpu"},
+        {[](auto& g) { g.machine = "hvm"; }, "tsc_mode", "guest.machine"},
+        {[](auto& g) { g.device_model = "7.2"; }, "qemu-system-xen", "same version"},
+        {[](auto& g) { g.vcpus = 9; }, "maxvcpus", "guest.vcpus"},
+        {[](auto& g) { g.regions[0].pages = 1; }, "xl_warm_up_ms", "guest.memory_mib"},
+    };
+    for (const bool xen : {true, false})
+        for (const Case& c : cases) {
+            replication::GuestDescription own = small_guest();
+            if (xen) own.kind = "xen-hvm";
+            replication::GuestDescription primary = own;
+            c.change(primary);
+            const std::string text = first_difference(primary, own);
+            EXPECT_THAT(text, HasSubstr(xen ? c.xen : c.qemu));
+            EXPECT_THAT(text, testing::Not(HasSubstr(xen ? "guest.memory_mib" : "xl")));
+        }
+}
+
 TEST(NodeHello, Inv32_TooLittleMemoryIsRefusedWithBothFigures)
 {
     replication::Hello hello = good_hello();

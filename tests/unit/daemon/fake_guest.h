@@ -57,6 +57,7 @@ public:
     bool unusable = false;  // a deadline passed, as with a real device model
     bool is_running = true;
     bool stays_off = false;  // resume() succeeds and nothing runs
+    bool is_held = false;     // somebody outside of the service keeps it from running
     Bytes& ram() { return ram_; }
     FakeDirtyLog& log() { return log_; }
 
@@ -103,6 +104,7 @@ public:
     void probe() override {}
     int device_model_pid() const override { return 0; }
     bool running() const override { return is_running; }
+    bool held() const override { return is_held; }
     void set_event_handler(std::function<void(replication::GuestEvent)>) override {}
     Result<void> save_device_state(const std::string&, bool, Deadline) override { return {}; }
     Result<void> load_device_state(const std::string&, Deadline) override { return {}; }

@@ -262,6 +262,12 @@ TEST_F(ApplyTest, Inv20_AGuestThatDoesNotRunAfterTheLoadIsNotApplied)
     EXPECT_TRUE(run_roll_forward(guest, *stager, seal, request, clock)) << "off there is off in the primary's state";
 }
 
+TEST_F(ApplyTest, AGuestThatAnOperatorHoldsIsApplied)
+{
+    guest.stays_off = guest.is_held = true;
+    EXPECT_TRUE(run_apply(guest, *stager, seal, request, clock));
+}
+
 TEST_F(ApplyTest, Inv20_RollForwardUsesAFreshDeviceModelAndEveryPage)
 {
     guest.is_running = false;

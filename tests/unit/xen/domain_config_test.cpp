@@ -14,7 +14,7 @@ constexpr const char* kOperators = "type = \"hvm\"\nmemory = 128\nname = \"old\"
 
 DomainConfigOptions options(std::size_t nics = 0)
 {
-    DomainConfigOptions out{"web", "/run/colo/web/model.sock", "/run/colo/web/probe.sock", {}};
+    DomainConfigOptions out{"web", "/run/colo/web/model.sock", "/run/colo/web/probe.sock", {}, {}};
     for (std::size_t i = 0; i < nics; ++i) out.nics.push_back({"net" + std::to_string(i), {2, 0, 0, 0, 0xab, static_cast<std::uint8_t>(i)}, -1});
     return out;
 }
@@ -108,6 +108,25 @@ TEST(DomainConfig, ComparableIsWhatCountsOnBothSides)
     EXPECT_NE(comparable_config("disk = [\n'a'\n]"), comparable_config("disk = [\n'b'\n]"));
     EXPECT_EQ(comparable_config(""), "");
     EXPECT_EQ(comparable_config("a = 'open\nb = 1"), "a='open\nb=1\n");
+}
+
+TEST(DomainConfig, UuidIsOursOrTheOperators)
+{
+    DomainConfigOptions o = options();
+    EXPECT_THAT(config(kOperators, o), Not(HasSubstr("uuid")));
+    o.uuid = "2b0e6a1e-8a39-4d1c-9a55-0c2c4e7f1a11";
+    const std::string out = config("uuid = \"11111111-1111-1111-1111-111111111111\"\n", o);
+    EXPECT_GT(out.rfind("uuid = \"2b0e6a1e-8a39-4d1c-9a55-0c2c4e7f1a11\"\n"), out.rfind("uuid = \"1111"));
+    const auto none = config_uuid(kOperators);
+    ASSERT_TRUE(none);
+    EXPECT_FALSE(*none);
+    for (const char* text : {"uuid='2B0E6A1E-8A39-4D1C-9A55-0C2C4E7F1A11'", "uuid=\"0\"\nuuid = \"2b0e6a1e8a394d1c9a550c2c4e7f1a11\" # ours"}) {
+        const auto uuid = config_uuid(text);
+        ASSERT_TRUE(uuid) << text;
+        ASSERT_TRUE(*uuid);
+        EXPECT_EQ(uuid_text(**uuid), o.uuid);
+    }
+    EXPECT_EQ(config_uuid("uuid = \"web\"").error().code, Errc::invalid);
 }
 
 }  // namespace

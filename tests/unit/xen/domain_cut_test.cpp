@@ -29,7 +29,13 @@ protected:
         control.trace = &trace;
         control.cpu_context = cpu_context();
     }
-    Trace taken() { return std::exchange(trace, {}); }
+    // Without questions about its state.
+    Trace taken()
+    {
+        Trace out = std::exchange(trace, {});
+        std::erase(out, "info");
+        return out;
+    }
 
     Trace trace;
     FakeControl control;
@@ -177,6 +183,59 @@ TEST_F(DomainCutTest, ResumeAfterAStopThatFailedLetsTheDeviceModelGo)
     taken();
     ASSERT_TRUE(cut.resume(soon()));
     EXPECT_EQ(taken(), (Trace{"model-cont", "unpause"}));
+}
+
+// An operator's `xl pause`: checkpoints go on, and it is paused afterwards as it was before.
+TEST_F(DomainCutTest, PausesOfOthersStayAsManyAsTheyAre)
+{
+    ASSERT_TRUE(control.pause());
+    ASSERT_TRUE(control.pause());
+    for (int round = 0; round < 3; ++round) {
+        // Paused by the others in the middle of an access: only without their pauses the vCPU takes its answer.
+        control.accesses = {{0, 1}, {0, 1}, {0, 0}};
+        ASSERT_TRUE(cut.begin(soon()));
+        EXPECT_EQ(control.pauses(), 3);
+        ASSERT_TRUE(cut.save(soon()));
+        ASSERT_TRUE(cut.resume(soon()));
+        EXPECT_EQ(control.pauses(), 2);
+    }
+    ASSERT_TRUE(cut.stop(soon()));
+    ASSERT_TRUE(cut.load({model_state(), cpu_context(9)}, soon()));
+    ASSERT_TRUE(cut.resume(soon()));
+    EXPECT_EQ(control.pauses(), 2);
+}
+
+TEST_F(DomainCutTest, AccessInFlightIsLetGoAlthoughOthersPaused)
+{
+    ASSERT_TRUE(control.pause());
+    taken();
+    control.accesses = {{0, 1}, {0, 0}};
+    ASSERT_TRUE(cut.begin(soon()));
+    EXPECT_EQ(taken(), (Trace{"pause", "in-flight", "unpause", "unpause", "pause", "pause", "in-flight", "model-stop-and-save"}));
+}
+
+// An operator's `xl unpause` of one that is to stand still.
+TEST_F(DomainCutTest, CopyThatWasLetGoIsNotLoaded)
+{
+    const DeviceState state{model_state(), cpu_context(9)};
+    ASSERT_TRUE(cut.stop(soon()));
+    ASSERT_TRUE(control.unpause());
+    EXPECT_EQ(cut.load(state, soon()).error().code, Errc::failed);
+    ASSERT_TRUE(cut.stop(soon()));   // stands still again, and yet what it wrote meanwhile is not known
+    EXPECT_EQ(control.pauses(), 1);
+    EXPECT_EQ(cut.load(state, soon()).error().code, Errc::failed);
+    EXPECT_TRUE(model.loaded.empty());
+}
+
+TEST_F(DomainCutTest, CheckpointOfOneThatWasLetGoIsNone)
+{
+    ASSERT_TRUE(cut.begin(soon()));
+    ASSERT_TRUE(control.unpause());
+    EXPECT_EQ(cut.save(soon()).error().code, Errc::failed);
+    ASSERT_TRUE(cut.resume(soon()));   // it runs, as it should
+    EXPECT_EQ(control.pauses(), 0);
+    ASSERT_TRUE(cut.begin(soon()));
+    EXPECT_TRUE(cut.save(soon()));
 }
 
 TEST(CpuContext, EveryTruncationIsFound)

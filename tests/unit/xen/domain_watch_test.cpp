@@ -37,7 +37,9 @@ protected:
         out.progress_us = &progress_us;
         out.running = &running;
         out.look_every = std::chrono::milliseconds(1);
-        out.rename_every = std::chrono::milliseconds(1);
+        out.rename_first = out.rename_last = std::chrono::milliseconds(1);
+        out.intent = &intent;
+        out.held = &held;
         return out;
     }
     void start(DomainWatchOptions with)
@@ -91,7 +93,8 @@ protected:
     std::mutex mutex;
     std::vector<GuestEvent> events;
     std::atomic<std::int64_t> progress_us = 0;
-    std::atomic<bool> running = true;
+    std::atomic<bool> running = true, held = false;
+    Intent intent;
     std::unique_ptr<DomainWatch> watch;
 };
 
@@ -211,7 +214,8 @@ TEST_F(DomainWatchTest, DestroyIsToldWhenItIsGone)
     EXPECT_EQ(host.count(), 0u);
     watch->destroy();
     watch.reset();
-    EXPECT_EQ(seen().size(), 1u);
+    ASSERT_EQ(seen().size(), 2u);
+    EXPECT_EQ(seen().back().kind, GuestEventKind::gone);
 }
 
 TEST_F(DomainWatchTest, DestroyThatFailsIsNoneAndTheDomainStandsStill)
@@ -273,6 +277,69 @@ TEST_F(DomainWatchTest, EndDoesNotWaitForAName)
     let_it_look();
     watch.reset();
     EXPECT_EQ(host.name_of(domain), "web--incoming");
+}
+
+TEST_F(DomainWatchTest, DomainThatOutlivesItsDeviceModelIsGoneLater)
+{
+    start();
+    host.with(domain, [](auto& d) { d.monitor.reset(); });
+    EXPECT_EQ(event().kind, GuestEventKind::device_model_died);
+    let_it_look();
+    EXPECT_FALSE(watch->domain_gone());
+    EXPECT_EQ(seen().size(), 1u);
+    host.remove(domain);
+    EXPECT_TRUE(eventually([this] { return seen().size() == 2; }));
+    EXPECT_EQ(seen().back().kind, GuestEventKind::gone);
+    EXPECT_TRUE(watch->domain_gone());
+}
+
+TEST_F(DomainWatchTest, NextTriesForANameComeLaterAndLater)
+{
+    domain = host.make_domain("web--incoming", false);
+    host.fail["rename"].assign(1000, Errc::failed);
+    DomainWatchOptions with = options();
+    with.rename_last = std::chrono::hours(1);
+    const Time began = now();
+    start(std::move(with));
+    watch->rename("web");
+    const auto tries = [this] { return host.with(domain, [this](auto&) { return 1000 - host.fail["rename"].size(); }); };
+    EXPECT_TRUE(eventually([&] { return tries() == 8; }));
+    EXPECT_GE(now() - began, Duration{127'000});   // 1 + 2 + ... + 64 ms lie between eight
+}
+
+TEST_F(DomainWatchTest, PauseOfAnotherToolIsToldAndSoIsItsEnd)
+{
+    const auto other = *host.ports().open_domain(domain);
+    intent.set(true);
+    start();
+    ASSERT_TRUE(other->pause());
+    EXPECT_EQ(event().kind, GuestEventKind::paused_outside);
+    EXPECT_THAT(seen().front().detail, HasSubstr("xl unpause " + std::to_string(domain)));
+    EXPECT_TRUE(held);
+    ASSERT_TRUE(other->pause());
+    let_it_look();
+    EXPECT_EQ(seen().size(), 1u);   // it is no other than before
+    ASSERT_TRUE(other->unpause());
+    ASSERT_TRUE(other->unpause());
+    EXPECT_TRUE(eventually([this] { return seen().size() == 2; }));
+    EXPECT_EQ(seen().back().kind, GuestEventKind::resumed_outside);
+    EXPECT_FALSE(held);
+}
+
+TEST_F(DomainWatchTest, OurOwnPausesAreNotThoseOfOthers)
+{
+    const auto own = *host.ports().open_domain(domain);
+    start();
+    for (int i = 0; i < 200; ++i) {
+        intent.set(false);
+        ASSERT_TRUE(own->pause());
+        if (i % 20 == 0) let_it_look();
+        ASSERT_TRUE(own->unpause());
+        intent.set(true);
+        if (i % 20 == 10) let_it_look();
+    }
+    EXPECT_TRUE(seen().empty());
+    EXPECT_FALSE(held);
 }
 
 }  // namespace

@@ -80,10 +80,16 @@ std::uint8_t FakeControl::content(Gfn gfn) const
     return byte;
 }
 
+bool FakeControl::is_gone()
+{
+    if (ends_when_unmapped && mappings_ == 0) died = true;
+    return died;
+}
+
 Result<void> FakeControl::step(const std::string& name)
 {
     if (trace != nullptr) trace->push_back(name);
-    if (died) return hypercall_error("domain: " + name, ESRCH);
+    if (is_gone()) return hypercall_error("domain: " + name, ESRCH);
     auto& queue = fail[name];
     if (queue.empty()) return {};
     const int err = queue.front();

@@ -6,6 +6,7 @@
 
 #include "xen/control.h"
 
+#include <atomic>
 #include <deque>
 #include <map>
 #include <set>
@@ -29,6 +30,7 @@ public:
     bool has(Gfn gfn) const { return frames_.count(gfn) != 0; }
     bool log_is_on() const { return log_on_; }
     int mappings() const { return mappings_; }
+    bool is_gone();                                    // to be asked instead of `died`
     int pauses() const { return pauses_; }
 
     // ---- how it fails ------------------------------------------------------------------------------------------------
@@ -42,6 +44,7 @@ public:
     bool another_insists = false;          // and switching it off is of no use
     bool failed_allocations = false;       // ENOMEM at each reading until it is switched off
     bool died = false;
+    bool ends_when_unmapped = false;       // dying: it is gone as soon as nobody maps its memory
     int enables = 0, reads = 0, maps = 0, unmaps = 0, infos = 0;
     Bytes cpu_context{1, 2, 3, 4};
     Bytes policy{5, 6, 7};
@@ -90,7 +93,8 @@ private:
     bool log_on_ = false;
     std::set<Gfn> dirty_, dirty_at_the_end_;
     std::vector<std::uint64_t> bitmap_;
-    int mappings_ = 0, pauses_ = 0;
+    std::atomic<int> mappings_ = 0;   // unmapped by whoever has it
+    int pauses_ = 0;
 };
 
 }  // namespace colo::test

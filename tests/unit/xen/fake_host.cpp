@@ -23,7 +23,8 @@ class FakeHost::Handle final : public xen::Control {
     }
 
 public:
-    Handle(FakeHost& host, std::shared_ptr<Domain> domain) : host_(host), domain_(std::move(domain)) {}
+    Handle(FakeHost& host, std::shared_ptr<Domain> domain) : host_(host), domain_(std::move(domain)) { ++domain_->handles; }
+    ~Handle() override { --domain_->handles; }
 
     DomainId domain() const override { return domain_->control.id; }
     Result<xen::DomainInfo> info() override { return locked(&FakeControl::info); }
@@ -90,7 +91,9 @@ public:
             host_.trace_.push_back("create " + name);
             if (auto r = host_.answer(host_.fail, "create"); !r) return r;
             if (host_.find(name)) return make_error(Errc::failed, "xl: there is a domain " + name);
-            (void)host_.add(name, paused, true);
+            const DomainId made = host_.add(name, paused, true);
+            if (const auto uuid = xen::config_uuid(text); !host_.ignores_uuid && uuid && *uuid) host_.all_.at(made)->control.described.uuid = **uuid;
+            if (host_.dies_without_a_name) host_.store_.nodes.erase("/local/domain/" + std::to_string(made) + "/name");
         }
         if (host_.while_creating) host_.while_creating();
         const std::lock_guard lock(host_.mutex_);
@@ -101,7 +104,7 @@ public:
         const std::lock_guard lock(host_.mutex_);
         host_.trace_.push_back("destroy");
         if (auto r = host_.answer(host_.fail, "destroy"); !r) return r;
-        if (!host_.alive(domain)) return make_error(Errc::failed, "xl: no such domain");
+        if (!host_.alive(domain) || host_.all_.at(domain)->control.described.dying) return make_error(Errc::failed, "xl: no such domain");
         host_.remove(domain);
         return host_.answer(host_.fail_after, "destroy");
     }
@@ -127,7 +130,7 @@ FakeHost::~FakeHost()
 bool FakeHost::alive(DomainId domain) const
 {
     const auto found = all_.find(domain);
-    return found != all_.end() && !found->second->control.died;
+    return found != all_.end() && !found->second->control.is_gone();
 }
 
 Result<void> FakeHost::answer(std::map<std::string, std::deque<Errc>>& queues, const std::string& what)
@@ -171,7 +174,7 @@ void FakeHost::remove(DomainId domain)
 {
     const std::lock_guard lock(mutex_);
     Domain& gone = *all_.at(domain);
-    gone.control.died = true;
+    gone.control.described.dying = gone.control.ends_when_unmapped = true;
     gone.model = nullptr;
     gone.monitor.reset();
     std::erase_if(store_.nodes, [&](const auto& node) { return node.first.starts_with("/local/domain/" + std::to_string(domain) + "/"); });
@@ -188,7 +191,15 @@ std::size_t FakeHost::count()
 {
     const std::lock_guard lock(mutex_);
     std::size_t out = 0;
-    for (const auto& [id, domain] : all_) out += !domain->control.died;
+    for (const auto& [id, domain] : all_) out += !domain->control.is_gone() && !domain->control.described.dying;
+    return out;
+}
+
+std::size_t FakeHost::zombies()
+{
+    const std::lock_guard lock(mutex_);
+    std::size_t out = 0;
+    for (const auto& [id, domain] : all_) out += !domain->control.is_gone() && domain->control.described.dying;
     return out;
 }
 
@@ -211,7 +222,7 @@ std::shared_ptr<FakeHost::Domain> FakeHost::newest()
 {
     std::shared_ptr<Domain> out;
     for (const auto& [id, domain] : all_)
-        if (!domain->control.died && (!out || domain->by_toolstack || !out->by_toolstack)) out = domain;
+        if (!domain->control.is_gone() && !domain->control.described.dying && (!out || domain->by_toolstack || !out->by_toolstack)) out = domain;
     return out;
 }
 
@@ -244,6 +255,14 @@ xen::HvmPorts FakeHost::ports()
         const std::lock_guard lock(mutex_);
         if (!alive(domain)) return make_error(Errc::guest_died, "no such domain");
         return std::unique_ptr<xen::Control>(std::make_unique<Handle>(*this, all_.at(domain)));
+    };
+    out.list_domains = [this]() -> Result<std::vector<xen::ListedDomain>> {
+        const std::lock_guard lock(mutex_);
+        if (auto r = answer(fail, "list"); !r) return r.error();
+        std::vector<xen::ListedDomain> all;
+        for (const auto& [id, domain] : all_)
+            if (!domain->control.is_gone()) all.push_back({id, domain->control.described});
+        return all;
     };
     out.open_store = [this]() -> Result<std::unique_ptr<xen::Store>> { return std::unique_ptr<xen::Store>(std::make_unique<Nodes>(*this)); };
     out.connect_model = [this](const std::string&, Deadline) { return connect_model(); };

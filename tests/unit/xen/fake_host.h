@@ -10,6 +10,7 @@
 #include "tests/unit/xen/fake_store.h"
 #include "xen/hvm_guest.h"
 
+#include <atomic>
 #include <deque>
 #include <functional>
 #include <map>
@@ -26,6 +27,7 @@ public:
         FakeControl control;
         FakeModel* model = nullptr;   // that somebody is connected to
         qemu::Fd monitor;             // the device model's end of its second channel
+        std::atomic<int> handles = 0; // that are open
         bool by_toolstack = false;    // by that of a guest: its device model is the one that serves our sockets
     };
     ~FakeHost();
@@ -35,6 +37,7 @@ public:
     void remove(xen::DomainId domain);
     std::optional<xen::DomainId> find(const std::string& name);
     std::size_t count();   // of the domains
+    std::size_t zombies();   // destroyed, and kept by those who map their memory
     std::string name_of(xen::DomainId domain);
     // `look(Domain&)`, and nobody else does anything meanwhile.
     template <class Look>
@@ -47,7 +50,9 @@ public:
     Trace taken();
 
     // ---- how it fails ------------------------------------------------------------------------------------------------
-    // What the next calls of the toolstack ("create", "destroy", "rename") answer instead of doing it, and after it.
+    bool ignores_uuid = false;              // the toolstack takes a UUID of its own
+    bool dies_without_a_name = false;       // what it makes has no name yet
+    // What the next calls of the toolstack ("create", "destroy", "rename") and of "list" answer instead of doing it, and after it.
     std::map<std::string, std::deque<Errc>> fail, fail_after;
     std::function<void()> while_creating;   // called when the domain is there
     bool no_model = false, no_probe = false;

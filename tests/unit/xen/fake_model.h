@@ -46,13 +46,19 @@ public:
     Bytes state = model_state();
     Bytes loaded;
     bool log_on = false;
+    bool saving = false;
 
     const std::string& version() const override { return version_; }
     Result<void> stop(Deadline) override { return step("model-stop"); }
     Result<void> cont(Deadline) override { return step("model-cont"); }
-    Result<void> stop_and_begin_save(Deadline) override { return step("model-stop-and-save"); }
+    Result<void> stop_and_begin_save(Deadline) override
+    {
+        saving = true;
+        return step("model-stop-and-save");
+    }
     Result<Bytes> finish_save(Deadline) override
     {
+        saving = false;
         if (auto r = step("model-saved"); !r) return r.error();
         return state;
     }
@@ -63,6 +69,7 @@ public:
     }
     Result<void> set_dirty_log(bool on, Deadline) override
     {
+        if (saving) return make_error(Errc::invalid, "a save was begun and not finished");
         auto r = step("model-log");
         if (r) log_on = on;
         return r;

@@ -4,6 +4,8 @@
 
 #include <gmock/gmock.h>
 
+#include <functional>
+
 namespace colo::xen {
 namespace {
 
@@ -120,7 +122,7 @@ TEST_F(HvmGuestCreate, ANumberThatIsAnothersNowIsNotOurs)
     boot();
     const DomainId domain = *host.find("web");
     guest.reset();
-    host.with(domain, [](auto& d) { d.control.described.uuid[5] = 1; });
+    host.with(domain, [](auto& d) { d.control.described.uuid[5] ^= 1; });
     const auto r = create(StartMode::boot);
     ASSERT_FALSE(r);
     EXPECT_EQ(r.error().code, Errc::refused);
@@ -235,7 +237,11 @@ TEST_F(HvmGuestCreate, FailureOfTheToolstackIsHandedOn)
     ASSERT_FALSE(r);
     EXPECT_THAT(r.error().text, HasSubstr("make domain web: xl create: failed"));
     std::filesystem::remove(options.config_file);
-    EXPECT_THAT(guest->create(StartMode::boot, soon()).error().text, HasSubstr("xl_config"));
+    EXPECT_TRUE(guest->create(StartMode::boot, soon()));   // it was read once
+    host.remove(*host.find("web"));
+    EXPECT_THAT(create(StartMode::loadable).error().text, HasSubstr("xl_config"));
+    std::ofstream(options.config_file) << "type = \"hvm\"\n";
+    EXPECT_TRUE(guest->recreate(soon()));   // it is there by now
 }
 
 TEST_F(HvmGuestCreate, DomainOfAToolstackThatWasKilledIsNotLeft)
@@ -273,6 +279,32 @@ TEST_F(HvmGuestCreate, KillInTheMiddleIsNotLost)
     EXPECT_THAT(host.taken(), Not(Contains("unpause")));   // it never ran
     EXPECT_EQ(host.count(), 0u);
     EXPECT_FALSE(guest->running());
+}
+
+TEST_F(HvmGuestCreate, LaterDomainsMustBeWhatTheFirstWas)
+{
+    const auto refused = [&](const char* what, const std::function<void(test::FakeControl&)>& change) {
+        boot();
+        const replication::GuestDescription agreed = guest->description();
+        // What the operator writes into his file meanwhile counts at the next start of the daemon.
+        std::ofstream(options.config_file) << "type = \"hvm\"\nmemory = 4\n";
+        ASSERT_TRUE(guest->reset(soon())) << what;
+        host.while_creating = [&] { host.with(*host.find("web"), [&](auto& d) { change(d.control); }); };
+        const auto r = guest->reset(soon());
+        host.while_creating = nullptr;
+        ASSERT_FALSE(r) << what;
+        EXPECT_THAT(r.error().text, testing::AllOf(HasSubstr(what), HasSubstr("before"), HasSubstr("now")));
+        EXPECT_EQ(guest->description().regions, agreed.regions);
+        EXPECT_EQ(guest->description().cpu_policy, agreed.cpu_policy);
+        EXPECT_EQ(guest->description().device_list, agreed.device_list);
+        EXPECT_EQ(host.count(), 0u) << what;
+        std::ofstream(options.config_file) << "type = \"hvm\"\nmemory = 1\n";
+    };
+    refused("memory map", [](auto& c) { c.add_ram(100, 3); });
+    refused("CPU policy", [](auto& c) { c.policy.push_back(1); });
+    refused("platform", [](auto& c) { c.clock.mode = 1; });
+    refused("vCPUs", [](auto& c) { c.described.vcpus = 3; });
+    refused("belongs to the host", [](auto& c) { c.params[Param::console_pfn] = 0xfeffd; });
 }
 
 }  // namespace

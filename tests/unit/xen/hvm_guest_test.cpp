@@ -5,6 +5,7 @@
 #include <gmock/gmock.h>
 
 #include <cerrno>
+#include <functional>
 
 namespace colo::xen {
 namespace {
@@ -310,6 +311,75 @@ TEST_F(HvmGuest, WithoutADomainEveryCallSaysSo)
                             guest->stop(soon()).error().code, guest->load({}, soon()).error().code, guest->powerdown(soon()).error().code,
                             guest->dirty_log().start().error().code})
         EXPECT_EQ(code, Errc::guest_died);
+}
+
+TEST_F(HvmGuest, DirtyLogThatIsStoppedInTheMiddleOfASaveIsOffInTheEnd)
+{
+    using Step = std::function<bool()>;
+    const std::vector<Step> ends = {[this] { return guest->cut_save(soon()).has_value(); }, [this] { return guest->resume(soon()).has_value(); },
+                                    [this] { return guest->stop(soon()).has_value(); }};
+    boot();
+    for (const Step& end : ends) {
+        ASSERT_TRUE(guest->dirty_log().start());
+        ASSERT_TRUE(guest->cut_begin(soon()));
+        guest->dirty_log().stop();
+        EXPECT_FALSE(log_is_on());
+        EXPECT_TRUE(model_log_is_on());   // it takes no command now
+        ASSERT_TRUE(end());
+        EXPECT_FALSE(model_log_is_on());
+        ASSERT_TRUE(guest->resume(soon()));
+    }
+    // Started again meanwhile, it stays on.
+    ASSERT_TRUE(guest->dirty_log().start());
+    ASSERT_TRUE(guest->cut_begin(soon()));
+    guest->dirty_log().stop();
+    EXPECT_FALSE(guest->dirty_log().start());
+    ASSERT_TRUE(guest->resume(soon()));
+    ASSERT_TRUE(guest->dirty_log().start());
+    ASSERT_TRUE(guest->cut_begin(soon()));
+    ASSERT_TRUE(guest->resume(soon()));
+    EXPECT_TRUE(log_is_on());
+    EXPECT_TRUE(model_log_is_on());
+}
+
+TEST_F(HvmGuest, PauseOfAnOperatorIsToldAndCheckpointsGoOn)
+{
+    boot();
+    const auto other = *host.ports().open_domain(domain());
+    ASSERT_TRUE(other->pause());
+    EXPECT_TRUE(eventually([this] { return seen(GuestEventKind::paused_outside) == 1; }));
+    EXPECT_TRUE(guest->held());
+    EXPECT_FALSE(guest->running());
+    for (int round = 0; round < 3; ++round) {
+        ASSERT_TRUE(guest->cut_begin(soon()));
+        ASSERT_TRUE(guest->cut_save(soon()));
+        ASSERT_TRUE(guest->resume(soon()));
+        EXPECT_EQ(pauses(domain()), 1);
+        EXPECT_TRUE(guest->held());
+        EXPECT_FALSE(guest->running());
+    }
+    ASSERT_TRUE(other->unpause());
+    EXPECT_TRUE(eventually([this] { return seen(GuestEventKind::resumed_outside) == 1; }));
+    EXPECT_TRUE(guest->running());
+    EXPECT_FALSE(guest->held());
+    EXPECT_EQ(seen(GuestEventKind::paused_outside), 1u);
+}
+
+TEST_F(HvmGuest, PauseOfAnOperatorStaysOnACopyThatIsLoaded)
+{
+    follow();
+    const auto other = *host.ports().open_domain(domain());
+    ASSERT_TRUE(other->pause());   // while it stands still anyway
+    for (int round = 0; round < 3; ++round) {
+        ASSERT_TRUE(guest->stop(soon()));
+        ASSERT_TRUE(guest->load({model_state(), cpu_context(9)}, soon()));
+        ASSERT_TRUE(guest->resume(soon()));
+        EXPECT_TRUE(guest->held());   // at once: nobody may take it for a copy that does not run after its load
+        EXPECT_EQ(pauses(domain()), 1);
+    }
+    ASSERT_TRUE(other->unpause());
+    EXPECT_TRUE(eventually([this] { return guest->running(); }));
+    EXPECT_EQ(pauses(domain()), 0);
 }
 
 }  // namespace

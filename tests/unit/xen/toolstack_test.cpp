@@ -10,6 +10,7 @@
 #include <fstream>
 #include <iterator>
 #include <sys/stat.h>
+#include <thread>
 
 namespace colo::xen {
 namespace {
@@ -107,6 +108,26 @@ TEST_F(ToolstackTest, DeadlineEndsTheCommand)
     EXPECT_EQ(r.error().code, Errc::timed_out);
     const std::string pid = content(pid_file);   // empty: a busy machine has not come that far
     EXPECT_FALSE(!pid.empty() && std::filesystem::exists("/proc/" + pid.substr(0, pid.find('\n'))));
+}
+
+TEST_F(ToolstackTest, DeadlineEndsWhatAScriptHasStarted)
+{
+    const std::string pid_file = directory + "/child";
+    const auto tools = toolstack(program("sleep 1000 &\necho $! > " + pid_file + "\nwait\n"));
+    std::string pid;
+    // A busy machine may not come that far within the first deadline.
+    for (int ms = 300; pid.empty() && ms < 100000; ms *= 2) {
+        EXPECT_EQ(tools->destroy(1, now() + std::chrono::milliseconds(ms)).error().code, Errc::timed_out);
+        pid = content(pid_file);
+    }
+    ASSERT_FALSE(pid.empty());
+    const std::string file = "/proc/" + pid.substr(0, pid.find('\n')) + "/stat";
+    const auto ended = [&] {   // or nobody has asked yet how
+        const std::string stat = content(file);
+        return stat.empty() || stat.find(") Z ") != std::string::npos;
+    };
+    for (const Deadline end = soon(); !ended() && now() < end;) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    EXPECT_TRUE(ended());
 }
 
 TEST_F(ToolstackTest, MissingProgramIsNamed)

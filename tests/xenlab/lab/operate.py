@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What an operator, or a dom0 in trouble, does behind the service's back."""
+import time
+
+from lab import guests, protect
+from lab.common import LabError, say
+from lab.protect import DOMAIN
+
+COPY = DOMAIN + "--incoming"
+STOPPED_SECONDS = 8
+
+
+def checkpoints(side):
+    return side.status()["checkpoints"]["count"]
+
+
+def goes_on(side, what, more=3):
+    """Checkpoints follow each other, and nobody took over."""
+    first = checkpoints(side)
+    status = side.wait(lambda s: s["checkpoints"]["count"] >= first + more, f"{what}: {more} more checkpoints", 120)
+    if status["state"] != "protected" or status["role"] != "primary":
+        raise LabError(f"{what}: {status['role']}, {status['state']}: {status['reason']}\n{side.words()}")
+
+
+def held(status):
+    return any("xl unpause" in text for text in status["warnings"])
+
+
+def pauses(machine, a, b, load):
+    """`xl pause` of either side: noticed, no failure, and over with `xl unpause`."""
+    machine.run(f"xl pause {DOMAIN}")
+    a.wait(lambda s: s["run-state"] == "paused" and held(s), "the primary says that it is held", 20)
+    goes_on(a, "with a primary that an operator paused")
+    if b.status()["role"] != "secondary" or not protect.is_paused(machine, DOMAIN):
+        raise LabError(f"the pause was lost:\n{machine.out('xl list')}")
+    machine.run(f"xl unpause {DOMAIN}")
+    a.wait(lambda s: s["run-state"] == "running" and not held(s), "the primary runs again", 20)
+    load.wait_more()
+    goes_on(a, "after the pause")
+    say(f"a paused primary is no loss: {load.check()}")
+
+    machine.run(f"xl pause {COPY}")
+    b.wait(held, "the secondary says that it is held", 30)
+    goes_on(a, "with a secondary that an operator paused", 4)
+    load.wait_more()
+    if not protect.is_paused(machine, COPY):
+        raise LabError(f"the pause was lost:\n{machine.out('xl list')}")
+    machine.run(f"xl unpause {COPY}")
+    b.wait(lambda s: not held(s), "the secondary runs again", 30)
+    goes_on(a, "after the pause of the secondary")
+    protect.compare_frames(machine, a, b)
+    load.wait_more()
+    say(f"a paused secondary is no loss: {load.check()}")
+
+
+def other_name(machine, a, load):
+    machine.run(f"xl rename {DOMAIN} renamed")
+    goes_on(a, "under another name")
+    load.wait_more()
+    machine.run(f"xl rename renamed {DOMAIN}")
+
+
+def stopped_xenstored(machine, a, load):
+    """Nothing that keeps a protected domain going may ask xenstored."""
+    machine.run("pkill -STOP -x 'o?xenstored'")
+    try:
+        began = time.monotonic()
+        goes_on(a, "while xenstored stands still", 5)
+        load.wait_more()
+        time.sleep(max(0, began + STOPPED_SECONDS - time.monotonic()))
+        goes_on(a, "while xenstored stands still", 2)
+    finally:
+        machine.run("pkill -CONT -x 'o?xenstored'")
+    say(f"xenstored stood still for {time.monotonic() - began:.0f} s: {load.check()}")
+
+
+def destroyed_copy(machine, a, b, load):
+    machine.run(f"xl destroy {COPY}")
+    a.wait(lambda s: s["state"] == "unprotected", "the primary goes on alone", 60)
+    load.wait_more()
+    protect.no_remains(machine, [DOMAIN])
+    b.kill()
+    say("the copy was destroyed, and nothing of it is left")
+
+
+def no_memory(machine, a, b, load):
+    """A copy for which there is no memory: refused with the reason, and nothing is left of the attempt."""
+    free = int(machine.out("xl info free_memory"))
+    file = guests.write_config(machine, "hog", memory=free - 64)
+    machine.run(f"xl create -p -q {file}", timeout=300)
+    b.start("secondary")
+    status = b.wait(lambda s: "memory" in s["reason"], "the secondary says that there is no memory", 120)
+    say(f"without memory: {status['state']}: {status['reason'][:300]}")
+    protect.no_remains(machine, [DOMAIN, "hog"])
+    load.wait_more()
+    b.kill()
+    machine.run("xl destroy hog")
+    protect.stand_by(b)
+    protect.protect_by(a)
+
+
+def operate(machine):
+    a, b, load = protect.begin(machine)
+    pauses(machine, a, b, load)
+    other_name(machine, a, load)
+    stopped_xenstored(machine, a, load)
+    destroyed_copy(machine, a, b, load)
+    no_memory(machine, a, b, load)
+    goes_on(a, "after all that")
+    load.wait_more()
+    protect.compare_frames(machine, a, b)
