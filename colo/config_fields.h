@@ -105,8 +105,8 @@ void visit_guest(Visitor& v, Target& guest)
     v.text(TextSpec{"xl_destroy", TextKind::free, true, "Command that destroys it; `{domain}`: its number."}, guest.xl_destroy);
     v.text(TextSpec{"xl_rename", TextKind::free, true, "Command that gives it the name `{name}` at a failover."}, guest.xl_rename);
     v.number(NumberSpec{"xl_warm_up_ms", 0, 600'000,
-                        "A new domain runs alone, without network, until its memory map has not changed for this long: its firmware lays it out. "
-                        "0: `xl_create` restores an image."},
+                        "A new domain runs alone, without network, until a kernel runs in it or its memory map has not changed for this long: its "
+                        "firmware lays it out. 0: `xl_create` restores an image."},
              guest.xl_warm_up_ms);
 }
 

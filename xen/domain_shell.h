@@ -23,9 +23,10 @@ struct HvmGuestOptions {
     std::string run_directory;   // must exist; record, sockets of the device model, log of the toolstack
     std::vector<HvmNic> nics;
     ToolstackCommands commands;
-    // How long a new domain runs alone, without network, until its firmware has laid out its memory: it is not the same
-    // before and after. 0: the command restores an image, in which that is done.
-    Duration warm_up = std::chrono::seconds(2);
+    // A new domain runs alone, without network, until its firmware has laid out its memory, which is not the same before and after:
+    // until a kernel runs or, of a guest that has none, the memory was calm for so long. 0: the command restores an image, in
+    // which that is done.
+    Duration warm_up = std::chrono::seconds(10);
 };
 
 // The name of a domain that only follows another one. Who has it has no say.

@@ -71,6 +71,7 @@ private:
     Result<void> take_pause_over(Deadline deadline);
     Result<void> describe();
     Result<void> attach_memory();
+    Result<void> may_log();
     void detach();
     void settle_log();
     Result<void> usable() const;
@@ -81,6 +82,7 @@ private:
     std::function<void(replication::GuestEvent)> handler_;
     replication::GuestDescription description_;
     bool described_ = false;   // and somebody may read it
+    std::uint64_t described_pages_ = 0;    // of the domain that we have
     std::unique_ptr<Store> store_;
 
     // The domain that we have; in the order in which they need each other.

@@ -2,11 +2,13 @@
 // How the guest gets its domain: makes one, goes on with one of an earlier daemon, makes another one in place of it.
 #include "core/clock.h"
 #include "core/log.h"
+#include "xen/cpu_context.h"
 #include "xen/guest_description.h"
 #include "xen/hvm_guest_impl.h"
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <charconv>
 #include <sys/syscall.h>
 #include <thread>
@@ -197,13 +199,14 @@ void HvmGuest::take_name()
     has_name_ = true;
 }
 
-// Frames come and go until the firmware has done its work.
+// Frames come and go until the firmware has done its work. How long that takes is up to the host; that a kernel runs is a sign of it
+// which both sides see at the same point. Of a guest that never pages, only time can tell.
 Result<void> HvmGuest::settle(Deadline deadline)
 {
-    constexpr std::chrono::milliseconds kLook{50};
+    constexpr std::chrono::milliseconds kLook{100}, kCalm{500};
     Time calm_since = now();
     std::pair<std::uint64_t, Gfn> last{};
-    while (now() - calm_since < options_.warm_up) {
+    while (true) {
         const auto info = control_->info();
         const auto limit = info ? control_->gfn_limit() : Result<Gfn>(info.error());
         if (!limit) return limit.error();
@@ -211,10 +214,12 @@ Result<void> HvmGuest::settle(Deadline deadline)
             last = {info->total_pages, *limit};
             calm_since = now();
         }
+        const auto context = control_->context();
+        if (!context) return context.error();
+        if (now() - calm_since >= (runs_kernel(*context) ? std::min<Duration>(kCalm, options_.warm_up) : options_.warm_up)) return {};
         if (now() >= deadline) return make_error(Errc::timed_out, "the domain's memory does not come to rest");
         std::this_thread::sleep_for(kLook);
     }
-    return {};
 }
 
 // From the toolstack's pause to ours.
@@ -232,10 +237,24 @@ Result<void> HvmGuest::attach_memory()
     auto memory = std::make_unique<DomainMemory>(*control_, layout);
     memory_.attach(std::move(memory));
     if (auto r = memory_.refresh(); !r) return r;
-    auto log = std::make_unique<HvmDirtyLog>(std::make_unique<LogDirty>(*control_, layout), *model_,
-                                             [this] { return ports_.may_protect(*control_, *store_); });
+    const auto info = control_->info();
+    if (!info) return info.error();
+    described_pages_ = info->total_pages;
+    auto log = std::make_unique<HvmDirtyLog>(std::make_unique<LogDirty>(*control_, layout), *model_, [this] { return may_log(); });
     own_log_ = log.get();
     return log_.attach(std::move(log));
+}
+
+// A frame that came after the map was made, and is not written any more, would never be copied.
+Result<void> HvmGuest::may_log()
+{
+    if (auto r = ports_.may_protect(*control_, *store_); !r) return r;
+    const auto info = control_->info();
+    if (!info) return info.error();
+    if (info->total_pages == described_pages_) return {};
+    return make_error(Errc::refused, fmt::format("the domain has {} frames of memory, and had {} when it was looked at: its firmware was still at work "
+                                                 "(xl_warm_up_ms), or somebody changed its memory (xl mem-set). Start colod again: the domain runs on",
+                                                 info->total_pages, described_pages_));
 }
 
 // Other threads read it once create() has succeeded: from then on it is only compared.

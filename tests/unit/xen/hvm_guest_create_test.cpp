@@ -89,6 +89,52 @@ TEST_F(HvmGuestCreate, CopyIsPausedExactlyOnce)
     }
 }
 
+// A context whose first CPU pages with PAE: one record, in which nothing else counts.
+Bytes kernels_context()
+{
+    Bytes out(8 + 688);
+    out[0] = 2;   // type: CPU
+    out[4] = 688 & 255;
+    out[5] = 688 >> 8;
+    out[8 + 656 + 3] = 0x80;   // CR0.PG
+    out[8 + 680] = 1 << 5;     // CR4.PAE
+    return out;
+}
+
+TEST_F(HvmGuestCreate, MemoryIsLookedAtWhenAKernelRuns)
+{
+    options.warm_up = std::chrono::hours(1);
+    std::thread firmware;
+    constexpr Gfn kLate = 0xfc000;
+    host.while_creating = [&] {
+        const auto domain = *host.find("web--incoming");
+        firmware = std::thread([&, domain] {
+            // Slower than any time that is waited for a calm: the sign is the kernel.
+            const Time begin = now();
+            while (now() - begin < std::chrono::milliseconds(700)) std::this_thread::sleep_for(std::chrono::milliseconds(10));
+            host.with(domain, [](auto& d) { d.control.add_ram(kLate, 3); });
+            host.with(domain, [](auto& d) { d.control.cpu_context = kernels_context(); });
+        });
+    };
+    const auto made = create(StartMode::loadable);
+    firmware.join();
+    ASSERT_TRUE(made) << made.error().text;
+    EXPECT_THAT(guest->description().regions, Contains(replication::MemoryRegion{kLate, 3}));
+}
+
+TEST_F(HvmGuestCreate, FramesThatNobodyLookedAtAreNotProtected)
+{
+    boot();
+    ASSERT_TRUE(guest->dirty_log().start());
+    guest->dirty_log().stop();
+    host.with(*host.find("web"), [](auto& d) { d.control.add_ram(0xfc000, 1); });
+    const auto started = guest->dirty_log().start();
+    ASSERT_FALSE(started);
+    EXPECT_EQ(started.error().code, Errc::refused);
+    EXPECT_THAT(started.error().text, HasSubstr("xl_warm_up_ms"));
+    EXPECT_FALSE(host.with(*host.find("web"), [](auto& d) { return d.control.log_is_on(); }));
+}
+
 TEST_F(HvmGuestCreate, GuestThatEndsWhileItStartsDoesNotRun)
 {
     host.while_creating = [this] { shut_down(*host.find("web"), 3); };
