@@ -222,7 +222,7 @@ std::shared_ptr<FakeHost::Domain> FakeHost::newest()
 {
     std::shared_ptr<Domain> out;
     for (const auto& [id, domain] : all_)
-        if (!domain->control.is_gone() && !domain->control.described.dying && (!out || domain->by_toolstack || !out->by_toolstack)) out = domain;
+        if (!domain->control.is_gone() && !domain->control.ends_when_unmapped && (!out || domain->by_toolstack || !out->by_toolstack)) out = domain;
     return out;
 }
 
