@@ -206,7 +206,7 @@ Result<void> HvmGuest::settle(Deadline deadline)
     constexpr std::chrono::milliseconds kLook{100}, kCalm{500};
     Time calm_since = now();
     std::pair<std::uint64_t, Gfn> last{};
-    while (true) {
+    while (options_.warm_up > Duration{0}) {
         const auto info = control_->info();
         const auto limit = info ? control_->gfn_limit() : Result<Gfn>(info.error());
         if (!limit) return limit.error();
@@ -220,6 +220,7 @@ Result<void> HvmGuest::settle(Deadline deadline)
         if (now() >= deadline) return make_error(Errc::timed_out, "the domain's memory does not come to rest");
         std::this_thread::sleep_for(kLook);
     }
+    return {};
 }
 
 // From the toolstack's pause to ours.
