@@ -181,6 +181,8 @@ private:
     void end_of_source(Time now);
     // In a migration nothing presses, the guest stands still anyway: a slow disk of the other side must not be shot for it.
     Duration resign_time() const { return m_.on ? std::max(config_.resign_deadline, config_.staged_deadline) : config_.resign_deadline; }
+    // What the downtime limit lets the last copy take comes on top: with a generous one the link may need it.
+    Duration with_limit(Duration usual) const { return m_.on ? usual + config_.pause_bound : usual; }
     void let_held_guest_run();
     bool accept_kind(replication::Mode mode, Time now);
 

@@ -65,7 +65,8 @@ private:
     void end_round();
     void wait_until_sent();
     Result<std::uint64_t> precapture(std::uint64_t max_pages);
-    Result<void> shrink_residue();
+    Result<std::uint64_t> shrink_residue();
+    Result<void> send_stopped(Duration answer_bound);
     void do_cut(const action::StartCut& cut);
     void do_send(Epoch epoch);
 

@@ -214,6 +214,29 @@ TEST(NodeMigration, TooLateToCancel)
     EXPECT_TRUE(desk.b.guest_runs);
 }
 
+// However short the deadline of a checkpoint is: the guest may stand still as long as the limit says.
+TEST(NodeMigration, AGenerousDowntimeLimitGivesTheLastCopyItsTime)
+{
+    NodeConfig config = small_config();
+    config.pause_bound = Duration{60'000'000};
+    for (const bool comes : {true, false}) {
+        Desk desk(config);
+        desk.a.hold("transfer");
+        desk.migrate();
+        desk.advance(config.pause_bound);
+        EXPECT_EQ(desk.a.status().step, "transferring");
+        EXPECT_EQ(desk.b.status().protection, Protection::syncing);
+        if (!comes) {
+            desk.advance(config.transfer_deadline);
+            expect_served_here(desk);
+            continue;
+        }
+        desk.a.release("transfer");
+        EXPECT_TRUE(desk.a.status().migrated);
+        EXPECT_TRUE(desk.b.guest_runs);
+    }
+}
+
 TEST(NodeMigration, AFailedCutLetsTheGuestGoOn)
 {
     Desk desk;
