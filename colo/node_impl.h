@@ -45,6 +45,7 @@ public:
     void session_closed(Time last_answer, Time now) override;
 
     void initial_copy_converged(Epoch epoch, Time now) override;
+    void guest_halted(Time now) override;
     void trigger(replication::TriggerReason reason, Time now) override;
     void cut_begun(Epoch epoch, Time now) override;
     void cut_done(Epoch epoch, Result<void> result, Time now) override;
@@ -269,6 +270,7 @@ private:
     struct Migration {
         bool on = false;            // the session at hand is one
         bool pauses = false;        // P: before the switch-over
+        bool halted = false;        // P: the guest stands still for that pause
         bool told = false;          // its end was said
         bool holds_guest = false;   // P: stopped for the switch-over; if this side serves on, it runs again
         bool power_event = false;   // P: the guest went off or was reset after the cut had been begun

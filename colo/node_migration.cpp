@@ -19,12 +19,18 @@ void NodeImpl::copy_converged(Time now)
     m_.holds_guest = true;
     act(action::StopGuest{"the migration waits before the switch-over", true});
     enter(Step::pre_switchover);   // as long as the operator likes; the heartbeat watches the other side
+}
+
+// Said when it is true: who waits for it relies on a guest that stands still.
+void NodeImpl::guest_halted(Time)
+{
+    if (step_ != Step::pre_switchover || std::exchange(m_.halted, true)) return;
     act(action::SwitchOver{true});
 }
 
 void NodeImpl::switch_over(Time now)
 {
-    if (step_ != Step::pre_switchover) return;
+    if (step_ != Step::pre_switchover || !m_.halted) return;
     act(action::SwitchOver{false});
     start_cut(replication::TriggerReason::first, now);
 }

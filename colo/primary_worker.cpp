@@ -288,6 +288,7 @@ void PrimaryWorker::do_cut(const action::StartCut& cut)
     auto out = run_cut(guest_, *engine_, proxy_, cut.epoch, cut.base == 0, {cut.pause_bound, cut.answer_bound},
                        system_clock(), cut.power);
     if (!out) return callbacks_.cut_done(cut.epoch, out.error());
+    if (moves) callbacks_.round_begun();   // the last pass, over what a stopped guest had dirtied
     cut_ = std::move(*out);
     record_.cut = cut_;
     callbacks_.cut_done(cut.epoch, {});

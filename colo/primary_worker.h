@@ -43,7 +43,7 @@ public:
         std::function<void(CheckpointRecord)> captured;        // statistics of a cut that will be sent
         std::function<void(const Error&)> failed;              // page channels broken, dirty log lost
         std::function<void(const CopyProgress&)> progress;     // first copy
-        std::function<void()> round_begun;                     // migration: the second round and every later one
+        std::function<void()> round_begun;                     // migration: the second round and every later one, the cut as well
     };
     PrimaryWorker(Worker& worker, replication::Guest& guest, PrimarySeal& proxy, Callbacks callbacks);
 

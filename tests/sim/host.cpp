@@ -213,8 +213,18 @@ void Host::perform(const Action& action)
                    [&](const action::Beat& a) { l.heartbeat->become({a.role, a.generation, a.session, a.closed}, local_now()); },
                    [&](const action::Changed& a) { note(std::string("now ") + to_string(a.protection) + ": " + a.reason); },
                    [&](const action::OperatorDone& a) { operator_result = a.result; },
-                   [&](const action::StopGuest&) {
-                       guest_job([this] { (void)life_->guest->stop(local_now() + Duration{2'000'000}); });
+                   [&](const action::StopGuest& a) {
+                       guest_job([this, only_copy = a.only_copy] {
+                           const auto r = life_->guest->stop(local_now() + Duration{2'000'000});
+                           if (!only_copy) return;
+                           after(Lane::control, Duration{20}, [this, r, session = life_->session] {
+                               if (session != life_->session) return;
+                               feed([&](Node& n, Time t) { r ? n.guest_halted(t) : n.channel_lost(r.error().text, t); });
+                           });
+                       });
+                   },
+                   [&](const action::SwitchOver& a) {
+                       if (a.waits && l.guest->running()) surroundings_.model.violation("pre-switchover is said of a guest that runs");
                    },
                    [&](const action::ResumeGuest&) {
                        guest_job([this] {

@@ -87,6 +87,34 @@ TEST(NodeMigration, WaitsBeforeTheSwitchOver)
     EXPECT_TRUE(desk.b.guest_runs);
 }
 
+TEST(NodeMigration, WhatWaitsIsSaidOnceTheGuestStandsStill)
+{
+    Desk desk;
+    desk.a.hold("stop");
+    desk.migrate(kPausing);
+    EXPECT_FALSE(desk.a.did("pre-switchover"));
+    desk.a.node->switch_over(desk.now);   // nobody was told that it could be
+    desk.run();
+    EXPECT_FALSE(desk.a.did("cut 1"));
+    desk.a.release("stop");
+    EXPECT_EQ(desk.a.count("pre-switchover"), 1);
+    desk.a.node->guest_halted(desk.now);
+    desk.run();
+    EXPECT_EQ(desk.a.count("pre-switchover"), 1);
+    desk.a.node->switch_over(desk.now);
+    desk.run();
+    EXPECT_TRUE(desk.b.guest_runs);
+}
+
+TEST(NodeMigration, AGuestThatDoesNotStopForTheWaitGoesOn)
+{
+    Desk desk;
+    desk.a.fail("stop", make_error(Errc::timed_out, "the guest does not stop"));
+    desk.migrate(kPausing);
+    expect_served_here(desk);
+    EXPECT_FALSE(desk.a.did("pre-switchover"));
+}
+
 // R9: what is on its way does not know of it, and no checkpoint would come behind it.
 TEST(NodeMigration, Inv31_GuestThatGoesOffDuringTheSwitchOverStays)
 {

@@ -201,8 +201,13 @@ void Host::perform(const Action& action)
                     n.grant_result(r.generation, ours ? GrantOutcome::granted : GrantOutcome::refused, it->second->name, d.now);
                 });
             },
-            [&](const action::StopGuest&) {
+            [&](const action::StopGuest& s) {
                 note("stop-guest");
+                if (s.only_copy) return answer("stop", [this, &d](Node& n, auto e) {
+                    if (e) return n.channel_lost(e->text, d.now);
+                    guest_runs = false;
+                    n.guest_halted(d.now);
+                });
                 guest_runs = false;
             },
             [&](const action::ResumeGuest&) {

@@ -28,7 +28,7 @@ public:
     void restart(const NodeConfig& config);   // a crash: nothing but `stored` survives
     void pump();                              // carries out the actions; answers are queued on the desk
     // Answers of this kind ("persist", "cut", "transfer", "stage", "apply", "closed", "grant", "live", "boot", "standby",
-    // "copy") wait until release().
+    // "copy", "stop") wait until release().
     void hold(const std::string& what) { held_.insert(what); }
     void release(const std::string& what);
     // The next answer of this kind is this error.
