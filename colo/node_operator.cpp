@@ -33,6 +33,7 @@ Result<void> NodeImpl::pause(bool paused, Time now)
 {
     using replication::PowerState;
     if (role_ == Role::secondary && !state_.outdated) return make_error(Errc::refused, kStoppedThere);
+    if (migrated_ && !paused) return make_error(Errc::refused, kMigratedAway);
     if (role_ != Role::primary || step_ == Step::stopped || step_ == Step::abdicating || state_.outdated)
         return make_error(Errc::refused, std::string("This side may not run the guest: it is ") + colo::to_string(protection_) +
                                              (reason_.empty() ? "" : " (" + reason_ + ")"));

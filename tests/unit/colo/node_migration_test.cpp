@@ -49,6 +49,7 @@ TEST(NodeMigration, MovesTheGuestInTheNextGeneration)
     EXPECT_EQ(desk.b.status().generation, 2u);
     EXPECT_TRUE(desk.b.did("migrated"));
     EXPECT_TRUE(desk.b.guest_runs);
+    EXPECT_THAT(desk.a.node->pause(false, desk.now).error().text, ::testing::HasSubstr("two copies of it must never run"));
     // One cut, no checkpoint after it, and none of what COLO says.
     EXPECT_EQ(desk.a.count("cut 1"), 1);
     EXPECT_FALSE(desk.a.did("epoch 2 on 1"));
