@@ -432,6 +432,18 @@ TEST(NodeMigration, ADestinationTakesOnlyWhatItWaitsFor)
     }
 }
 
+TEST(NodeMigration, WhatADestinationWaitsForMayChangeUntilTheSourceSaysWhatItIs)
+{
+    Desk desk;
+    desk.start();
+    desk.b.node->await_session(SessionKind::protection);
+    desk.b.node->await_session(SessionKind::migration);
+    desk.a.node->plan_session(kMigration);
+    desk.connect(77);
+    EXPECT_TRUE(desk.b.guest_runs);
+    EXPECT_TRUE(desk.a.status().migrated);
+}
+
 TEST(NodeMigration, WhatFollowsIsAnOrdinaryLife)
 {
     Desk desk;
