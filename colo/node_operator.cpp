@@ -8,12 +8,6 @@ namespace {
 constexpr const char* kNotInColo = "The feature 'colo' is not enabled";
 constexpr const char* kUnderWay = "COLO failover is already activated";
 
-// Above every generation that an arbiter could have granted meanwhile, so that the copy that was given up is overtaken.
-Generation next_thousand(Generation generation)
-{
-    return generation / 1000 * 1000 + 1000;
-}
-
 }  // namespace
 
 bool NodeImpl::in_colo() const

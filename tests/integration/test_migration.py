@@ -132,7 +132,8 @@ def stays(lab, load, moment, say, what):
 
 @scenario(240)
 def migration_that_fails(lab_factory, say):
-    """Cancelled while it copies and before the switch-over; the destination dies in mid-way, and when it has everything."""
+    """Cancelled while it copies and before the switch-over; the destination dies in mid-way, when it has everything,
+    and when it is given the guest."""
     with lab_factory(settings=PATIENT) as lab:
         lab.boot()
         lab.b.start("secondary")
@@ -176,6 +177,15 @@ def migration_that_fails(lab_factory, say):
         begin(0, "failed")
         stays(lab, load, moment, say, "destination killed when it has everything")
         expect(lab.a.status()["generation"] == generation + 1, "went on without a grant")
+        lab.b.reap()
+
+        lab.revive(lab.b)
+        lab.b.start("secondary", fault="s-before-grant=kill")
+        moment = time.monotonic()
+        begin(0, "failed")
+        expect("did not say that it runs" in look(lab.a)["error-desc"], f"why it failed: {look(lab.a)}")
+        stays(lab, load, moment, say, "destination killed when it is given the guest")
+        expect(lab.a.status()["generation"] == generation + 2, "taken back without a grant")
         lab.b.reap()
         lab.revive(lab.b)
         lab.protect(lab.a)

@@ -236,7 +236,12 @@ void Host::perform(const Action& action)
                    [&](const action::Migrated&) {
                        const bool source = l.node->status().migrated;
                        note(source ? "migrated away" : "migrated here");
-                       if (!source) ++surroundings_.model.migrations;
+                       if (source) surroundings_.model.source_said(l.migration, true);
+                       else ++surroundings_.model.migrations;
+                   },
+                   [&](const action::SessionFailed& a) {
+                       note("failed: " + a.reason);
+                       if (l.node->status().role == Role::primary && l.migration != 0) surroundings_.model.source_said(l.migration, false);
                    },
                    [&](const action::ModeChanged& a) { note(std::string("mode ") + replication::to_string(a.mode)); },
                    [&](const auto&) {
@@ -420,6 +425,7 @@ void Host::connect(std::shared_ptr<Connection> connection, SessionId session, co
         };
     }
     const auto description = sim_description(surroundings_.settings.pages);
+    l.migration = as_primary != nullptr && as_primary->kind == SessionKind::migration ? session : 0;
     if (as_primary != nullptr)
         feed([&](Node& n, Time t) {
             n.plan_session(*as_primary);

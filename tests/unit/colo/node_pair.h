@@ -81,6 +81,7 @@ struct Desk {
     std::deque<std::function<void()>> queue;
     std::map<Generation, const Host*> granted;   // the arbiter
     bool arbiter_hangs = false;
+    bool beats = true;           // a side that serves is heard by a source that wants to know what became of its guest
     Host a, b;
 };
 
