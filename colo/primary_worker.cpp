@@ -250,7 +250,7 @@ Result<std::uint64_t> PrimaryWorker::shrink_residue()
             if (now() > until && migrates_ && first_) return pages + engine_->backlog();
             if (now() > until && engine_->backlog() <= kPausePages) return pages;
         } while (engine_->backlog() >= kShrinkSlicePages);
-        if (pages <= kSmallResidue || pages >= before / 4 * 3) return pages;
+        if (pages <= kSmallResidue || pages >= before / 4 * 3) return pages + engine_->backlog();
         before = pages;
     }
     return before;

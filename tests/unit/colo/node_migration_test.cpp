@@ -358,6 +358,7 @@ TEST(NodeMigration, ABeatOfTheDestinationSettlesWhatALostLinkLeftOpen)
     desk.b.hold("apply");
     desk.migrate();
     desk.cut_link();
+    desk.run();
     EXPECT_EQ(desk.a.status().step, "asking");   // the operator
     desk.a.node->higher_generation(2, desk.now);
     desk.a.pump();

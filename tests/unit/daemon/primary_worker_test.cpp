@@ -137,8 +137,8 @@ TEST_F(MigrationRounds, WhatAGenerousLimitLeavesIsSentBeforeTheCutOfAStoppedGues
     EXPECT_EQ(rounds_, 2);   // behind the copy of everything, and the cut
     const auto stopped = std::find(trace_.begin(), trace_.end(), "stop");
     const auto begun = std::find(trace_.begin(), trace_.end(), "cut-begin");
-    EXPECT_LT(stopped, begun);
-    EXPECT_NE(begun, trace_.end());
+    ASSERT_NE(begun, trace_.end());
+    ASSERT_LT(stopped, begun);
     EXPECT_GT(std::count(stopped, begun, "fetch"), 0);
 }
 
