@@ -80,6 +80,7 @@ public:
     void quit() override;
     void migrate(const std::string& uri, const SessionPlan& plan, Done done) override;
     void migrate_incoming(const std::string& uri, std::optional<SessionKind> kind, Done done) override;
+    void await_session(SessionKind kind) override { node_->await_session(kind); }
     void migrate_cancel() override;
     void migrate_continue() override;
     std::vector<schema::SocketAddress> listening() const override;

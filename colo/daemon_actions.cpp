@@ -308,8 +308,9 @@ void Daemon::on(const action::StopGuest& a)
     if (a.only_copy) {
         // Nobody else has this guest: one that is late is asked for longer, and is not killed for it.
         guest_worker_->post([this] {
-            if (auto r = guest_->stop(now() + kOnlyCopyCall); !r)
-                post([this, text = "the guest does not stop: " + r.error().text] { feed([&](Node& node) { node.channel_lost(text, now()); }); });
+            const auto r = guest_->stop(now() + kOnlyCopyCall);
+            if (r) return post([this] { feed([](Node& node) { node.guest_halted(now()); }); });
+            post([this, text = "the guest does not stop: " + r.error().text] { feed([&](Node& node) { node.channel_lost(text, now()); }); });
         });
         return;
     }

@@ -159,7 +159,7 @@ bool NodeImpl::may_run(std::string& why) const
 void NodeImpl::start(const PersistentState& state, StartIntent intent, Time now)
 {
     if (step_ != Step::stopped) return;
-    migrated_ = false;
+    migrated_ = outcome_open_ = false;
     state_ = state;
     if (state_.domain_uuid.empty()) state_.domain_uuid = config_.domain_uuid;
     if (intent == StartIntent::secondary) {
@@ -240,6 +240,7 @@ void NodeImpl::standby_ready(Result<void> result, Time)
 
 void NodeImpl::dead(Protection protection, const std::string& why)
 {
+    outcome_open_ = outcome_open_ || (m_.on && !m_.told && role_ == Role::primary);
     p_.peer_eligible = false;
     s_ = {};
     d_ = {};
@@ -321,7 +322,7 @@ void NodeImpl::message(const replication::Message& message, Time now)
         if (resign != nullptr && step_ == Step::abdicating && guest_present_) return on_resign_while_abdicating(*resign, now);
         if (step_ == Step::resigning && std::holds_alternative<r::Abdicate>(message)) return on_abdicate_while_resigning(now);
         const auto* last = std::get_if<r::Close>(&message);
-        m_.taken = m_.taken || (step_ == Step::abdicating && last != nullptr && last->cause == kTakesOver);
+        if (step_ == Step::abdicating && last != nullptr) last_word(last->cause);
         if (std::holds_alternative<r::Close>(message) || std::holds_alternative<r::Resign>(message)) lost("closed", now);
         return;
     }
@@ -400,7 +401,7 @@ NodeStatus NodeImpl::status() const
     status.outdated = state_.outdated;
     status.failover_under_way = o_.waits || step_ == Step::granted || step_ == Step::going_live;
     status.migrating = m_.on && (session_open() || deciding());
-    status.switching = m_.holds_guest;
+    status.switching = m_.holds_guest || outcome_open_;
     status.migrated = migrated_;
     status.step = to_string(step_);
     if (step_ == Step::following) {

@@ -155,7 +155,8 @@ struct CloseSession { std::string why; };
 struct SetOutput { std::uint8_t output; Generation generation; };   // proxy::PrimaryProxy::Output
 // -> grant_result. `peer_abdicated`: the peer has promised never to run again, no need for fence_delay.
 struct RequestGrant { Generation generation; bool client_link_down = false; bool peer_abdicated = false; };
-// Freeze: guest stopped, kept. only_copy: this side may still be the one that goes on; -> channel_lost if it does not stop.
+// Freeze: guest stopped, kept. only_copy: this side may still be the one that goes on; -> guest_halted, or channel_lost if it
+// does not stop.
 struct StopGuest { std::string why; bool only_copy = false; };
 // Accepted data loss on a stopped guest; a cut whose end is not known. If it fails: guest_event(device_model_died).
 struct ResumeGuest {};
@@ -241,6 +242,7 @@ public:
 
     // Primary work
     virtual void initial_copy_converged(Epoch epoch, Time now) = 0;
+    virtual void guest_halted(Time now) = 0;
     virtual void trigger(replication::TriggerReason reason, Time now) = 0;
     // The pages ahead of the cut are sent, which may take as long as the link likes; `stop` is about to be written.
     virtual void cut_begun(Epoch epoch, Time now) = 0;

@@ -105,7 +105,8 @@ void NodeImpl::decide(const std::string& why, Time now)
         if (!std::exchange(colo_entered_, true)) act(action::ColoEntered{role_});
         leave_colo(wished ? ColoExitReason::request : ColoExitReason::error, why);
     } else if (role_ == Role::primary) {
-        end_migration(make_error(Errc::failed, why));   // the destination's has an end when it runs, or may not
+        m_.why = why;   // either side may be the one that goes on: failed or completed is said when that is known
+        if (broken(Breakage::migration_judged_early)) end_migration(make_error(Errc::failed, why));
     }
     change(Protection::deciding, why);
     (void)now;
@@ -155,10 +156,12 @@ void NodeImpl::grant_result(Generation generation, GrantOutcome outcome, const s
     case GrantOutcome::granted: return grant(generation, now);
     case GrantOutcome::refused:
         if (broken(Breakage::outdated_side_runs)) return grant(generation, now);
+        m_.taken = true;   // nobody but the other side of the session asks
         return become_outdated("generation " + std::to_string(generation) + " was refused: " + detail, now);
     case GrantOutcome::unknown:
-        // Only a primary in its session asks for this generation besides us, and this one has given its word on disk.
-        if (d_.peer_abdicated) return grant(generation, now);
+        // Only a primary in its session asks for this generation besides us, and this one has given its word on disk. A
+        // source asks all the same, if it does not hear that its guest runs.
+        if (d_.peer_abdicated && (!m_.on || broken(Breakage::destination_runs_ungranted))) return grant(generation, now);
         change(Protection::deciding, "no answer of the arbiter: " + detail + "; asking again");
         return enter(Step::asking, now + config_.grant_retry);
     }
@@ -229,6 +232,9 @@ void NodeImpl::serve_on(Time)
     session_ = 0;
     mode_ = replication::Mode::lock_step;
     mode_reason_.clear();
+    guest_stopped_ = false;
+    if (role_ == Role::primary) end_migration(make_error(Errc::failed, m_.why));   // the destination said its own before
+    settle_migration(make_error(Errc::failed, reason_));
     enter(Step::alone);
     set_output(static_cast<std::uint8_t>(Output::flow));
     let_held_guest_run();
@@ -252,12 +258,13 @@ void NodeImpl::higher_generation(Generation generation, Time now)
 {
     if (generation <= state_.generation) return;
     if (step_ == Step::stopped) {
+        if (is_the_migrations(generation)) settle_migration({});
         state_.generation = generation;
         return state_.outdated ? persist_outdated(state_.reason) : persist();
     }
-    if (m_.on && role_ == Role::primary && step_ == Step::abdicating) {   // by its beats the destination says it before its last word is here
+    m_.taken = m_.on && p_.peer_eligible && is_the_migrations(generation);
+    if (m_.taken && step_ == Step::abdicating) {   // its beats say that the destination runs
         state_.generation = generation;
-        m_.taken = true;
         finish_abdication(now);
         return persist();
     }
@@ -281,8 +288,10 @@ void NodeImpl::generation_conflict(Generation generation, Time now)
 }
 
 // Freeze first, think afterwards.
-void NodeImpl::become_outdated(const std::string& why, Time)
+void NodeImpl::become_outdated(const std::string& cause, Time)
 {
+    migrated_ = m_.on && role_ == Role::primary && m_.taken;
+    const std::string why = (migrated_ ? "migrated to the destination: " : "") + cause;
     if (role_ == Role::primary) {
         set_output(static_cast<std::uint8_t>(Output::frozen));
         if (guest_present_) act(action::StopGuest{why});
@@ -292,13 +301,14 @@ void NodeImpl::become_outdated(const std::string& why, Time)
         guest_present_ = false;
     }
     if (session_open()) close_session(why);
+    if (migrated_) end_migration({});
     if (session_ != 0) leave_colo(ColoExitReason::error, why);
     state_.outdated = true;
     d_.why.clear();
     state_.eligible = state_.in_session = false;
     state_.reason = why;
     finish_operator(make_error(Errc::refused, why));
-    dead(Protection::outdated, why);
+    dead(migrated_ ? Protection::abdicated : Protection::outdated, why);
     persist_outdated(why);
 }
 
@@ -338,16 +348,17 @@ void NodeImpl::abdicate(const std::string& cause, Time now)
     persist();
 }
 
-void NodeImpl::finish_abdication(Time)
+void NodeImpl::finish_abdication(Time now)
 {
-    const std::string why = state_.reason;
+    if (may_take_back()) return take_back(now);
+    std::string why = state_.reason;
     close_session(why);
     migrated_ = m_.on && m_.taken;
     if (migrated_)
         end_migration({});
-    else
-        end_migration(make_error(Errc::failed, "the destination did not confirm that it takes over; it may run all the same, so "
-                                               "the guest stays stopped here (" + why + ")"));
+    else if (m_.on)
+        why += ", which did not confirm that it takes over; it may run all the same, so the guest stays stopped here. If it is "
+               "known not to run: `coloctl failover " + config_.domain_name + " --accept-data-loss`";
     dead(Protection::abdicated, why);
 }
 

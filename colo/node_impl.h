@@ -45,6 +45,7 @@ public:
     void session_closed(Time last_answer, Time now) override;
 
     void initial_copy_converged(Epoch epoch, Time now) override;
+    void guest_halted(Time now) override;
     void trigger(replication::TriggerReason reason, Time now) override;
     void cut_begun(Epoch epoch, Time now) override;
     void cut_done(Epoch epoch, Result<void> result, Time now) override;
@@ -179,8 +180,15 @@ private:
     void give_away(Time now);
     void end_migration(const Result<void>& result);
     void end_of_source(Time now);
+    void last_word(const std::string& cause);
+    bool may_take_back() const;
+    void take_back(Time now);
+    bool is_the_migrations(Generation generation) const;
+    void settle_migration(const Result<void>& result);
     // In a migration nothing presses, the guest stands still anyway: a slow disk of the other side must not be shot for it.
     Duration resign_time() const { return m_.on ? std::max(config_.resign_deadline, config_.staged_deadline) : config_.resign_deadline; }
+    // What the downtime limit lets the last copy take comes on top: with a generous one the link may need it.
+    Duration with_limit(Duration usual) const { return m_.on ? usual + config_.pause_bound : usual; }
     void let_held_guest_run();
     bool accept_kind(replication::Mode mode, Time now);
 
@@ -263,16 +271,22 @@ private:
     bool renewing_ = false;                  // P: guest_renewing()
     std::optional<SessionKind> awaited_;     // S
     bool begin_paused_ = false;              // S
+    // Above every generation that an arbiter could have granted meanwhile, so that the copy that was given up is overtaken.
+    static Generation next_thousand(Generation generation) { return generation / 1000 * 1000 + 1000; }
     static constexpr const char* kTakesOver = "takes over";   // cause of the Close with which a destination answers Abdicate
     struct Migration {
         bool on = false;            // the session at hand is one
         bool pauses = false;        // P: before the switch-over
+        bool halted = false;        // P: the guest stands still for that pause
         bool told = false;          // its end was said
         bool holds_guest = false;   // P: stopped for the switch-over; if this side serves on, it runs again
         bool power_event = false;   // P: the guest went off or was reset after the cut had been begun
-        bool taken = false;         // P: the destination said that it takes over
+        bool heard = false;         // P: the destination said that it takes over
+        bool taken = false;         // P: and it has the guest: nobody else may run it
+        std::string why;            // P: the session ended behind END; what that comes to is not known yet
     } m_;
     bool migrated_ = false;         // P: until the next start
+    bool outcome_open_ = false;     // P: it stays stopped, and whether the destination runs is not known
 
     struct Decision {
         bool peer_abdicated = false;

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // What a session that is a migration does differently: one cut that leaves the guest stopped, and once the destination has
 // loaded it, the planned hand-over that a protected domain knows as well. Nothing of R1 to R9 is weaker: until Abdicate the
-// guest can go on here, by the destination's word (Resign) or by a grant; behind it only the destination may run.
+// guest can go on here, by the destination's word (Resign) or by a grant; behind it the destination may run, with a grant, and
+// this side only with that same grant of a lock, of which there is one.
 #include "colo/node_impl.h"
 
 #include <algorithm>
@@ -19,12 +20,18 @@ void NodeImpl::copy_converged(Time now)
     m_.holds_guest = true;
     act(action::StopGuest{"the migration waits before the switch-over", true});
     enter(Step::pre_switchover);   // as long as the operator likes; the heartbeat watches the other side
+}
+
+// Said when it is true: who waits for it relies on a guest that stands still.
+void NodeImpl::guest_halted(Time)
+{
+    if (step_ != Step::pre_switchover || std::exchange(m_.halted, true)) return;
     act(action::SwitchOver{true});
 }
 
 void NodeImpl::switch_over(Time now)
 {
-    if (step_ != Step::pre_switchover) return;
+    if (step_ != Step::pre_switchover || !m_.halted) return;
     act(action::SwitchOver{false});
     start_cut(replication::TriggerReason::first, now);
 }
@@ -56,11 +63,52 @@ void NodeImpl::end_migration(const Result<void>& result)
     act(action::Migrated{});
 }
 
-// The destination closes every channel at once, and what it said last need not be the first to arrive.
+// The destination closes every channel at once, and what it said last need not be the first to arrive. Behind that word it
+// asks the arbiter, and its beats say when it runs.
 void NodeImpl::end_of_source(Time now)
 {
     if (m_.taken) return finish_abdication(now);
-    deadline_ = std::min(deadline_, now + kLastWord);
+    if (!m_.heard) deadline_ = std::min(deadline_, now + kLastWord);
+}
+
+void NodeImpl::last_word(const std::string& cause)
+{
+    if (cause != kTakesOver) return;
+    m_.heard = true;
+    m_.taken = config_.arbiter != ArbiterKind::lock;   // it asks nobody
+}
+
+// Abdicate says that this side does not run on its own. A lock grants a generation once, whoever asks and when: if the
+// destination is lost before it ran, it did not take it, and if it took it, this side is refused. Where the destination grants
+// it to itself there is nobody to ask.
+bool NodeImpl::may_take_back() const
+{
+    return m_.on && !m_.taken && guest_present_ && config_.arbiter == ArbiterKind::lock;
+}
+
+void NodeImpl::take_back(Time)
+{
+    m_.why = "the destination did not say that it runs";
+    d_ = {};
+    close_session(m_.why);
+    enter(Step::closing);
+    beat();
+    change(Protection::deciding, m_.why + "; the arbiter decides who goes on");
+}
+
+// Granted in the course of things, and not by an operator who gave up what was migrated.
+bool NodeImpl::is_the_migrations(Generation generation) const
+{
+    return generation == state_.generation + 1 || generation < next_thousand(state_.generation);
+}
+
+// Of a source that stopped without knowing.
+void NodeImpl::settle_migration(const Result<void>& result)
+{
+    if (!std::exchange(outcome_open_, false)) return;
+    migrated_ = result.has_value();
+    if (!result) return act(action::SessionFailed{result.error().text});
+    act(action::Migrated{});
 }
 
 void NodeImpl::let_held_guest_run()

@@ -8,12 +8,6 @@ namespace {
 constexpr const char* kNotInColo = "The feature 'colo' is not enabled";
 constexpr const char* kUnderWay = "COLO failover is already activated";
 
-// Above every generation that an arbiter could have granted meanwhile, so that the copy that was given up is overtaken.
-Generation next_thousand(Generation generation)
-{
-    return generation / 1000 * 1000 + 1000;
-}
-
 }  // namespace
 
 bool NodeImpl::in_colo() const
@@ -33,6 +27,7 @@ Result<void> NodeImpl::pause(bool paused, Time now)
 {
     using replication::PowerState;
     if (role_ == Role::secondary && !state_.outdated) return make_error(Errc::refused, kStoppedThere);
+    if (migrated_ && !paused) return make_error(Errc::refused, kMigratedAway);
     if (role_ != Role::primary || step_ == Step::stopped || step_ == Step::abdicating || state_.outdated)
         return make_error(Errc::refused, std::string("This side may not run the guest: it is ") + colo::to_string(protection_) +
                                              (reason_.empty() ? "" : " (" + reason_ + ")"));

@@ -122,7 +122,7 @@ void NodeImpl::start_cut(TriggerReason reason, Time now)
     pacer_.cut_begun(now);
     ++triggers_[static_cast<std::size_t>(reason)];
     p_.cut_stops = false;
-    enter(Step::cutting, now + config_.transfer_deadline);  // until cut_begun
+    enter(Step::cutting, now + with_limit(config_.transfer_deadline));  // until cut_begun
     const Duration answer = config_.guest_answer * (p_.base == 0 ? kOnlyCopyPatience : 1);
     if (!m_.on) return act(action::StartCut{p_.epoch, p_.base, reason, p_.cut_mode, config_.pause_bound, answer, p_.cut_power});
     // The guest is stopped for good, so a long pause is no reason to begin again; and it stays stopped.
@@ -136,7 +136,9 @@ void NodeImpl::cut_begun(Epoch epoch, Time now)
     if (step_ != Step::cutting || epoch != p_.epoch) return;
     p_.cut_stops = true;
     // Longer than any cut can take by its own bounds: past it the guest thread or the device model hangs.
-    deadline_ = now + config_.guest_answer * 2 + (m_.on ? config_.guest_answer * kOnlyCopyPatience : config_.pause_bound * 3);
+    // A migration sends in it what a generous downtime limit leaves.
+    deadline_ = now + config_.guest_answer * 2 +
+                (m_.on ? with_limit(config_.transfer_deadline) + config_.guest_answer * kOnlyCopyPatience : config_.pause_bound * 3);
 }
 
 void NodeImpl::cut_done(Epoch epoch, Result<void> result, Time now)
@@ -154,7 +156,7 @@ void NodeImpl::cut_done(Epoch epoch, Result<void> result, Time now)
     p_.running = epoch;
     pacer_.cut_succeeded();
     send(replication::Cut{epoch, p_.cut_reason});
-    enter(Step::transferring, now + config_.transfer_deadline);
+    enter(Step::transferring, now + with_limit(config_.transfer_deadline));
     act(action::SendEpoch{epoch});
 }
 
@@ -215,7 +217,7 @@ void NodeImpl::transfer_done(Epoch epoch, Result<replication::Manifest> manifest
 void NodeImpl::send_end(replication::Manifest manifest, Time now)
 {
     p_.peer_eligible = true;
-    enter(Step::wait_staged, now + config_.staged_deadline);
+    enter(Step::wait_staged, now + with_limit(config_.staged_deadline));   // the channels' queues may still be full
     send(replication::End{p_.epoch, std::move(manifest)});
 }
 
@@ -316,7 +318,7 @@ void NodeImpl::guest_renewing(bool on, Time now)
 {
     renewing_ = on;
     // One that waits for the guest thread behind it.
-    if (step_ == Step::cutting && !p_.cut_stops) deadline_ = on ? kNever : now + config_.transfer_deadline;
+    if (step_ == Step::cutting && !p_.cut_stops) deadline_ = on ? kNever : now + with_limit(config_.transfer_deadline);
     if (!on && primary_session()) maybe_cut(now);
 }
 

@@ -75,7 +75,7 @@ void NodeImpl::on_cut(const replication::Cut& message, Time now)
 {
     if (s_.stage != Stage::open || message.epoch != s_.open) return violation("cut out of order", now);
     s_.stage = Stage::cut;
-    s_.stage_deadline = now + config_.transfer_deadline * 2;
+    s_.stage_deadline = m_.on ? kNever : now + config_.transfer_deadline * 2;   // the source's downtime limit is not known here
     deadline_ = kNever;
 }
 
@@ -85,7 +85,7 @@ void NodeImpl::on_end(const replication::End& message, Time now)
     if (message.manifest.base != s_.staged) return violation("manifest with another base", now);
     if ((message.manifest.mode == Mode::migration) != m_.on) return violation("manifest of another kind of session", now);
     s_.stage = Stage::ended;
-    s_.stage_deadline = now + config_.staged_deadline * 2;
+    s_.stage_deadline = m_.on ? kNever : now + config_.staged_deadline * 2;     // it ends the session when it has waited enough
     s_.arriving_mode = message.manifest.mode;
     s_.arriving_power = message.manifest.power;
     act(action::StageFinish{message.epoch, message.manifest});

@@ -234,8 +234,9 @@ void PrimaryWorker::wait_until_sent()
         std::this_thread::sleep_for(std::chrono::microseconds(kLookAgain.count()));
 }
 
-// Rounds while the guest runs, each shorter than the one before, until the rest is cheap to copy inside the pause.
-Result<void> PrimaryWorker::shrink_residue()
+// Rounds while the guest runs, each shorter than the one before, until the rest is cheap to copy inside the pause. Pages of
+// the last round: about as many are left.
+Result<std::uint64_t> PrimaryWorker::shrink_residue()
 {
     const Time until = now() + kShrinkTime;
     std::uint64_t before = ~std::uint64_t{0};
@@ -246,11 +247,21 @@ Result<void> PrimaryWorker::shrink_residue()
             if (!some) return some.error();
             pages += *some;
             // A slow link: what is left is cheaper to copy inside the pause than to wait for.
-            if (now() > until && engine_->backlog() <= kPausePages) return {};
+            if (now() > until && migrates_ && first_) return pages + engine_->backlog();
+            if (now() > until && engine_->backlog() <= kPausePages) return pages;
         } while (engine_->backlog() >= kShrinkSlicePages);
-        if (pages <= kSmallResidue || pages >= before / 4 * 3) return {};
+        if (pages <= kSmallResidue || pages >= before / 4 * 3) return pages + engine_->backlog();
         before = pages;
     }
+    return before;
+}
+
+// A generous downtime limit leaves more than there is room for inside a cut: the guest stops first, for good, and all of it
+// is sent before the cut looks at it.
+Result<void> PrimaryWorker::send_stopped(Duration answer_bound)
+{
+    if (auto r = guest_.stop(now() + answer_bound); !r) return with_context("stop", r.error());
+    if (const auto pages = precapture(0); !pages) return with_context("copy of memory", pages.error());
     return {};
 }
 
@@ -263,18 +274,21 @@ void PrimaryWorker::do_cut(const action::StartCut& cut)
     power_ = cut.power;
     ahead_done_ = true;   // the epoch's pages are the cut's from here on
     record_.cut_begun = now();
-    if (auto r = shrink_residue(); !r) {
-        callbacks_.failed(with_context("pre-capture", r.error()));
-        return callbacks_.cut_done(cut.epoch, r.error());
+    const bool moves = migrates_ && first_;
+    if (moves) sender_->set_paced(false);   // max-bandwidth is about the copy ahead; the guest waits for what is left
+    const auto left = shrink_residue();
+    if (!left) {
+        callbacks_.failed(with_context("pre-capture", left.error()));
+        return callbacks_.cut_done(cut.epoch, left.error());
     }
-    if (migrates_ && first_) {
-        sender_->set_paced(false);   // max-bandwidth is about the guest that runs
-        wait_until_sent();
-    }
+    if (moves) wait_until_sent();
     callbacks_.cut_begun(cut.epoch);
+    if (moves && *left > kPausePages)
+        if (auto r = send_stopped(cut.answer_bound); !r) return callbacks_.cut_done(cut.epoch, r.error());
     auto out = run_cut(guest_, *engine_, proxy_, cut.epoch, cut.base == 0, {cut.pause_bound, cut.answer_bound},
                        system_clock(), cut.power);
     if (!out) return callbacks_.cut_done(cut.epoch, out.error());
+    if (moves) callbacks_.round_begun();   // the last pass, over what a stopped guest had dirtied
     cut_ = std::move(*out);
     record_.cut = cut_;
     callbacks_.cut_done(cut.epoch, {});

@@ -43,7 +43,7 @@ public:
         std::function<void(CheckpointRecord)> captured;        // statistics of a cut that will be sent
         std::function<void(const Error&)> failed;              // page channels broken, dirty log lost
         std::function<void(const CopyProgress&)> progress;     // first copy
-        std::function<void()> round_begun;                     // migration: the second round and every later one
+        std::function<void()> round_begun;                     // migration: the second round and every later one, the cut as well
     };
     PrimaryWorker(Worker& worker, replication::Guest& guest, PrimarySeal& proxy, Callbacks callbacks);
 
@@ -65,7 +65,8 @@ private:
     void end_round();
     void wait_until_sent();
     Result<std::uint64_t> precapture(std::uint64_t max_pages);
-    Result<void> shrink_residue();
+    Result<std::uint64_t> shrink_residue();
+    Result<void> send_stopped(Duration answer_bound);
     void do_cut(const action::StartCut& cut);
     void do_send(Epoch epoch);
 

@@ -74,6 +74,8 @@ public:
     // Listens for a primary that wants to protect or to move its guest, as `kind` says, or either; `done` when listening. Only
     // called in run state inmigrate.
     virtual void migrate_incoming(const std::string& uri, std::optional<SessionKind> kind, Done done) = 0;
+    // What the side that listens waits for now; until a session comes, the capabilities may change.
+    virtual void await_session(SessionKind kind) = 0;
     // Returns at once; the observer gets `cancelled` (or whatever won the race).
     virtual void migrate_cancel() = 0;
     // Lets a migration go on that waits in pre-switchover.

@@ -28,6 +28,8 @@ const char* to_string(Breakage which)
     case Breakage::unverified_staged: return "unverified-staged";
     case Breakage::release_unmatched: return "release-unmatched";
     case Breakage::power_ignored: return "power-ignored";
+    case Breakage::destination_runs_ungranted: return "destination-runs-ungranted";
+    case Breakage::migration_judged_early: return "migration-judged-early";
     }
     return "unknown";
 }

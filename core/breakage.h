@@ -27,6 +27,8 @@ enum class Breakage : std::uint8_t {
     unverified_staged,            // R1: STAGED sent before every byte was verified
     release_unmatched,            // R8: a frame leaves without a reason in which S took part
     power_ignored,                // R9: a copy of a domain that stands still is let run
+    destination_runs_ungranted,   // migration: the source's Abdicate counts as the grant although the source may ask for it
+    migration_judged_early,       // migration: the source says failed before it knows who goes on
 };
 
 #ifdef COLO_WITH_BREAKAGES

@@ -87,10 +87,10 @@ CommandLine make_command_line(const EmbeddedGuestOptions& o, const std::string& 
     add({"-cpu", o.cpu_model, "-m", fmt::format("{}M", o.memory_mib), "-smp", fmt::format("{}", o.vcpus)});
     add({"-global", "migration.send-configuration=off", "-global", "migration.store-global-state=off"});
     add({"-device", "pvpanic"});
-    unsigned slot = 3;
-    for (const EmbeddedNic& nic : o.nics)
-        add({"-device", fmt::format("virtio-net-pci,id=nic-{0},netdev={0},mac={1},romfile=,guest_announce=off,disable-modern=on,disable-legacy=off,addr={2:#x}", nic.id,
-                                    mac_text(nic.mac), slot++)});
+    constexpr std::size_t kFirstSlot = 3;
+    for (std::size_t i = 0; i < o.nics.size(); ++i)
+        add({"-device", fmt::format("virtio-net-pci,id=nic-{},netdev=net{},mac={},romfile=,guest_announce=off,disable-modern=on,disable-legacy=off,addr={:#x}",
+                                    o.nics[i].id, i, mac_text(o.nics[i].mac), kFirstSlot + i)});
     for (std::size_t i = visible_from; i < a.size(); ++i) line.device_list += a[i] + " ";
     // From here on: where its parts come from.
     add({"-accel", accelerator, "-kernel", o.kernel});

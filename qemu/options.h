@@ -14,10 +14,11 @@
 namespace colo::qemu {
 
 struct EmbeddedNic {
-    std::string id = "net0";                 // also the netdev's id; PCI slots follow the order of the list
+    std::string id = "net0";                 // the operator's name for it; PCI slots follow the order of the list
     std::array<std::uint8_t, 6> mac{};
     std::uint32_t offload_features = 0;      // what the frame port promises; goes into the description
-    // Value of -netdev; gets the number under which QEMU will have `fd` (FramePort::netdev_argument), or -1.
+    // Value of -netdev, with id=net<place in the list>; gets the number under which QEMU will have `fd`
+    // (FramePort::netdev_argument), or -1.
     std::function<std::string(int fd_in_guest)> netdev_argument;
     int fd = -1;                             // inherited by every QEMU of this guest (FramePort::guest_fd), stays the caller's
 };

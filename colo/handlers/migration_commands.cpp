@@ -15,6 +15,11 @@ using schema::RunState;
 
 namespace {
 
+SessionKind wanted_kind(const Control& control)
+{
+    return control.settings().enabled(MigrationCapability::x_colo) ? SessionKind::protection : SessionKind::migration;
+}
+
 // The migration was begun and cannot go on: both the command and query-migrate say so.
 void fail_outgoing(Control& control, const std::string& text, qmp::TypedReply<void> reply)
 {
@@ -81,8 +86,7 @@ void migrate(Control& control, const commands::Migrate::Arguments& arguments, qm
     }
     if (auto address = check_address(control, arguments.uri, reply.monitor(), Numbers::are_names); !address)
         return fail_outgoing(control, address.error().text, std::move(reply));
-    const bool protect = control.settings().enabled(MigrationCapability::x_colo);
-    start_transfer(control, arguments.uri, protect ? SessionKind::protection : SessionKind::migration, std::move(reply));
+    start_transfer(control, arguments.uri, wanted_kind(control), std::move(reply));
 }
 
 Result<void> check_incoming(Control& control, const std::string& uri, qmp::MonitorId monitor)
@@ -112,9 +116,7 @@ void migrate_incoming(Control& control, const std::string& uri, qmp::TypedReply<
         return reply.fail(checked.error());
     }
     auto shared = std::make_shared<qmp::TypedReply<void>>(std::move(reply));
-    const bool protect = control.settings().enabled(MigrationCapability::x_colo);
-    const SessionKind kind = protect ? SessionKind::protection : SessionKind::migration;
-    control.service().migrate_incoming(uri, kind, [&book, shared](Result<void> result) {
+    control.service().migrate_incoming(uri, wanted_kind(control), [&book, shared](Result<void> result) {
         if (!result) book.refuse_incoming();
         shared->complete(result);
     });
@@ -130,11 +132,19 @@ Result<void> set_parameters(Control& control, const schema::MigrateSetParameters
     return control.settings().set_parameters(wanted);
 }
 
+// They count until the stream comes, also where it is awaited already.
+Result<void> set_capabilities(Control& control, const std::vector<schema::MigrationCapabilityStatus>& wanted)
+{
+    auto set = control.settings().set_capabilities(wanted, control.capability_facts());
+    if (set && control.book().incoming() == MigrationStatus::setup) control.service().await_session(wanted_kind(control));
+    return set;
+}
+
 void add_settings(Control& control, qmp::Registry& registry)
 {
     registry.add<commands::MigrateSetCapabilities>([&control](const auto& arguments, auto reply) {
         if (control.book().in_progress()) return reply.fail(kInProgress);
-        reply.complete(control.settings().set_capabilities(arguments.capabilities, control.capability_facts()));
+        reply.complete(set_capabilities(control, arguments.capabilities));
     });
     registry.add<commands::QueryMigrateCapabilities>(
         [&control](const auto&, auto reply) { reply.succeed(control.settings().capabilities()); });

@@ -112,6 +112,9 @@ constexpr Refusal kRefusals[] = {
      Situation::following, "stop", "{}"},
     {Refused::following, "`cont` on a secondary that follows", kStoppedThere, kOneMaster, Shown::answer,
      Situation::stopped, "cont", "{}"},
+    {Refused::migrated_away, "`cont` after a completed migration", kMigratedAway,
+     "the destination runs it and clients talk to it there; the reference would let both run", Shown::answer,
+     Situation::postmigrate, "cont", "{}"},
     {Refused::session_state, "`xen-load-devices-state` of a protected domain", kStateOfSession,
      "the other copy would not have it; take the protection away first", Shown::answer, Situation::stopped,
      "xen-load-devices-state", R"({"filename": "/f"})"},
@@ -156,6 +159,7 @@ const char* to_text(Situation situation)
     case Situation::standby: return " on a secondary";
     case Situation::following: return " on a secondary in run state running or colo";
     case Situation::stopped: return " in run state paused, protected";
+    case Situation::postmigrate: return " in run state postmigrate";
     }
     return "";
 }

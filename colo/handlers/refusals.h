@@ -34,6 +34,7 @@ enum class Refused : std::uint8_t {
     disks,
     standby,  // a copy that follows, or waits to
     following,
+    migrated_away,
     session_state,
 };
 
@@ -58,6 +59,7 @@ enum class Situation : std::uint8_t {
     standby,    // a secondary, which waits or follows
     following,  // the secondary of a protected domain
     stopped,    // a protected domain that was stopped
+    postmigrate,
 };
 
 struct Refusal {

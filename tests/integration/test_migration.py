@@ -35,10 +35,21 @@ def until(host, condition, what, timeout=60.0):
         time.sleep(0.02)
 
 
-def story(host):
+def story(host, events=None):
     """What the events say, without those of the network and of the state."""
     return [event["event"] + (" " + event["data"]["status"] if event["event"] == "MIGRATION" else "")
-            for event in host.qmp.take_events() if event["event"] in ("MIGRATION", "STOP", "RESUME")]
+            for event in (host.qmp.take_events() if events is None else events) if event["event"] in ("MIGRATION", "STOP", "RESUME")]
+
+
+def story_of_source(host, info):
+    """The same, after a look at the passes: one by one, the last of them over a guest that stands still."""
+    events = host.qmp.take_events()
+    names = [event["event"] for event in events]
+    passes = [event["data"]["pass"] for event in events if event["event"] == "MIGRATION_PASS"]
+    expect(passes == list(range(1, info["ram"]["dirty-sync-count"] + 1)), f"passes {passes}, counted {info['ram']}")
+    last = len(names) - 1 - names[::-1].index("MIGRATION_PASS")
+    expect("STOP" in names[:last], f"the last pass is announced before the guest stops: {names}")
+    return story(host, events)
 
 
 def moved(lab, source, target, load, moment, say, how):
@@ -80,15 +91,15 @@ def migration(lab_factory, say):
         active = until(lab.a, lambda i: i["status"] != "setup" and i.get("ram", {}).get("transferred", 0) > 0, "active")
         expect(active["status"] == "active" and active["ram"]["total"] == 256 << 20 and "expected-downtime" in active,
                f"while it runs: {active}")
-        moved(lab, lab.a, lab.b, load, moment, say, "there")
+        info = moved(lab, lab.a, lab.b, load, moment, say, "there")
         expect(lab.b.status()["generation"] == generation + 1, "not the next generation")
-        told = story(lab.a)
+        told = story_of_source(lab.a, info)
         expect(told == ["MIGRATION setup", "MIGRATION active", "STOP", "MIGRATION completed"], f"events of the source: {told}")
         told = story(lab.b)
         expect(told == ["MIGRATION setup", "MIGRATION active", "RESUME", "MIGRATION completed"],
                f"events of the destination: {told}")
         why = refused(lab.a, "cont")
-        expect("may not run" in why, f"a guest that was given away: {why}")
+        expect("migrated away" in why and "two copies of it must never run" in why, f"a guest that was given away: {why}")
 
         lab.a.stop()
         lab.a.start("secondary")
@@ -101,8 +112,8 @@ def migration(lab_factory, say):
         lab.b.qmp.execute("migrate-continue", {"state": "pre-switchover"})
         moved(lab, lab.b, lab.a, load, moment, say, "back, with a wait")
         told = story(lab.b)
-        expect([t for t in told if t.startswith("MIG")] == ["MIGRATION " + s for s in (
-            "setup", "active", "pre-switchover", "device", "completed")], f"events of a migration with a wait: {told}")
+        expect(told == ["MIGRATION setup", "MIGRATION active", "STOP", "MIGRATION pre-switchover", "MIGRATION device",
+                        "MIGRATION completed"], f"events of a migration with a wait: {told}")
 
         lab.b.stop()
         lab.protect(lab.a)
@@ -121,7 +132,8 @@ def stays(lab, load, moment, say, what):
 
 @scenario(240)
 def migration_that_fails(lab_factory, say):
-    """Cancelled while it copies and before the switch-over; the destination dies in mid-way, and when it has everything."""
+    """Cancelled while it copies and before the switch-over; the destination dies in mid-way, when it has everything,
+    and when it is given the guest."""
     with lab_factory(settings=PATIENT) as lab:
         lab.boot()
         lab.b.start("secondary")
@@ -165,6 +177,15 @@ def migration_that_fails(lab_factory, say):
         begin(0, "failed")
         stays(lab, load, moment, say, "destination killed when it has everything")
         expect(lab.a.status()["generation"] == generation + 1, "went on without a grant")
+        lab.b.reap()
+
+        lab.revive(lab.b)
+        lab.b.start("secondary", fault="s-before-grant=kill")
+        moment = time.monotonic()
+        begin(0, "failed")
+        expect("did not say that it runs" in look(lab.a)["error-desc"], f"why it failed: {look(lab.a)}")
+        stays(lab, load, moment, say, "destination killed when it is given the guest")
+        expect(lab.a.status()["generation"] == generation + 2, "taken back without a grant")
         lab.b.reap()
         lab.revive(lab.b)
         lab.protect(lab.a)

@@ -213,8 +213,18 @@ void Host::perform(const Action& action)
                    [&](const action::Beat& a) { l.heartbeat->become({a.role, a.generation, a.session, a.closed}, local_now()); },
                    [&](const action::Changed& a) { note(std::string("now ") + to_string(a.protection) + ": " + a.reason); },
                    [&](const action::OperatorDone& a) { operator_result = a.result; },
-                   [&](const action::StopGuest&) {
-                       guest_job([this] { (void)life_->guest->stop(local_now() + Duration{2'000'000}); });
+                   [&](const action::StopGuest& a) {
+                       guest_job([this, only_copy = a.only_copy] {
+                           const auto r = life_->guest->stop(local_now() + Duration{2'000'000});
+                           if (!only_copy) return;
+                           after(Lane::control, Duration{20}, [this, r, session = life_->session] {
+                               if (session != life_->session) return;
+                               feed([&](Node& n, Time t) { r ? n.guest_halted(t) : n.channel_lost(r.error().text, t); });
+                           });
+                       });
+                   },
+                   [&](const action::SwitchOver& a) {
+                       if (a.waits && l.guest->running()) surroundings_.model.violation("pre-switchover is said of a guest that runs");
                    },
                    [&](const action::ResumeGuest&) {
                        guest_job([this] {
@@ -226,7 +236,12 @@ void Host::perform(const Action& action)
                    [&](const action::Migrated&) {
                        const bool source = l.node->status().migrated;
                        note(source ? "migrated away" : "migrated here");
-                       if (!source) ++surroundings_.model.migrations;
+                       if (source) surroundings_.model.source_said(l.migration, true);
+                       else ++surroundings_.model.migrations;
+                   },
+                   [&](const action::SessionFailed& a) {
+                       note("failed: " + a.reason);
+                       if (l.node->status().role == Role::primary && l.migration != 0) surroundings_.model.source_said(l.migration, false);
                    },
                    [&](const action::ModeChanged& a) { note(std::string("mode ") + replication::to_string(a.mode)); },
                    [&](const auto&) {
@@ -410,6 +425,7 @@ void Host::connect(std::shared_ptr<Connection> connection, SessionId session, co
         };
     }
     const auto description = sim_description(surroundings_.settings.pages);
+    l.migration = as_primary != nullptr && as_primary->kind == SessionKind::migration ? session : 0;
     if (as_primary != nullptr)
         feed([&](Node& n, Time t) {
             n.plan_session(*as_primary);

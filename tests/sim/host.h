@@ -119,6 +119,7 @@ private:
         std::array<std::optional<replication::FrameWriter>, kStreams> writers;
         std::array<std::optional<replication::FrameDecoder>, kStreams> decoders;
         bool closed = true;
+        SessionId migration = 0;   // that was begun here as the last session
         // primary
         std::unique_ptr<replication::CaptureEngine> engine;
         std::unique_ptr<proxy::PrimaryProxy> primary_proxy;

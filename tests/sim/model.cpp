@@ -135,8 +135,17 @@ void Model::applied_known(SessionId session, Epoch epoch)
     if (session == session_) applied_known_ = epoch;
 }
 
+void Model::source_said(SessionId migration, bool completed)
+{
+    said_[migration] = completed;
+    if (!completed && live_session_ == migration) violation("the source says that a migration failed whose destination runs");
+}
+
 void Model::going_live(SessionId session, Epoch applied)
 {
+    live_session_ = session;
+    if (const auto said = said_.find(session); said != said_.end() && !said->second)
+        violation("a destination runs of which the source has said that the migration failed");
     if (session != session_) return violation("Inv16: a secondary of an older session goes live");
     if (applied != staged_sent_)
         violation("Inv07/20: going live with epoch " + std::to_string(applied) + ", STAGED was sent for " + std::to_string(staged_sent_));

@@ -45,6 +45,7 @@ public:
     void applied_known(SessionId session, Epoch epoch);   // P has APPLIED
     void staged_sent(SessionId session, Epoch epoch);
     void going_live(SessionId session, Epoch applied);
+    void source_said(SessionId migration, bool completed);   // at its end
 
     // ---- output
     void secondary_received(const proxy::FramePtr& input);
@@ -83,6 +84,8 @@ private:
     Epoch begun_ = 0, committed_ = 0, cut_ = 0, applied_known_ = 0, staged_sent_ = 0;
     std::map<Epoch, Cut> cuts_;
     std::map<std::uint16_t, Flow> flows_;             // by the client's port
+    SessionId live_session_ = 0;                      // the last one whose secondary went live
+    std::map<SessionId, bool> said_;                  // migrations by their sources' word: completed or not
     Generation wire_generation_ = 0;                  // highest that released without protection
     int wire_host_ = -1;
 };

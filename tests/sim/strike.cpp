@@ -89,6 +89,14 @@ void World::want_migration(int host)
     });
 }
 
+// The source of a migration has the guest until a lock says that the destination took it.
+bool World::may_take_back(int i) const
+{
+    const auto granted = arbiter_.granted.find(hosts_[i]->status().generation + 1);
+    return settings_.node.arbiter == ArbiterKind::lock && hosts_[i]->guest().state() == SimGuest::State::stopped &&
+           (granted == arbiter_.granted.end() || granted->second == i);
+}
+
 // R1 for a migration: while it lasts one copy runs at most, and the one that was given away not at all.
 void World::run_migration()
 {
@@ -99,8 +107,8 @@ void World::run_migration()
         const NodeStatus status = host->status();
         migrating = migrating || status.migrating;
         if (host->guest().running()) ++running;
-        // It gave the guest away to a host that is no more, and could not know it: an operator has to decide.
-        if (status.migrating && status.step == "abdicating" && !host->peer->alive() && !guest_lost_) lose_guest();
+        // It gave the guest away to a host that is no more, and nobody can say whether that one ran: an operator has to decide.
+        if (status.migrating && status.step == "abdicating" && !host->peer->alive() && !may_take_back(host == hosts_[1]) && !guest_lost_) lose_guest();
         if (status.migrated && host->guest().running()) model_.violation("R1: a guest that was migrated away runs");
         if (status.step == "pre-switchover" && !host->frozen() && random_.chance(0.05))
             (void)host->with_node([](Node& n, Time t) {

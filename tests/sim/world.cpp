@@ -279,6 +279,7 @@ bool World::has_copy(int i) const
     if (!hosts_[i]->alive()) return false;
     const NodeStatus s = hosts_[i]->status();
     if (s.role == Role::secondary) return s.eligible;
+    if (s.migrating && s.step == "abdicating") return may_take_back(i);
     return s.protection != Protection::outdated && s.protection != Protection::failed && s.protection != Protection::abdicated &&
            s.protection != Protection::idle;
 }

@@ -57,6 +57,7 @@ private:
     void protect_again();
     void lose_primary();
     bool has_copy(int i) const;
+    bool may_take_back(int i) const;
     int server() const;   // -1: nobody
     void power_off();
     void lose_everything();

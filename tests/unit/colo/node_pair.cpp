@@ -201,8 +201,13 @@ void Host::perform(const Action& action)
                     n.grant_result(r.generation, ours ? GrantOutcome::granted : GrantOutcome::refused, it->second->name, d.now);
                 });
             },
-            [&](const action::StopGuest&) {
+            [&](const action::StopGuest& s) {
                 note("stop-guest");
+                if (s.only_copy) return answer("stop", [this, &d](Node& n, auto e) {
+                    if (e) return n.channel_lost(e->text, d.now);
+                    guest_runs = false;
+                    n.guest_halted(d.now);
+                });
                 guest_runs = false;
             },
             [&](const action::ResumeGuest&) {
@@ -222,7 +227,15 @@ void Host::perform(const Action& action)
                     n.went_live(result_of(e), d.now);
                 });
             },
-            [&](const action::Beat& x) { note(x.closed ? "beat closed" : "beat"); },
+            [&](const action::Beat& x) {
+                note(x.closed ? "beat closed" : "beat");
+                if (!d.beats || peer == nullptr || x.role != Role::primary || x.session != 0) return;
+                d.queue.push_back([p = peer, generation = x.generation, &d, inc = peer->incarnation_] {
+                    if (!d.beats || p->crashed || inc != p->incarnation_ || !p->status().switching) return;
+                    p->node->higher_generation(generation, d.now);
+                    p->pump();
+                });
+            },
             [&](const action::Changed& c) { note(std::string("now ") + to_string(c.protection)); },
             [&](const action::ColoExit& x) { note(x.reason == ColoExitReason::error ? "exit error" : "exit request"); },
             [&](const action::ColoEntered&) { note("entered"); },
@@ -310,7 +323,7 @@ void Desk::migrate(const SessionPlan& plan)
 
 void Desk::cut_link()
 {
-    a.connected = b.connected = false;
+    a.connected = b.connected = beats = false;
     if (!a.crashed) a.node->peer_lost("no beat", now);
     if (!b.crashed) b.node->peer_lost("no beat", now);
     a.pump();

@@ -28,7 +28,7 @@ public:
     void restart(const NodeConfig& config);   // a crash: nothing but `stored` survives
     void pump();                              // carries out the actions; answers are queued on the desk
     // Answers of this kind ("persist", "cut", "transfer", "stage", "apply", "closed", "grant", "live", "boot", "standby",
-    // "copy") wait until release().
+    // "copy", "stop") wait until release().
     void hold(const std::string& what) { held_.insert(what); }
     void release(const std::string& what);
     // The next answer of this kind is this error.
@@ -81,6 +81,7 @@ struct Desk {
     std::deque<std::function<void()>> queue;
     std::map<Generation, const Host*> granted;   // the arbiter
     bool arbiter_hangs = false;
+    bool beats = true;           // a side that serves is heard by a source that wants to know what became of its guest
     Host a, b;
 };
 

@@ -32,12 +32,14 @@ public:
     {
         trace_.push_back("fetch");
         into.merge(dirty);
+        into.merge(again);
         dirty.clear();
         return {};
     }
     void stop() override { trace_.push_back("log-stop"); }
     std::string method() const override { return "fake"; }
     replication::PageSet dirty;
+    replication::PageSet again;  // with every fetch, until the guest is stopped
 
 private:
     Trace& trace_;
@@ -88,6 +90,7 @@ public:
     Result<void> stop(Deadline deadline) override
     {
         auto r = step("stop", deadline);
+        if (r) log_.again.clear();
         if (r) is_running = false;
         return r;
     }

@@ -8,6 +8,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <thread>
@@ -15,7 +16,7 @@
 namespace colo::test {
 namespace {
 
-constexpr std::uint64_t kPages = 2048;
+constexpr std::uint64_t kPages = 16384;
 constexpr Duration kStall{20'000'000};
 
 class NoSeal final : public PrimarySeal {
@@ -49,7 +50,13 @@ protected:
         callbacks.progress = [](const CopyProgress&) {};
         callbacks.failed = [this](const Error&) { failed_ = true; };
         callbacks.initial_copy_converged = [this](Epoch) { converged_ = true; };
+        callbacks.cut_begun = [](Epoch) {};
+        callbacks.cut_done = [this](Epoch, const Result<void>& result) {
+            cut_failed_ = !result;
+            cut_ = true;
+        };
         callbacks.round_begun = [this, dirtied] {
+            if (!guest_.is_running) return static_cast<void>(++rounds_);   // of the cut
             for (Gfn gfn = 0; gfn < dirtied; ++gfn) guest_.log().dirty.add(gfn);
             ++rounds_;
         };
@@ -58,6 +65,14 @@ protected:
         sender_ = std::make_shared<PageSender>(std::vector<int>{ends_[0]}, 7, 1u << 20, kStall);
         primary_->open({}, sender_);
         primary_->start_epoch({1, 0, kNever, true});
+    }
+    void cut() { primary_->start_cut({1, 0, replication::TriggerReason::first, replication::Mode::migration, kStall, kStall, replication::PowerState::paused}); }
+    // The guest dirties these now; on its own thread.
+    void dirty(std::uint64_t pages, bool again)
+    {
+        worker_.post([this, pages, again] {
+            for (Gfn gfn = 0; gfn < pages; ++gfn) (again ? guest_.log().again : guest_.log().dirty).add(gfn);
+        });
     }
     template <class Condition>
     bool wait(Condition condition)
@@ -73,7 +88,7 @@ protected:
     NoSeal seal_;
     int ends_[2] = {-1, -1};
     std::thread reader_;
-    std::atomic<bool> converged_{false}, failed_{false};
+    std::atomic<bool> converged_{false}, failed_{false}, cut_{false}, cut_failed_{false};
     std::atomic<int> rounds_{0};
     Worker worker_{"rounds"};
     std::unique_ptr<PrimaryWorker> primary_;
@@ -95,6 +110,36 @@ TEST_F(MigrationRounds, AQuietGuestNeedsNoLimit)
     begin(3, Duration{0});
     EXPECT_TRUE(wait([&] { return converged_.load(); }));
     EXPECT_EQ(rounds_, 1);   // behind the copy of everything
+}
+
+// What is left then may be sent as fast as the link takes it: the guest is about to stand still for it.
+TEST_F(MigrationRounds, TheSwitchOverIsNotPaced)
+{
+    constexpr std::uint64_t kLeft = 4096;
+    for (std::size_t i = 0; i < kLeft * kPageSize; i += 8) guest_.ram()[i] = static_cast<std::uint8_t>(i / kPageSize + 1) | 1;
+    begin(3, kStall);
+    ASSERT_TRUE(wait([&] { return converged_.load(); }));
+    sender_->set_bandwidth(530'000);   // half a minute for what is left, longer than is waited here
+    dirty(kLeft, false);
+    cut();
+    EXPECT_TRUE(wait([&] { return cut_.load(); }));
+    EXPECT_FALSE(cut_failed_);
+}
+
+TEST_F(MigrationRounds, WhatAGenerousLimitLeavesIsSentBeforeTheCutOfAStoppedGuest)
+{
+    begin(9000, kStall);
+    ASSERT_TRUE(wait([&] { return converged_.load(); }));
+    dirty(9000, true);
+    cut();
+    ASSERT_TRUE(wait([&] { return cut_.load(); }));
+    EXPECT_FALSE(cut_failed_);
+    EXPECT_EQ(rounds_, 2);   // behind the copy of everything, and the cut
+    const auto stopped = std::find(trace_.begin(), trace_.end(), "stop");
+    const auto begun = std::find(trace_.begin(), trace_.end(), "cut-begin");
+    ASSERT_NE(begun, trace_.end());
+    ASSERT_LT(stopped, begun);
+    EXPECT_GT(std::count(stopped, begun, "fetch"), 0);
 }
 
 }  // namespace

@@ -261,6 +261,26 @@ TEST(VerdictCacheTest, TheKeyOfTheKvmAnswerNamesAllItDependsOn)
     EXPECT_EQ(keys.size(), 9u);
 }
 
+// A port names its netdev by its place, whatever the operator calls the NIC.
+TEST(Options, DeviceAndNetdevAgreeUnderAnyId)
+{
+    auto options = good_options();
+    options.nics[0].id = "lan";
+    options.nics.push_back({.id = "net0", .mac = {0x52, 0x54, 0, 0, 0, 2}, .netdev_argument = [](int fd) {
+                                return "tap,id=net1,fd=" + std::to_string(fd);
+                            }, .fd = 1});
+    const CommandLine line = make_command_line(options, "tcg");
+    const auto follows = [&](const std::string& option, const std::string& begin) {
+        for (std::size_t i = 0; i + 1 < line.argv.size(); ++i)
+            if (line.argv[i] == option && line.argv[i + 1].starts_with(begin)) return true;
+        return false;
+    };
+    EXPECT_TRUE(follows("-device", "virtio-net-pci,id=nic-lan,netdev=net0,mac=52:54:00:00:00:01,"));
+    EXPECT_TRUE(follows("-netdev", "tap,id=net0,"));
+    EXPECT_TRUE(follows("-device", "virtio-net-pci,id=nic-net0,netdev=net1,mac=52:54:00:00:00:02,"));
+    EXPECT_TRUE(follows("-netdev", "tap,id=net1,"));
+}
+
 TEST(Options, TheDeviceListDependsOnWhatTheGuestSeesOnly)
 {
     auto options = good_options();

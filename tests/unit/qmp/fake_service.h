@@ -61,6 +61,7 @@ public:
     {
         operation((kind == SessionKind::protection ? "protect-incoming " : "migrate-incoming ") + uri, done);
     }
+    void await_session(SessionKind kind) override { calls.push_back(kind == SessionKind::protection ? "await protection" : "await migration"); }
     void migrate_cancel() override { calls.push_back("migrate-cancel"); }
     void migrate_continue() override { calls.push_back("migrate-continue"); }
     std::vector<schema::SocketAddress> listening() const override { return addresses; }

@@ -261,6 +261,24 @@ TEST_F(MigrationTest, TheCapabilitySaysWhatMigrateIsFor)
     EXPECT_THAT(service_.take_calls(), ElementsAre("migrate-incoming tcp::0"));
 }
 
+// Where it is awaited already, too: what the source is asked for may be decided last.
+TEST_F(MigrationTest, CapabilitiesOfADestinationCountUntilTheStreamComes)
+{
+    service_.state = RunState::inmigrate;
+    enable("x-colo");
+    EXPECT_THAT(service_.take_calls(), IsEmpty());   // nothing listens yet
+    must("migrate-incoming", R"({"uri": "tcp::0"})");
+    enable("x-colo", false);
+    enable("events");
+    enable("x-colo");
+    EXPECT_THAT(service_.take_calls(), ElementsAre("protect-incoming tcp::0", "await migration", "await migration", "await protection"));
+    EXPECT_EQ(error("migrate-set-capabilities", R"({"capabilities": [{"capability": "x-colo", "state": false}, {"capability": "rdma-pin-all", "state": true}]})"),
+              "Capability 'rdma-pin-all' is not available: there is no RDMA transport");
+    control_.incoming(TransferPhase::active, {});
+    EXPECT_EQ(error("migrate-set-capabilities", R"({"capabilities": [{"capability": "x-colo", "state": false}]})"), kInProgress);
+    EXPECT_THAT(service_.take_calls(), IsEmpty());
+}
+
 TEST_F(MigrationTest, StopAndContOfAGuestThatIsAwaitedDecideHowItBegins)
 {
     service_.state = RunState::inmigrate;

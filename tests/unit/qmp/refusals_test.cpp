@@ -40,10 +40,11 @@ protected:
             service_.state = RunState::inmigrate;
         // Whether the daemon refuses is its own affair; that a client sees it as it was said is checked here.
         const bool daemon = row.situation == Situation::standby || row.situation == Situation::following ||
-                            row.situation == Situation::stopped;
+                            row.situation == Situation::stopped || row.situation == Situation::postmigrate;
         if (daemon) service_.outcome = refusal_error(row.what);
         if (row.situation == Situation::standby) service_.state = RunState::inmigrate;
         if (row.situation == Situation::stopped) service_.state = RunState::paused;
+        if (row.situation == Situation::postmigrate) service_.state = RunState::postmigrate;
         if (row.situation == Situation::postcopy_active || row.situation == Situation::postcopy_paused) {
             for (const auto phase : {TransferPhase::setup, TransferPhase::active, TransferPhase::postcopy_active}) {
                 control_.outgoing(phase, {});

@@ -29,6 +29,11 @@ TEST(WireGolden, ControlFrame)
     EXPECT_EQ(hex(out),
               "434f4c4f" "0100" "01" "04" "11000000" "a56f58b4" "8877665544332211" "0500000000000000" "0000000000000000"
               "0500000000000000" "0400000000000000" "02");
+    out.clear();
+    ASSERT_TRUE(FrameWriter(ChannelKind::control, kSession).append_message(out, Begin{1, 0, Mode::migration}));
+    EXPECT_EQ(hex(out),
+              "434f4c4f" "0100" "01" "04" "11000000" "55f38b8f" "8877665544332211" "0100000000000000" "0000000000000000"
+              "0100000000000000" "0000000000000000" "03");
 }
 
 TEST(WireGolden, ProxyChannel)
