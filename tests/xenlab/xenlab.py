@@ -6,6 +6,7 @@ import os
 import sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+from lab import bench as benchmark  # noqa: E402
 from lab import guests, image, loopback, machine, probe, protect, smoke, two_domains  # noqa: E402
 from lab.common import LabError, path, say  # noqa: E402
 
@@ -56,12 +57,12 @@ ATTEMPTS = 3
 PASSED, FAILED, AGAIN = range(3)
 
 
-def run_one(name):
+def run_one(name, what):
     """Boots a host, runs the test, stops the host. AGAIN: it failed, and so did the emulated CPU below it."""
     host = None
     try:
         host = machine.boot("test")
-        TESTS[name](host)
+        what(host)
         return PASSED
     except LabError as error:
         print(error, file=sys.stderr)
@@ -74,6 +75,23 @@ def run_one(name):
             host.stop()
 
 
+def run_until_told(name, what):
+    outcome = AGAIN
+    for _ in range(ATTEMPTS):
+        if outcome == AGAIN:
+            outcome = run_one(name, what)
+    return outcome == PASSED
+
+
+def bench(options):
+    """What was reached is in its output; the status says whether it could be measured."""
+    build(argparse.Namespace(again=False))
+    measured = run_until_told("bench", lambda host: benchmark.bench(host, options.prototype, options.rounds, options.epochs))
+    if not measured:
+        say(f"not measured; logs in {path('run', 'test')}")
+    return 0 if measured else 1
+
+
 def test(options):
     unknown = [name for name in options.tests if name not in TESTS]
     if unknown:
@@ -81,13 +99,10 @@ def test(options):
     build(argparse.Namespace(again=False))
     passed, failed = 0, 0
     for name in options.tests or TESTS:
-        outcome = AGAIN
-        for _ in range(ATTEMPTS):
-            if outcome == AGAIN:
-                outcome = run_one(name)
-        passed += outcome == PASSED
-        failed += outcome != PASSED
-        say(f"PASS {name}" if outcome == PASSED else f"FAIL {name}; logs in {path('run', 'test')}")
+        ok = run_until_told(name, TESTS[name])
+        passed += ok
+        failed += not ok
+        say(f"PASS {name}" if ok else f"FAIL {name}; logs in {path('run', 'test')}")
     print(f"{passed} passed, {failed} failed")
     return 1 if failed else 0
 
@@ -112,6 +127,10 @@ def main():
     sub.add_argument("--timeout", type=float, default=machine.COMMAND_SECONDS, help="in seconds")
     command(stop, "stop a lab host")
     command(test, "boot, test, stop", False).add_argument("tests", nargs="*", metavar="TEST", help=f"of {', '.join(TESTS)}; default: all")
+    sub = command(bench, "our checkpoints beside plain ones: boot, measure, stop", False)
+    sub.add_argument("--prototype", metavar="FILE.c", help="a C program that takes turns with them, see README.md")
+    sub.add_argument("--rounds", type=int, default=benchmark.ROUNDS, help=f"default {benchmark.ROUNDS}")
+    sub.add_argument("--epochs", type=int, default=benchmark.EPOCHS, help=f"of each method in each round; default {benchmark.EPOCHS}")
     options = parser.parse_args()
     try:
         return options.function(options)
