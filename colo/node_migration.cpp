@@ -90,6 +90,7 @@ void NodeImpl::take_back(Time)
 {
     m_.why = "the destination did not say that it runs";
     d_ = {};
+    d_.why = m_.why;
     close_session(m_.why);
     enter(Step::closing);
     beat();

@@ -46,7 +46,8 @@ bool CutPriority::raise()
     if (!permitted_ || !saved_.empty()) return permitted_;
     const auto raise_one = [this](pid_t thread) {
         Saved saved{thread, ::sched_getscheduler(thread), {}};
-        if (saved.policy < 0 || saved.policy == SCHED_FIFO || saved.policy == SCHED_RR) return true;   // gone, or high already
+        if (saved.policy < 0) return true;   // gone
+        if (const int kind = saved.policy & ~SCHED_RESET_ON_FORK; kind == SCHED_FIFO || kind == SCHED_RR) return true;   // high already
         ::sched_getparam(thread, &saved.parameter);
         sched_param wanted{};
         wanted.sched_priority = kPriority;

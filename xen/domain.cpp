@@ -118,6 +118,8 @@ private:
     xenforeignmemory_resource_handle* accesses_ = nullptr;   // the shared page, kept mapped
     const volatile ioreq* access_ = nullptr;                 // in it, one for each vCPU
     colo_log_bitmap bitmap_{};
+    std::uint32_t vcpus_ = 0;         // 0: not asked for yet
+    std::size_t context_bound_ = 0;   // of its size; 0: likewise
 };
 
 Result<void> Domain::open()
@@ -157,10 +159,14 @@ Result<InFlight> Domain::in_flight()
         if (accesses_ != nullptr) access_ = static_cast<const volatile ioreq*>(page);
     }
     if (accesses_ == nullptr) return make_error(Errc::unsupported, fmt::format("domain {}: map what vCPUs ask of the device model: {}", id_, std::strerror(errno)));
-    const auto now = info();
-    if (!now) return now.error();
+    // A domain gets its vCPUs when it is made. This is asked inside a pause, time and again.
+    if (vcpus_ == 0) {
+        const auto now = info();
+        if (!now) return now.error();
+        vcpus_ = now->vcpus;
+    }
     InFlight out;
-    for (std::uint32_t i = 0; i < std::min(now->vcpus, kAccessesPerPage); ++i) {
+    for (std::uint32_t i = 0; i < std::min(vcpus_, kAccessesPerPage); ++i) {
         const unsigned state = access_[i].state;
         out.waiting += state == STATE_IOREQ_READY || state == STATE_IOREQ_INPROCESS;
         out.answered += state == STATE_IORESP_READY;
@@ -223,14 +229,21 @@ Result<std::size_t> Domain::decrease(std::span<const Gfn> gfns)
 
 Result<Bytes> Domain::context()
 {
-    // The first answer is an upper bound, the second one the size.
-    const int bound = xc_domain_hvm_getcontext(xch_, id_, nullptr, 0);
-    if (bound < 0) return error("ask for the size of its CPU context", errno);
-    if (static_cast<std::size_t>(bound) > kMaxContext) return error(fmt::format("CPU context of {} bytes", bound), ENOMEM);
-    Bytes out(static_cast<std::size_t>(bound));
+    // Without room for it the answer is an upper bound of its size, which stays the same: one call less inside of each pause.
+    if (context_bound_ == 0) {
+        const int bound = xc_domain_hvm_getcontext(xch_, id_, nullptr, 0);
+        if (bound < 0) return error("ask for the size of its CPU context", errno);
+        if (static_cast<std::size_t>(bound) > kMaxContext) return error(fmt::format("CPU context of {} bytes", bound), ENOMEM);
+        context_bound_ = static_cast<std::size_t>(bound);
+    }
+    Bytes out(context_bound_);
     const int size = xc_domain_hvm_getcontext(xch_, id_, out.data(), static_cast<std::uint32_t>(out.size()));
-    if (size < 0) return error("get its CPU context", errno);
-    if (size > bound) return error(fmt::format("CPU context of {} bytes where {} were announced", size, bound), EINVAL);
+    if (size < 0) {
+        context_bound_ = 0;   // asked for anew, should that be why
+        return error("get its CPU context", errno);
+    }
+    if (static_cast<std::size_t>(size) > out.size())
+        return error(fmt::format("CPU context of {} bytes where {} were announced", size, out.size()), EINVAL);
     out.resize(static_cast<std::size_t>(size));
     return out;
 }

@@ -131,9 +131,19 @@ void DomainCut::give_save_up(Deadline deadline)
     saving_ = false;
 }
 
+// xl's device models do not name their threads, so that those that last cannot be told from the others: asked each time, while
+// the domain still runs.
+void DomainCut::hurry()
+{
+    if (model_pid_ == 0) return;
+    priority_.set_threads(qemu::lasting_threads(model_pid_));
+    (void)priority_.raise();
+}
+
 Result<void> DomainCut::begin(Deadline deadline)
 {
     give_save_up(deadline);
+    hurry();
     times_ = {};
     times_.stop_sent = now();
     if (auto r = pause(deadline); !r) return with_context("cut", r.error());
@@ -165,6 +175,14 @@ Result<void> DomainCut::resume(Deadline deadline)
 {
     give_save_up(deadline);
     times_.cont_sent = now();
+    auto gone_on = go_on(deadline);
+    times_.cont_done = now();
+    priority_.restore();
+    return gone_on;
+}
+
+Result<void> DomainCut::go_on(Deadline deadline)
+{
     if (stopped_)
         if (auto r = model_.cont(deadline); !r) return with_context("resume", r.error());
     stopped_ = false;
@@ -175,13 +193,13 @@ Result<void> DomainCut::resume(Deadline deadline)
         }
     paused_ = undone_ = false;
     meant_to_run(true);
-    times_.cont_done = now();
     return {};
 }
 
 Result<void> DomainCut::stop(Deadline deadline)
 {
     give_save_up(deadline);
+    priority_.restore();   // of a cut that ends without going on
     if (auto r = pause(deadline); !r) return with_context("stop", r.error());
     if (stopped_) return {};
     stopped_ = true;

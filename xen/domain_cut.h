@@ -5,6 +5,7 @@
 // what it is about: vCPUs stop before the device model, which does not answer them once it has stopped; the dirty log is read
 // after both; the device model goes on before the vCPUs.
 
+#include "qemu/cut_priority.h"
 #include "replication/guest.h"
 #include "xen/control.h"
 #include "xen/device_model.h"
@@ -56,6 +57,10 @@ public:
     // All of it outlive it.
     DomainCut(Control& control, DeviceModel& model, Intent* intent = nullptr) : control_(control), model_(model), intent_(intent) {}
 
+    // From begin() to the resume() or stop() that ends the cut the device model and the calling thread have real-time priority,
+    // where that is permitted: dom0 has few processors, and many device models want them.
+    void hurry_model(int pid) { model_pid_ = pid; }
+
     // On return no vCPU runs and the device model writes nothing but its save.
     Result<void> begin(Deadline deadline);
     Result<replication::DeviceState> save(Deadline deadline);   // after begin()
@@ -76,6 +81,8 @@ private:
     {
         if (intent_ != nullptr) intent_->set(run);
     }
+    void hurry();
+    Result<void> go_on(Deadline deadline);
     void give_save_up(Deadline deadline);
 
     Control& control_;
@@ -86,6 +93,8 @@ private:
     bool stopped_ = false;   // the device model
     bool saving_ = false;
     int pauses_repeated_ = 0;
+    int model_pid_ = 0;
+    qemu::CutPriority priority_;
     replication::CutTimes times_;
 };
 

@@ -9,7 +9,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <charconv>
 #include <sys/syscall.h>
 #include <thread>
 #include <unistd.h>
@@ -25,15 +24,6 @@ namespace {
 constexpr Duration kUndo = std::chrono::seconds(10);
 // As many pauses as one domain can have been given.
 constexpr int kMaxPauseCount = 255;
-
-// The QEMU of a domain; 0: not known.
-int model_pid(Store& store, DomainId domain)
-{
-    const auto text = store.read(fmt::format("/local/domain/{}/image/device-model-pid", domain));
-    int pid = 0;
-    if (text && *text) (void)std::from_chars((*text)->data(), (*text)->data() + (*text)->size(), pid);
-    return pid > 1 ? pid : 0;
-}
 
 }  // namespace
 
@@ -171,6 +161,7 @@ Result<void> HvmGuest::watch_over(DomainId domain, Deadline deadline)
     if (!probe) return with_context("device model", probe.error());
     watch.model = std::move(*probe);
     pid_ = model_pid(*store_, domain);
+    cut_->hurry_model(pid_);
     if (pid_ != 0) watch.model_pidfd = qemu::Fd(static_cast<int>(::syscall(SYS_pidfd_open, pid_.load(), 0)));
     watch.toolstack = ports_.toolstack;
     watch.on_event = [this](GuestEvent event) {

@@ -28,4 +28,7 @@ Result<std::unique_ptr<Store>> open_store();
 // domains that there are.
 Result<DomainId> find_domain(Store& store, const std::string& name_or_id);
 
+// The process of its QEMU, as the toolstack noted it; 0: not known.
+int model_pid(Store& store, DomainId domain);
+
 }  // namespace colo::xen

@@ -14,7 +14,7 @@ import unittest
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, HERE)
-from lab import bzimage, guests, image, machine, packages  # noqa: E402
+from lab import bench, bzimage, guests, image, machine, packages  # noqa: E402
 from lab.cable import Cable  # noqa: E402
 from lab.common import LabError  # noqa: E402
 from lab.modules import Modules  # noqa: E402
@@ -227,6 +227,44 @@ class Configuration(unittest.TestCase):
     def test_digest_covers_what_the_images_are_made_of(self):
         self.assertRegex(image.digest(), "^[0-9a-f]{32}$")
         self.assertIn("python3", packages.DOM0)   # the agent's
+
+
+class Bench(unittest.TestCase):
+    PROTOTYPE = ("epoch 0: stop 0.31 ms | CLEAN 1.90 (dirty=1 dst=1) | copy 32764 frames 5200.00 ms (absent 0, missing in DST 0, populated 0) "
+                 "| hvm ctx 4112 bytes get+set 11.00 | qemu 5956 bytes 400.00 | stopped total 5613.21 ms\n"
+                 "epoch 1: stop 0.50 ms | CLEAN 1.50 (dirty=500 dst=200) | copy 600 frames 30.00 ms (absent 0, missing in DST 0, populated 0) "
+                 "| hvm ctx 4112 bytes get+set 11.00 | qemu 5956 bytes 357.00 | stopped total 400.00 ms\n"
+                 "compare: 32768 frames compared, 0 differ (special pages excluded)\n")
+
+    @staticmethod
+    def epoch(method, stopped_ms, map_ms):
+        return {"method": method, "stopped_ms": stopped_ms, "stages": {"save": stopped_ms / 2}, "frames": 500, "stopped_frames": 50,
+                "copy_ms": 10.0, "mapped": 500, "map_ms": map_ms, "calls": 20, "stopped_calls": 10}
+
+    def test_nearest_rank(self):
+        values = [float(i) for i in range(10, 0, -1)]
+        self.assertEqual([bench.percentile(values, p) for p in (50, 90, 100)], [5.0, 9.0, 10.0])
+        self.assertEqual(bench.percentile([7.0], 90), 7.0)
+
+    def test_prototype_without_first_epoch_and_sleep(self):
+        epoch, compared = bench.parse("log-dirty on: 1.0 ms\n" + self.PROTOTYPE)
+        self.assertEqual((epoch["method"], epoch["stopped_ms"], epoch["frames"], epoch["stages"]["devices"]), ("prototype", 100.0, 600, 57.0))
+        self.assertEqual(compared, {"compared_after": "prototype", "frames": 32768, "differing": 0})
+
+    def test_targets_are_ratios(self):
+        found = [self.epoch("plain", 200.0, 40.0), self.epoch("ours", 90.0, 20.0)] + bench.parse(self.PROTOTYPE)
+        result = bench.results(found)
+        reached = {name: (target["ratio"], target["reached"]) for name, target in result["targets"].items()}
+        self.assertEqual(reached, {"stopped": (0.45, True), "stopped_p90": (0.45, True), "mapping": (0.5, False), "stopped_prototype": (0.9, False)})
+        self.assertEqual(result["methods"]["plain"]["mapping_ms_per_1000_frames"], 80.0)
+        self.assertEqual(result["methods"]["ours"]["frames_per_ms"], 50.0)
+        text = bench.table(result)
+        self.assertRegex(text, "(?m)^reached +0.450 ")
+        self.assertRegex(text, "(?m)^MISSED +0.500 ")
+
+    def test_a_method_that_was_not_measured(self):
+        with self.assertRaisesRegex(LabError, "nothing was measured"):
+            bench.results([self.epoch("plain", 200.0, 40.0)])
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import os
 import sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+from lab import bench as benchmark  # noqa: E402
 from lab import guests, hosts, image, loopback, machine, manual, operate, probe, protect, smoke, two_domains  # noqa: E402
 from lab.common import LabError, path, say  # noqa: E402
 
@@ -59,7 +60,7 @@ ATTEMPTS = 3
 PASSED, FAILED, AGAIN = range(3)
 
 
-def run_one(name):
+def run_one(name, what):
     """Boots what the test needs, runs it, stops that. AGAIN: it failed, and so did the emulated CPU below it."""
     place = hosts.Pair() if name in OF_PAIRS else machine.Machine("test")
     booted = False
@@ -67,7 +68,7 @@ def run_one(name):
         seconds = place.boot()
         booted = True
         say(f"dom0 of {place.name} is ready after {seconds:.1f} s")
-        {**TESTS, **OF_PAIRS}[name](place)
+        what(place)
         return PASSED
     except LabError as error:
         print(error, file=sys.stderr)
@@ -79,6 +80,23 @@ def run_one(name):
         place.stop()
 
 
+def run_until_told(name, what):
+    outcome = AGAIN
+    for _ in range(ATTEMPTS):
+        if outcome == AGAIN:
+            outcome = run_one(name, what)
+    return outcome == PASSED
+
+
+def bench(options):
+    """What was reached is in its output; the status says whether it could be measured."""
+    build(argparse.Namespace(again=False))
+    measured = run_until_told("bench", lambda host: benchmark.bench(host, options.prototype, options.rounds, options.epochs))
+    if not measured:
+        say(f"not measured; logs in {path('run', 'test')}")
+    return 0 if measured else 1
+
+
 def test(options):
     known = [*TESTS, *OF_PAIRS]
     unknown = [name for name in options.tests if name not in known]
@@ -87,13 +105,10 @@ def test(options):
     build(argparse.Namespace(again=False))
     passed, failed = 0, 0
     for name in options.tests or known:
-        outcome = AGAIN
-        for _ in range(ATTEMPTS):
-            if outcome == AGAIN:
-                outcome = run_one(name)
-        passed += outcome == PASSED
-        failed += outcome != PASSED
-        say(f"PASS {name}" if outcome == PASSED else f"FAIL {name}; logs in {path('run')}")
+        ok = run_until_told(name, {**TESTS, **OF_PAIRS}[name])
+        passed += ok
+        failed += not ok
+        say(f"PASS {name}" if ok else f"FAIL {name}; logs in {path('run')}")
     print(f"{passed} passed, {failed} failed")
     return 1 if failed else 0
 
@@ -118,6 +133,10 @@ def main():
     sub.add_argument("--timeout", type=float, default=machine.COMMAND_SECONDS, help="in seconds")
     command(stop, "stop a lab host")
     command(test, "boot, test, stop", False).add_argument("tests", nargs="*", metavar="TEST", help=f"of {', '.join([*TESTS, *OF_PAIRS])}; default: all")
+    sub = command(bench, "our checkpoints beside plain ones: boot, measure, stop", False)
+    sub.add_argument("--prototype", metavar="FILE.c", help="a C program that takes turns with them, see README.md")
+    sub.add_argument("--rounds", type=int, default=benchmark.ROUNDS, help=f"default {benchmark.ROUNDS}")
+    sub.add_argument("--epochs", type=int, default=benchmark.EPOCHS, help=f"of each method in each round; default {benchmark.EPOCHS}")
     options = parser.parse_args()
     try:
         return options.function(options)

@@ -8,6 +8,8 @@
 
 #include <cerrno>
 #include <cstring>
+#include <sched.h>
+#include <unistd.h>
 
 namespace colo::xen {
 namespace {
@@ -98,6 +100,33 @@ TEST_F(DomainCutTest, SaveThatWasGivenUpIsFinishedBeforeAnythingElse)
     EXPECT_EQ(taken(), Trace{"model-saved"});
     EXPECT_FALSE(cut.save(soon()));
     EXPECT_EQ(control.pauses(), 1);
+}
+
+// Of this thread.
+int policy() { return ::sched_getscheduler(0) & ~SCHED_RESET_ON_FORK; }
+
+TEST_F(DomainCutTest, PriorityLastsAsLongAsTheCut)
+{
+    qemu::CutPriority permitted;
+    const int wanted = permitted.raise() ? SCHED_FIFO : SCHED_OTHER;   // without the right to it nothing changes
+    permitted.restore();
+    ASSERT_TRUE(cut.begin(soon()));
+    EXPECT_EQ(policy(), SCHED_OTHER);   // not asked for
+    ASSERT_TRUE(cut.resume(soon()));
+    cut.hurry_model(::getpid());
+    ASSERT_TRUE(cut.begin(soon()));
+    EXPECT_EQ(policy(), wanted);
+    ASSERT_TRUE(cut.save(soon()));
+    EXPECT_EQ(policy(), wanted);
+    ASSERT_TRUE(cut.resume(soon()));
+    EXPECT_EQ(policy(), SCHED_OTHER);
+    ASSERT_TRUE(cut.begin(soon()));
+    ASSERT_TRUE(cut.stop(soon()));   // ends a cut whose guest stays stopped
+    EXPECT_EQ(policy(), SCHED_OTHER);
+    model.fail_at = "model-cont";
+    ASSERT_TRUE(cut.begin(soon()));
+    ASSERT_FALSE(cut.resume(soon()));
+    EXPECT_EQ(policy(), SCHED_OTHER);
 }
 
 TEST_F(DomainCutTest, StopIsIdempotent)
