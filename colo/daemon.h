@@ -55,6 +55,7 @@ AddressClash address_clash(Protection protection, std::uint8_t nic);
 schema::CheckpointSample checkpoint_sample(const CheckpointRecord& record);
 schema::ProtectionState state_of(const NodeStatus& status, bool powered_off);
 inline constexpr Duration kProgressInterval{50'000};   // how often our own parts are looked at
+inline constexpr int kProbesOfATimeout = 16;           // questions to the device model in a progress timeout
 
 struct DaemonOptions {
     Config config;
@@ -260,6 +261,7 @@ private:
     std::uint64_t died_attached_ = 0;         // attached_ when one last died
     std::uint64_t last_proxy_progress_ = 0;
     Time last_guest_progress_{};
+    Time next_probe_{};
     OwnHealth own_health_;
 
     // Facts for people.

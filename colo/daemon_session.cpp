@@ -336,7 +336,10 @@ void Daemon::beat_progress()
             heartbeat_->progressed(ProgressCounter::guest);
             own_health_.moved(ProgressCounter::guest, now());
         }
-        guest_->probe();
+        if (now() >= next_probe_) {
+            guest_->probe();
+            next_probe_ = now() + std::max(kProgressInterval, Duration(std::chrono::milliseconds(config_.heartbeat.progress_timeout_ms)) / kProbesOfATimeout);
+        }
     }
     if (const auto health = own_health_.judge(now())) {
         health->ok ? spdlog::info("own parts move again") : spdlog::warn("{}", health->why);

@@ -88,14 +88,18 @@ void DomainWatch::run()
     bool alive = true;
     while (alive) {
         pollfd p[] = {{wake_.get(), POLLIN, 0}, {options_.model_pidfd.get(), POLLIN, 0}, {options_.model ? options_.model->fd() : -1, POLLIN, 0}};
-        ::poll(p, 3, static_cast<int>(options_.look_every.count() / 1000));
+        ::poll(p, 3, static_cast<int>(std::max<std::int64_t>((next_look_ - now()).count(), 0) / 1000 + 1));
         std::uint64_t count = 0;
         if (p[0].revents != 0 && ::read(wake_.get(), &count, sizeof count) < 0) { /* somebody else's wake-up */ }
         const bool closing = closing_;   // before the errands: none that was asked for earlier is lost
         alive = do_errands();
         if (closing) return;
         if (alive && p[1].revents != 0) alive = died("the device model is gone");
-        alive = alive && look_at_domain() && look_at_model();
+        alive = alive && look_at_model();
+        // Not whenever the device model has said something: each look is a hypercall.
+        if (!alive || now() < next_look_) continue;
+        next_look_ = now() + options_.look_every;
+        alive = look_at_domain();
         if (alive) look_at_pauses();
     }
     // A name or an end may still be asked for, and a domain outlives its device model.
@@ -167,7 +171,11 @@ Result<void> DomainWatch::revive(Control& control)
 bool DomainWatch::look_at_domain()
 {
     std::unique_lock lock(look_mutex_);
-    const auto info = options_.control->info();
+    const auto ask = [this] { return options_.control->info(); };
+    const auto meant = options_.intent != nullptr ? options_.intent->while_meant_to_run(ask) : std::nullopt;
+    const auto info = meant ? *meant : ask();
+    paused_outside_.reset();
+    if (meant && info && !info->shut_down && !info->dying) paused_outside_ = info->paused;
     // A hypervisor that is busy now will answer the next time.
     if (!info && info.error().code != Errc::guest_died) return true;
     if (!info || info->dying) {
@@ -199,12 +207,11 @@ void DomainWatch::look_whether_gone()
     report(GuestEventKind::gone, fmt::format("domain {} is gone", options_.control->domain()));
 }
 
+// By the last look at the domain, if that was at a moment in which nothing of ours paused it.
 void DomainWatch::look_at_pauses()
 {
-    if (options_.intent == nullptr) return;
-    const auto info = options_.intent->while_meant_to_run([this] { return options_.control->info(); });
-    if (!info || !*info || (*info)->shut_down || (*info)->dying) return;
-    const bool held = (*info)->paused;
+    if (!paused_outside_) return;
+    const bool held = *paused_outside_;
     if (options_.held != nullptr) *options_.held = held;
     if (held == std::exchange(told_held_, held)) return;
     if (held) report(GuestEventKind::paused_outside, fmt::format("another tool paused domain {0} (xl pause?); it goes on with: xl unpause {0}", options_.control->domain()));

@@ -16,6 +16,7 @@
 #include <future>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <thread>
 
@@ -31,7 +32,7 @@ struct DomainWatchOptions {
     std::atomic<bool>* running = nullptr;                    // set to false when the domain has ended; outlives it
     const Intent* intent = nullptr;                          // outlives it; nullptr: nobody asks for pauses of others
     std::atomic<bool>* held = nullptr;                       // set to whether others keep it from running; outlives it
-    Duration look_every = std::chrono::milliseconds(20);
+    Duration look_every = std::chrono::milliseconds(50);
     // Between two tries to take a name over: at first, then twice as long each time, up to the last.
     Duration rename_first = std::chrono::seconds(1), rename_last = std::chrono::seconds(30);
 };
@@ -81,6 +82,8 @@ private:
     std::mutex look_mutex_;       // guards ended_, and that it fits what the domain is
     bool ended_ = false;          // the end of the domain was reported
     bool told_held_ = false;
+    Time next_look_{};
+    std::optional<bool> paused_outside_;
     std::thread thread_;
 };
 
