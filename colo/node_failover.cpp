@@ -234,6 +234,7 @@ void NodeImpl::serve_on(Time)
     mode_reason_.clear();
     guest_stopped_ = false;
     if (role_ == Role::primary) end_migration(make_error(Errc::failed, m_.why));   // the destination said its own before
+    if (!lost.empty()) reason_ = lost;
     settle_migration(make_error(Errc::failed, reason_));
     enter(Step::alone);
     set_output(static_cast<std::uint8_t>(Output::flow));
@@ -241,7 +242,6 @@ void NodeImpl::serve_on(Time)
     m_ = {};
     migrated_ = false;
     beat();
-    if (!lost.empty()) reason_ = lost;
     std::string why = reason_.empty() ? "no secondary" : reason_;
     if (!port_fault_.empty()) why += "; " + port_fault_;
     change(Protection::unprotected, why);

@@ -272,7 +272,7 @@ private:
     std::optional<SessionKind> awaited_;     // S
     bool begin_paused_ = false;              // S
     // Above every generation that an arbiter could have granted meanwhile, so that the copy that was given up is overtaken.
-    static Generation next_thousand(Generation generation) { return generation / 1000 * 1000 + 1000; }
+    static Generation next_thousand(Generation generation) { return (generation + 1) / 1000 * 1000 + 1000; }
     static constexpr const char* kTakesOver = "takes over";   // cause of the Close with which a destination answers Abdicate
     struct Migration {
         bool on = false;            // the session at hand is one

@@ -7,8 +7,9 @@
 
 namespace colo::xen {
 
-// The first CPU runs a kernel: it pages with PAE, which 64-bit and most 32-bit kernels need, and no firmware of Xen's domains
-// uses (hvmloader pages for a test of its own, without PAE). From then on the memory map stays as it is. A context that is no context: no.
+// The first CPU runs a kernel: it pages with PAE, which 64-bit and most 32-bit kernels need. hvmloader, which lays out the memory,
+// does not (it pages for a test of its own, without PAE), nor does SeaBIOS; OVMF does, when hvmloader has ended. From then on the
+// memory map stays as it is. A context that is no context: no.
 bool runs_kernel(ByteView context);
 
 }  // namespace colo::xen

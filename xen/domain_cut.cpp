@@ -146,13 +146,16 @@ Result<void> DomainCut::begin(Deadline deadline)
     hurry();
     times_ = {};
     times_.stop_sent = now();
-    if (auto r = pause(deadline); !r) return with_context("cut", r.error());
-    // Before it answers: one that is late may do it after all, and must be let go again.
-    saving_ = stopped_ = true;
-    auto stopped = model_.stop_and_begin_save(deadline);
-    if (!stopped) return with_context("cut", stopped.error());
+    auto begun = pause(deadline);
+    if (begun) {
+        // Before it answers: one that is late may do it after all, and must be let go again.
+        saving_ = stopped_ = true;
+        begun = model_.stop_and_begin_save(deadline);
+    }
     times_.stopped = now();
-    return {};
+    if (begun) return {};
+    priority_.restore();   // a guest that is off is neither let go nor stopped after this
+    return with_context("cut", begun.error());
 }
 
 Result<DeviceState> DomainCut::save(Deadline deadline)

@@ -70,7 +70,8 @@ Result<std::optional<DomainShell::Own>> DomainShell::ours(Store& store) const
 Result<std::optional<DomainShell::Own>> DomainShell::half_made(Store& store, const DomainRecord& record) const
 {
     for (const Deadline end = now() + kLateCommand;;) {
-        const auto found = find_made(store, record);
+        // It never ran: one of the operator's own with the same UUID did.
+        const auto found = find_made(store, record, true);
         if (!found) return found.error();
         if (*found) return std::optional(Own{**found, false, false, false});
         if (now() >= end) return std::optional<Own>();
@@ -79,12 +80,12 @@ Result<std::optional<DomainShell::Own>> DomainShell::half_made(Store& store, con
 }
 
 // The hypervisor knows the UUID from the first moment on, xenstore the name a little later.
-Result<std::optional<DomainId>> DomainShell::find_made(Store& store, const DomainRecord& record) const
+Result<std::optional<DomainId>> DomainShell::find_made(Store& store, const DomainRecord& record, bool never_ran) const
 {
     const auto all = list_();
     if (!all) return with_context("look for the domain that was being made", all.error());
     for (const ListedDomain& one : *all) {
-        if (one.info.uuid != record.uuid || one.info.dying) continue;
+        if (one.info.uuid != record.uuid || one.info.dying || (never_ran && one.info.cpu_time_ns != 0)) continue;
         const auto name = store.read(fmt::format("/local/domain/{}/name", one.domain));
         if (!name) return name.error();
         if (name->value_or("").empty() || **name == record.name) return std::optional(one.domain);
@@ -150,7 +151,7 @@ Result<DomainId> DomainShell::make(Store& store, const std::string& name, bool l
 Result<DomainId> DomainShell::run_toolstack(Store& store, const DomainRecord& making, Deadline deadline)
 {
     const auto created = toolstack_.create(file("domain.cfg"), true, deadline);
-    const auto made = find_made(store, making);
+    const auto made = find_made(store, making, false);
     if (created && made && *made) return **made;
     const Error failed = !created ? with_context("make domain " + making.name, created.error())
                          : !made  ? made.error()

@@ -66,7 +66,7 @@ public:
 
 private:
     Result<std::optional<Own>> half_made(Store& store, const DomainRecord& record) const;
-    Result<std::optional<DomainId>> find_made(Store& store, const DomainRecord& record) const;
+    Result<std::optional<DomainId>> find_made(Store& store, const DomainRecord& record, bool never_ran) const;
     Result<Uuid> next_uuid() const;
     Result<DomainId> run_toolstack(Store& store, const DomainRecord& making, Deadline deadline);
     Result<void> record(const DomainRecord& record);

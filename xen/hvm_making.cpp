@@ -104,6 +104,7 @@ Result<void> HvmGuest::adopt(DomainId domain, Deadline deadline)
         has_name_ = named && *named == domain;   // that daemon may have died before it had it
     }
     auto adopted = attach(domain, deadline);
+    if (adopted && pid_ != 0) qemu::lower_what_was_left(pid_);
     if (adopted) adopted = go_on(deadline);
     if (adopted) return adopted;
     detach();
@@ -201,7 +202,8 @@ Result<void> HvmGuest::settle(Deadline deadline)
         const auto info = control_->info();
         const auto limit = info ? control_->gfn_limit() : Result<Gfn>(info.error());
         if (!limit) return limit.error();
-        if (std::pair(info->total_pages, *limit) != last) {
+        // Somebody's `xl pause` is no calm.
+        if (std::pair(info->total_pages, *limit) != last || info->paused) {
             last = {info->total_pages, *limit};
             calm_since = now();
         }

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-// What of a domain the guest hands out, and which stays when there is another domain behind it.
+// What of a domain the guest hands out, and which stays when there is another domain behind it. Any thread: pages that come from the
+// other side are written beside the guest thread, which may let go of a domain at that moment.
 
 #include "replication/guest.h"
 #include "xen/device_model.h"
@@ -11,39 +12,46 @@
 #include <atomic>
 #include <functional>
 #include <memory>
+#include <mutex>
 
 namespace colo::xen {
 
 class SwitchedMemory final : public replication::GuestMemory {
 public:
-    void attach(std::unique_ptr<DomainMemory> memory) { memory_ = std::move(memory); }
-    void detach() { memory_.reset(); }
+    void attach(std::unique_ptr<DomainMemory> memory)
+    {
+        const std::lock_guard lock(mutex_);
+        memory_ = std::move(memory);
+    }
+    void detach() { attach(nullptr); }
     Result<void> refresh()
     {
-        if (!memory_) return none();
-        auto r = memory_->refresh();
-        note();
-        return r;
+        return with([](DomainMemory& memory) { return memory.refresh(); });
     }
 
     Result<void> read(std::span<const Gfn> gfns, std::uint8_t* out, std::span<replication::FrameStatus> status) override
     {
-        return memory_ ? memory_->read(gfns, out, status) : none();
+        return with([&](DomainMemory& memory) { return memory.read(gfns, out, status); });
     }
     Result<void> write(std::span<const replication::PageWrite> pages) override
     {
-        if (!memory_) return none();
-        auto r = memory_->write(pages);
-        note();
-        return r;
+        return with([&](DomainMemory& memory) { return memory.write(pages); });
     }
     std::uint64_t resident_bytes() const override { return resident_.load(std::memory_order_relaxed); }
     const std::uint8_t* view(Gfn) const override { return nullptr; }
 
 private:
-    static Result<void> none() { return make_error(Errc::guest_died, "there is no domain"); }
-    void note() { resident_.store(memory_->resident_bytes(), std::memory_order_relaxed); }
+    template <class Act>
+    Result<void> with(const Act& act)
+    {
+        const std::lock_guard lock(mutex_);
+        if (!memory_) return make_error(Errc::guest_died, "there is no domain");
+        auto r = act(*memory_);
+        resident_.store(memory_->resident_bytes(), std::memory_order_relaxed);
+        return r;
+    }
 
+    std::mutex mutex_;
     std::unique_ptr<DomainMemory> memory_;
     std::atomic<std::uint64_t> resident_ = 0;
 };

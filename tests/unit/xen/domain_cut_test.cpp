@@ -127,6 +127,27 @@ TEST_F(DomainCutTest, PriorityLastsAsLongAsTheCut)
     ASSERT_TRUE(cut.begin(soon()));
     ASSERT_FALSE(cut.resume(soon()));
     EXPECT_EQ(policy(), SCHED_OTHER);
+    control.fail["pause"] = {EIO};   // a guest that is off is neither let go nor stopped after this
+    ASSERT_FALSE(cut.begin(soon()));
+    EXPECT_EQ(policy(), SCHED_OTHER);
+}
+
+// A daemon died in the middle of a cut; its device model lives.
+TEST_F(DomainCutTest, PriorityThatWasLeftIsTakenBack)
+{
+    sched_param left{};
+    left.sched_priority = 1;
+    const bool permitted = ::sched_setscheduler(0, SCHED_FIFO | SCHED_RESET_ON_FORK, &left) == 0;
+    qemu::lower_what_was_left(::getpid());
+    EXPECT_EQ(::sched_getscheduler(0), SCHED_OTHER);
+    if (!permitted) GTEST_SKIP() << "real-time priority is not permitted here";
+    // An operator's is another one.
+    left.sched_priority = 7;
+    ASSERT_EQ(::sched_setscheduler(0, SCHED_FIFO | SCHED_RESET_ON_FORK, &left), 0);
+    qemu::lower_what_was_left(::getpid());
+    EXPECT_EQ(::sched_getscheduler(0), SCHED_FIFO | SCHED_RESET_ON_FORK);
+    left.sched_priority = 0;
+    ::sched_setscheduler(0, SCHED_OTHER, &left);
 }
 
 TEST_F(DomainCutTest, StopIsIdempotent)

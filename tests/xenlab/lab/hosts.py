@@ -22,14 +22,14 @@ for address in /sys/class/net/*/address; do
 done
 """
 LOCK = 'kind = "lock"\ndirectory = "/shared"'
-COMMAND = 'kind = "command"\ncommand = "/root/fence"\ntimeout_ms = 15000'
+COMMAND = 'kind = "command"\ncommand = "/root/fence"\ntimeout_ms = 40000'
 # What stands for a fence agent: asks the switch of the power for the other host's.
 FENCE = """#!/bin/sh
 : >/shared/{me}-wants-{peer}-off
 tries=0
 until [ -e /shared/{peer}-is-off ]; do
   tries=$((tries + 1))
-  [ $tries -lt 200 ] || exit 1
+  [ $tries -lt 600 ] || exit 1
   sleep 0.05
 done
 """

@@ -145,6 +145,12 @@ class Machine:
                 time.sleep(0.1)
             else:
                 os.kill(pid, signal.SIGKILL)
+                while self.pid():
+                    try:
+                        os.waitpid(pid, os.WNOHANG)
+                    except ChildProcessError:
+                        pass
+                    time.sleep(0.1)
         if os.path.exists(self.file("pid")):
             os.unlink(self.file("pid"))
 

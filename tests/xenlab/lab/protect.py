@@ -290,17 +290,20 @@ def half_made(machine):
     """A daemon that is killed while its toolstack is at work: the next one clears away what there is."""
     install(machine)
     machine.run(BRIDGE)
-    b = Side(machine, "b")
+    b, records = Side(machine, "b"), []
     for delay in (0, 0.3, 1.0, 2.5):
         last = machine.out("xl list | awk 'NR > 1 { print $2 }' | sort -n | tail -n 1")
         b.start("secondary")
         machine.run(f"until [ $(xl list | awk 'NR > 1 {{ print $2 }}' | sort -n | tail -n 1) -gt {last} ]; do sleep 0.05; done; sleep {delay}; "
                     f"kill -9 $(cat {b.files}/pid)", timeout=240)
         record = machine.out(f"cat {b.files}/state/guest/domain || true")
+        records.append(record)
         say(f"killed {delay} s after its domain appeared; its record: {record}\n{machine.out('xl list')}")
-        left = machine.out("pgrep -a -x xl || true")
+        left = machine.out("pgrep -a 'xl|libxl-save' || true")
         if left:
             raise LabError(f"a toolstack goes on without its daemon: {left}")
+    if not any(record.startswith("making ") for record in records):
+        raise LabError(f"no daemon was killed while it made a domain: {records}")
     stand_by(b)
     no_remains(machine, [DOMAIN + "--incoming"])
 
