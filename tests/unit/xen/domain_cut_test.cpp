@@ -127,7 +127,7 @@ TEST_F(DomainCutTest, PriorityLastsAsLongAsTheCut)
     ASSERT_TRUE(cut.begin(soon()));
     ASSERT_FALSE(cut.resume(soon()));
     EXPECT_EQ(policy(), SCHED_OTHER);
-    control.fail["pause"] = {EIO};   // a guest that is off is neither let go nor stopped after this
+    model.fail_at = "model-stop-and-save";   // a guest that is off is neither let go nor stopped after this
     ASSERT_FALSE(cut.begin(soon()));
     EXPECT_EQ(policy(), SCHED_OTHER);
 }
