@@ -49,7 +49,7 @@ struct GuestConfig {
     std::string xl_create = "xl create -q -e {pause} {config}";
     std::string xl_destroy = "xl destroy {domain}";
     std::string xl_rename = "xl rename {domain} {name}";
-    std::uint32_t xl_warm_up_ms = 10'000;
+    std::uint32_t xl_warm_up_ms = 30'000;
 };
 
 struct NicConfig {

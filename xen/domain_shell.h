@@ -26,7 +26,7 @@ struct HvmGuestOptions {
     // A new domain runs alone, without network, until its firmware has laid out its memory, which is not the same before and after:
     // until a kernel runs or, of a guest that has none, the memory was calm for so long. 0: the command restores an image, in
     // which that is done.
-    Duration warm_up = std::chrono::seconds(10);
+    Duration warm_up = std::chrono::seconds(30);
 };
 
 // The name of a domain that only follows another one. Who has it has no say.

@@ -327,7 +327,7 @@ TEST(Config, DomainOfXen)
     EXPECT_EQ(plain.guest.xl_create, "xl create -q -e {pause} {config}");
     EXPECT_EQ(plain.guest.xl_destroy, "xl destroy {domain}");
     EXPECT_EQ(plain.guest.xl_rename, "xl rename {domain} {name}");
-    EXPECT_EQ(plain.guest.xl_warm_up_ms, 10'000u);
+    EXPECT_EQ(plain.guest.xl_warm_up_ms, 30'000u);
     const Config other = good(xen_domain("xl_config = \"/a\"\nxl_create = \"r {pause} {config}\"\nxl_destroy = \"d {domain}\"\n"
                                          "xl_rename = \"n {name} {domain}\"\nxl_warm_up_ms = 0"));
     EXPECT_EQ(other.guest.xl_create, "r {pause} {config}");

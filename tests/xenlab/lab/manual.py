@@ -12,7 +12,7 @@ CHECKPOINTS = 5
 IN_DOMAIN = {"memory = 1024": "memory = 128", "cmdline = \"console=ttyS0 nopv root=...\"": f"cmdline = \"{guests.APPEND}\"",
              "serial = \"pty\"": "serial = \"file:/tmp/web.serial\"\ncpus = \"1-3\"\nusb = 0\nnographic = 1\nvnc = 0"}
 IN_CONFIG = {
-    "xl_config = \"/etc/xen/web.cfg\"": "xl_config = \"/etc/xen/web.cfg\"\nstart_timeout_ms = 300000",
+    "xl_config = \"/etc/xen/web.cfg\"": "xl_config = \"/etc/xen/web.cfg\"\nstart_timeout_ms = 300000\nxl_warm_up_ms = 250000",
     "[[heartbeat.path]]": "[heartbeat]\nloss_ms = 3000\nlease_ms = 2500\nprogress_timeout_ms = 20000\n[[heartbeat.path]]",
     "[[nic]]": "[proxy]\nhold_min_ms = 200\nhold_max_ms = 2000\n[[nic]]",
     "[replication]": "[replication]\npage_channels = 1\npause_limit_ms = 5000\ntransfer_deadline_ms = 30000\nstaged_deadline_ms = 30000\n"
