@@ -76,7 +76,7 @@ def manual(pair):
     guests.wait_for_text(a.machine, "web", guests.READY, guests.COLD_BOOT_SECONDS)
     load = Load(b.machine)
     load.wait_more()
-    a.machine.run(protect)
+    a.machine.run(protect, timeout=600)   # it waits until the copy is there
     wait_protected(a)
     first = a.status()["checkpoints"]["count"]
     a.wait(lambda s: s["checkpoints"]["count"] >= first + CHECKPOINTS, f"{CHECKPOINTS} checkpoints")
