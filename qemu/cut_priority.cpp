@@ -60,12 +60,9 @@ bool CutPriority::raise()
     return permitted_;
 }
 
-void lower_what_was_left(pid_t qemu) noexcept
+void lower_what_was_left(pid_t qemu)
 {
-    std::error_code ec;
-    std::filesystem::directory_iterator task(fmt::format("/proc/{}/task", qemu), ec);
-    for (; !ec && task != std::filesystem::directory_iterator(); task.increment(ec)) {
-        const pid_t thread = std::atoi(task->path().filename().c_str());
+    for (const pid_t thread : lasting_threads(qemu)) {
         sched_param has{};
         if (::sched_getscheduler(thread) != (SCHED_FIFO | SCHED_RESET_ON_FORK) || ::sched_getparam(thread, &has) != 0) continue;
         if (has.sched_priority != kPriority) continue;   // an operator's

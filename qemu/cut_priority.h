@@ -41,6 +41,6 @@ private:
 std::vector<pid_t> lasting_threads(pid_t qemu);
 
 // A device model that outlived a daemon which died in the middle of a cut: its threads go back to ordinary priority.
-void lower_what_was_left(pid_t qemu) noexcept;
+void lower_what_was_left(pid_t qemu);
 
 }  // namespace colo::qemu

@@ -38,20 +38,27 @@ constexpr int kMaxPauseCount = 255;
 Result<void> let_run_for_a_moment(Control& control)
 {
     if (auto r = control.unpause(); !r) return r;
-    int others = 0;
-    for (; others < kMaxPauseCount; ++others) {
-        const auto info = control.info();
-        if (!info) return info.error();
-        if (!info->paused) break;
-        if (auto r = control.unpause(); !r) return r;
-    }
-    if (others > 0) std::this_thread::sleep_for(kAnswerPause);
-    for (; others > 0; --others)
+    const auto others = lift_pauses(control);
+    if (!others) return others.error();
+    if (*others > 0) std::this_thread::sleep_for(kAnswerPause);
+    for (int i = 0; i < *others; ++i)
         if (auto r = control.pause(); !r) return r;
     return {};
 }
 
 }  // namespace
+
+Result<int> lift_pauses(Control& control)
+{
+    int lifted = 0;
+    for (; lifted < kMaxPauseCount; ++lifted) {
+        const auto info = control.info();
+        if (!info) return info.error();
+        if (!info->paused) break;
+        if (auto r = control.unpause(); !r) return r.error();
+    }
+    return lifted;
+}
 
 Result<int> pause_between_accesses(Control& control, Deadline deadline)
 {

@@ -15,6 +15,9 @@
 
 namespace colo::xen {
 
+// Takes every pause back that the domain has, whoever gave it; how many those were.
+Result<int> lift_pauses(Control& control);
+
 // Pauses the domain at a moment at which no vCPU is in the middle of an access to a device: such an access is in no
 // context, and would happen twice where it is restored. Returns how often it had to be let go once more. Errc::timed_out:
 // the device model does not answer, or there was an access at each of kMaxPauses moments; the domain is not paused then.

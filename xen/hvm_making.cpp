@@ -22,8 +22,6 @@ using replication::StartMode;
 namespace {
 
 constexpr Duration kUndo = std::chrono::seconds(10);
-// As many pauses as one domain can have been given.
-constexpr int kMaxPauseCount = 255;
 
 }  // namespace
 
@@ -118,12 +116,7 @@ Result<void> HvmGuest::go_on(Deadline deadline)
     (void)model_->set_dirty_log(false, deadline);
     (void)control_->disable_log();
     if (auto r = model_->cont(deadline); !r) return r;
-    for (int i = 0; i < kMaxPauseCount; ++i) {
-        const auto info = control_->info();
-        if (!info) return info.error();
-        if (!info->paused) break;
-        if (auto r = control_->unpause(); !r) return r;
-    }
+    if (const auto lifted = lift_pauses(*control_); !lifted) return lifted.error();
     if (auto r = connect_cables(deadline); !r) return r;
     if (auto r = note_running(); !r) return r;
     return attach_memory();
