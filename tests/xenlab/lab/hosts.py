@@ -119,8 +119,7 @@ def compare_frames(a, b):
 
 
 def checkpoints(a, load):
-    first = a.status()["checkpoints"]["count"]
-    a.wait(lambda s: s["checkpoints"]["count"] >= first + CHECKPOINTS, f"{CHECKPOINTS} checkpoints", 240)
+    a.wait_checkpoints(CHECKPOINTS)
     say(f"after {CHECKPOINTS} checkpoints: {load.check()}")
 
 

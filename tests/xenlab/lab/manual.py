@@ -78,8 +78,7 @@ def manual(pair):
     load.wait_more()
     a.machine.run(protect, timeout=600)   # it waits until the copy is there
     wait_protected(a)
-    first = a.status()["checkpoints"]["count"]
-    a.wait(lambda s: s["checkpoints"]["count"] >= first + CHECKPOINTS, f"{CHECKPOINTS} checkpoints")
+    a.wait_checkpoints(CHECKPOINTS, seconds=120)
     say(f"{status}:\n{a.machine.out(status)}\n{load.check()}")
     a.machine.stop()
     took_over(b.machine, b, load, 0)

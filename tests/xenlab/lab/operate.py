@@ -10,14 +10,9 @@ COPY = DOMAIN + "--incoming"
 STOPPED_SECONDS = 8
 
 
-def checkpoints(side):
-    return side.status()["checkpoints"]["count"]
-
-
 def goes_on(side, what, more=3):
     """Checkpoints follow each other, and nobody took over."""
-    first = checkpoints(side)
-    status = side.wait(lambda s: s["checkpoints"]["count"] >= first + more, f"{what}: {more} more checkpoints", 120)
+    status = side.wait_checkpoints(more, f"{what}: ", 120)
     if status["state"] != "protected" or status["role"] != "primary":
         raise LabError(f"{what}: {status['role']}, {status['state']}: {status['reason']}\n{side.words()}")
 

@@ -120,6 +120,10 @@ class Side:
                 raise LabError(f"{what}: {'colod has ended' if ended else f'not within {seconds} s'}; status {json.dumps(status)[:1500]}\n{self.words()}")
             time.sleep(0.5)
 
+    def wait_checkpoints(self, more, what="", seconds=240):
+        first = self.status()["checkpoints"]["count"]
+        return self.wait(lambda s: s["checkpoints"]["count"] >= first + more, f"{what}{more} more checkpoints", seconds)
+
     def words(self):
         return self.machine.run(f"tail -n 25 {self.files}/colod.log {self.files}/out {self.files}/state/guest/toolstack.log "
                                 "/var/log/xen/qemu-dm-*.log; dmesg | tail -n 5", check=False)[1]
@@ -213,8 +217,7 @@ def wait_protected(primary):
 
 def protect(machine):
     a, b, load = begin(machine)
-    first = a.status()["checkpoints"]["count"]
-    a.wait(lambda s: s["checkpoints"]["count"] >= first + CHECKPOINTS, f"{CHECKPOINTS} checkpoints", 240)
+    a.wait_checkpoints(CHECKPOINTS)
     say(f"after {CHECKPOINTS} checkpoints: {load.check()}")
     compare_frames(machine, a, b)
     load.wait_more()
