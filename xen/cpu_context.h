@@ -3,9 +3,12 @@
 
 // What can be read from an HVM context (Control::context): records, each with a type, a number, a length and that many bytes.
 
-#include "core/types.h"
+#include "xen/control.h"
 
 namespace colo::xen {
+
+// A header first, at least one CPU, each record inside of the blob, an end. Errc::corrupt or limit.
+Result<void> check_context(ByteView context);
 
 // The first CPU runs a kernel: it pages with PAE, which 64-bit and most 32-bit kernels need. hvmloader, which lays out the memory,
 // does not (it pages for a test of its own, without PAE), nor does SeaBIOS; OVMF does, when hvmloader has ended. From then on the

@@ -3,11 +3,11 @@
 
 #include "core/clock.h"
 #include "core/log.h"
+#include "xen/cpu_context.h"
 
 #include <fmt/format.h>
 
 #include <chrono>
-#include <cstring>
 #include <thread>
 
 namespace colo::xen {
@@ -38,26 +38,27 @@ constexpr int kMaxPauseCount = 255;
 Result<void> let_run_for_a_moment(Control& control)
 {
     if (auto r = control.unpause(); !r) return r;
-    const auto others = lift_pauses(control);
-    if (!others) return others.error();
-    if (*others > 0) std::this_thread::sleep_for(kAnswerPause);
-    for (int i = 0; i < *others; ++i)
-        if (auto r = control.pause(); !r) return r;
-    return {};
+    int others = 0;
+    auto done = lift_pauses(control, others);
+    if (done && others > 0) std::this_thread::sleep_for(kAnswerPause);
+    for (int i = 0; i < others; ++i) {   // whatever failed: theirs are theirs
+        const auto given_back = control.pause();
+        if (done && !given_back) done = given_back;
+    }
+    return done;
 }
 
 }  // namespace
 
-Result<int> lift_pauses(Control& control)
+Result<void> lift_pauses(Control& control, int& lifted)
 {
-    int lifted = 0;
-    for (; lifted < kMaxPauseCount; ++lifted) {
+    for (lifted = 0; lifted < kMaxPauseCount; ++lifted) {
         const auto info = control.info();
         if (!info) return info.error();
         if (!info->paused) break;
         if (auto r = control.unpause(); !r) return r.error();
     }
-    return lifted;
+    return {};
 }
 
 Result<int> pause_between_accesses(Control& control, Deadline deadline)
@@ -74,33 +75,6 @@ Result<int> pause_between_accesses(Control& control, Deadline deadline)
         if (now() >= deadline) return make_error(Errc::timed_out, "pause: the deadline passed");
     }
     return make_error(Errc::timed_out, fmt::format("pause: a vCPU was in the middle of an access {} times in a row", kMaxPauses));
-}
-
-Result<void> check_context(ByteView context)
-{
-    constexpr std::size_t kHead = 8;   // u16 type, u16 instance, u32 length
-    constexpr std::uint16_t kEnd = 0, kHeader = 1, kCpu = 2;
-    constexpr std::uint32_t kMagic = 0x54381286;
-    if (context.size() > kMaxContext) return make_error(Errc::limit, fmt::format("CPU context of {} bytes", context.size()));
-    std::size_t records = 0, cpus = 0;
-    for (std::size_t at = 0; at + kHead <= context.size(); ++records) {
-        std::uint16_t type = 0;
-        std::uint32_t length = 0, magic = 0;
-        std::memcpy(&type, &context[at], sizeof type);
-        std::memcpy(&length, &context[at + 4], sizeof length);
-        at += kHead;
-        if (length > context.size() - at) return make_error(Errc::corrupt, fmt::format("CPU context: record {} is longer than the rest", records));
-        if (records == 0) {
-            if (type == kHeader && length >= sizeof magic) std::memcpy(&magic, &context[at], sizeof magic);
-            if (magic != kMagic) return make_error(Errc::corrupt, "CPU context: it does not begin with its header");
-        }
-        cpus += type == kCpu;
-        at += length;
-        if (type != kEnd) continue;
-        if (at != context.size() || cpus == 0) return make_error(Errc::corrupt, "CPU context: ends too early, or has no CPU");
-        return {};
-    }
-    return make_error(Errc::corrupt, fmt::format("CPU context of {} bytes without an end", context.size()));
 }
 
 Result<bool> DomainCut::stands_still()

@@ -15,17 +15,14 @@
 
 namespace colo::xen {
 
-// Takes every pause back that the domain has, whoever gave it; how many those were.
-Result<int> lift_pauses(Control& control);
+// Takes every pause back that the domain has, whoever gave it. `lifted`: how many, also if it fails in the middle.
+Result<void> lift_pauses(Control& control, int& lifted);
 
 // Pauses the domain at a moment at which no vCPU is in the middle of an access to a device: such an access is in no
 // context, and would happen twice where it is restored. Returns how often it had to be let go once more. Errc::timed_out:
 // the device model does not answer, or there was an access at each of kMaxPauses moments; the domain is not paused then.
 inline constexpr int kMaxPauses = 50;
 Result<int> pause_between_accesses(Control& control, Deadline deadline);
-
-// Records of an HVM context: a header first, at least one CPU, each inside of the blob, an end. Errc::corrupt or limit.
-Result<void> check_context(ByteView context);
 
 // Whether the domain is meant to run, for those who look at it from another thread: a pause that is none of ours can be told
 // from ours only while nothing of ours is under way.

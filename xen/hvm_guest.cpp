@@ -68,7 +68,9 @@ Result<void> HvmGuest::cut_begin(Deadline deadline)
     auto begun = cut_->begin(deadline);
     if (!cut_->running()) running_ = false;
     if (!begun) return begun;
-    return memory_.refresh();
+    auto refreshed = memory_.refresh();
+    if (!refreshed) (void)cut_->stop(deadline);   // the cut has ended: no save is under way, nobody is hurried
+    return refreshed;
 }
 
 Result<DeviceState> HvmGuest::cut_save(Deadline deadline)

@@ -8,6 +8,7 @@
 #include "replication/guest.h"
 #include "xen/device_model.h"
 #include "xen/domain_shell.h"
+#include "xen/patient_store.h"
 #include "xen/precheck.h"
 
 #include <memory>
@@ -18,7 +19,7 @@ namespace colo::xen {
 struct HvmPorts {
     OpenDomain open_domain = xen::open_domain;
     ListDomains list_domains = xen::list_domains;
-    std::function<Result<std::unique_ptr<Store>>()> open_store = xen::open_store;
+    OpenStore open_store = [] { return open_patient_store(xen::open_store, std::chrono::seconds(5)); };
     std::function<Result<std::unique_ptr<DeviceModel>>(const std::string&, Deadline)> connect_model = connect_device_model;
     std::function<Result<std::unique_ptr<qemu::QmpLink>>(const std::string&, Deadline)> connect_probe = connect_monitor;
     // Whether it can be protected as it is now.

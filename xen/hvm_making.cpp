@@ -116,7 +116,9 @@ Result<void> HvmGuest::go_on(Deadline deadline)
     (void)model_->set_dirty_log(false, deadline);
     (void)control_->disable_log();
     if (auto r = model_->cont(deadline); !r) return r;
-    if (const auto lifted = lift_pauses(*control_); !lifted) return lifted.error();
+    int lifted = 0;
+    if (auto r = lift_pauses(*control_, lifted); !r) return r;
+    if (lifted > 0) spdlog::info("domain {} was paused, by that daemon's checkpoint or an operator, and is let go", control_->domain());
     if (auto r = connect_cables(deadline); !r) return r;
     if (auto r = note_running(); !r) return r;
     return attach_memory();

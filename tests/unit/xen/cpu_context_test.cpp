@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#include "tests/unit/xen/fake_model.h"
 #include "xen/cpu_context.h"
 
 #include <gtest/gtest.h>
@@ -70,6 +71,28 @@ TEST(KernelInContext, WhatIsNoContextRunsNothing)
     Bytes short_record;
     add(short_record, HVM_SAVE_CODE(CPU), whole.data(), 100);
     EXPECT_FALSE(runs_kernel(short_record));
+}
+
+TEST(CpuContext, EveryTruncationIsFound)
+{
+    const Bytes good = test::cpu_context();
+    ASSERT_TRUE(check_context(good));
+    for (std::size_t n = 0; n < good.size(); ++n) EXPECT_FALSE(check_context(ByteView(good).first(n))) << n;
+    Bytes longer = good;
+    longer.push_back(0);
+    EXPECT_FALSE(check_context(longer));
+}
+
+TEST(CpuContext, LengthsAreNotTrusted)
+{
+    Bytes bad = test::cpu_context();
+    bad[4] = bad[5] = bad[6] = bad[7] = 0xff;
+    EXPECT_EQ(check_context(bad).error().code, Errc::corrupt);
+    Bytes none;
+    test::add_record(none, 1, {0x86, 0x12, 0x38, 0x54});
+    test::add_record(none, 0, {});
+    EXPECT_EQ(check_context(none).error().code, Errc::corrupt);   // no CPU
+    EXPECT_EQ(check_context(Bytes(kMaxContext + 1)).error().code, Errc::limit);
 }
 
 }  // namespace

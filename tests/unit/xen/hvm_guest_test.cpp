@@ -56,6 +56,18 @@ TEST_F(HvmGuest, CutSaveResume)
     EXPECT_EQ(pauses(domain()), 1);
 }
 
+// Whoever asked for the cut may leave it at that, as with a guest that is off: no save is left under way.
+TEST_F(HvmGuest, CutWhoseMapCannotBeReadHasEnded)
+{
+    boot();
+    host.with(domain(), [](auto& d) { d.control.fail["gfn-limit"] = {EPERM}; });
+    EXPECT_EQ(guest->cut_begin(soon()).error().code, Errc::refused);
+    EXPECT_EQ(host.taken(), (Trace{"pause", "model-stop-and-save", "model-saved"}));
+    EXPECT_EQ(pauses(domain()), 1);
+    ASSERT_TRUE(guest->resume(soon()));
+    EXPECT_EQ(pauses(domain()), 0);
+}
+
 TEST_F(HvmGuest, OneThatWentOffBeforeTheCutStaysOff)
 {
     boot();

@@ -77,7 +77,7 @@ class PowerSwitch:
     """Turns a host off for the other one. It is in the client's network, as b is; a is connected to that by a cable."""
 
     def __init__(self, pair):
-        self.pair, self.ends = pair, False
+        self.pair, self.ends, self.trouble = pair, False, None
         self.thread = threading.Thread(target=self.run, daemon=True)
 
     def __enter__(self):
@@ -87,24 +87,32 @@ class PowerSwitch:
     def __exit__(self, *_):
         self.ends = True
         self.thread.join()
+        if self.trouble:   # whatever else failed, failed because of it
+            raise LabError(f"the power switch broke: {self.trouble}")
 
     def file(self, name):
         return os.path.join(self.pair.shared, name)
 
     def run(self):
-        while not self.ends:
-            time.sleep(0.05)
-            for end, me, peer in ((1, "a", "b"), (0, "b", "a")):
-                wish = self.file(f"{me}-wants-{peer}-off")
-                if not os.path.exists(wish):
-                    continue
-                os.unlink(wish)   # what is not heard is lost
-                if me == "a" and not self.pair.cables["lan"].whole:
-                    say(f"host {me} wants {peer} turned off, and is not heard")
-                    continue
-                say(f"host {peer} is turned off")
-                self.pair.machines[end].stop()
-                write_text(self.file(f"{peer}-is-off"), "")
+        try:
+            while not self.ends:
+                time.sleep(0.05)
+                self.look()
+        except Exception as e:   # a thread's would be lost
+            self.trouble = repr(e)
+
+    def look(self):
+        for end, me, peer in ((1, "a", "b"), (0, "b", "a")):
+            wish = self.file(f"{me}-wants-{peer}-off")
+            if not os.path.exists(wish):
+                continue
+            os.unlink(wish)   # what is not heard is lost
+            if me == "a" and not self.pair.cables["lan"].whole:
+                say(f"host {me} wants {peer} turned off, and is not heard")
+                continue
+            say(f"host {peer} is turned off")
+            self.pair.machines[end].stop()
+            write_text(self.file(f"{peer}-is-off"), "")
 
 
 def compare_frames(a, b):
