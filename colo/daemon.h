@@ -203,6 +203,7 @@ private:
     void answer_operator(const Result<void>& result);
     void note_failover(Generation generation);
     void carry_out_reset();
+    void renew_guest(std::function<Result<void>(replication::Guest&, Deadline)> renew, Done done);
     Duration boot_time() const { return std::chrono::milliseconds(config_.guest.start_timeout_ms); }   // also of one made anew
     Result<void> decides_about_guest() const;
     void with_guest(std::function<Result<void>(replication::Guest&, Deadline)> work, Duration bound, Done done);
@@ -269,6 +270,7 @@ private:
     Protection protection_ = Protection::idle;
     Time protection_since_{};
     std::string protection_reason_;
+    int renewing_ = 0;   // how many jobs of renew_guest() are under way
     std::string held_;   // by whom the guest is kept from running; empty: by nobody
     std::vector<std::string> warnings_;
     std::string mode_reason_;

@@ -72,12 +72,20 @@ void Daemon::carry_out_reset()
     // Where it may not run, or goes elsewhere, it stays as it is; should it be let go here after all, ResumeGuest looks again.
     if (status.outdated || status.switching || status.protection == Protection::abdicated || status.protection == Protection::failed) return;
     const bool run = status.power == replication::PowerState::running;
-    feed([](Node& node) { node.guest_renewing(true, now()); });
-    with_guest([run](replication::Guest& guest, Deadline deadline) { return guest.carry_out_reset(run, deadline); }, boot_time(),
-               [this](const Result<void>& result) {
-                   feed([](Node& node) { node.guest_renewing(false, now()); });
-                   if (!result) guest_event({replication::GuestEventKind::device_model_died, "it does not start again: " + result.error().text});
-               });
+    renew_guest([run](replication::Guest& guest, Deadline deadline) { return guest.carry_out_reset(run, deadline); },
+                [this](const Result<void>& result) {
+                    if (!result) guest_event({replication::GuestEventKind::device_model_died, "it does not start again: " + result.error().text});
+                });
+}
+
+// Some guests take as long as a boot for it: no checkpoint that waits behind it is late.
+void Daemon::renew_guest(std::function<Result<void>(replication::Guest&, Deadline)> renew, Done done)
+{
+    if (renewing_++ == 0) feed([](Node& node) { node.guest_renewing(true, now()); });
+    with_guest(std::move(renew), boot_time(), [this, done = std::move(done)](const Result<void>& result) {
+        if (--renewing_ == 0) feed([](Node& node) { node.guest_renewing(false, now()); });
+        done(result);
+    });
 }
 
 // A copy that follows has no power events of its own: what happens to the primary's guest arrives with the next
@@ -118,8 +126,7 @@ void Daemon::system_reset(Done done)
 {
     if (auto r = decides_about_guest(); !r) return done(r);
     if (node_->status().switching) return done(make_error(Errc::refused, "Migration is not finalized yet"));
-    with_guest([](replication::Guest& guest, Deadline deadline) { return guest.reset(deadline); }, boot_time(),
-               std::move(done));
+    renew_guest([](replication::Guest& guest, Deadline deadline) { return guest.reset(deadline); }, std::move(done));
 }
 
 void Daemon::system_powerdown(Done done)

@@ -86,6 +86,19 @@ std::string memory_lack(const CopyMemory& memory, const Hello& hello)
            " too little; free some, raise the limit of the control group or lower replication.staging_limit_mib";
 }
 
+// What a guest's time service can make up for is a twentieth of a percent.
+constexpr std::uint64_t kTscPpm = 500;
+
+std::string tsc_difference(std::uint32_t primary, std::uint32_t own)
+{
+    if (primary == 0 || own == 0) return {};
+    const std::uint64_t apart = primary > own ? primary - own : own - primary;
+    if (apart * 1'000'000 <= own * kTscPpm) return {};
+    return differs("the frequency of the time stamp counter", std::to_string(primary) + " kHz", std::to_string(own) + " kHz",
+                   "the guest's clock would go wrong after a failover. Use hosts with processors of the same model, or tsc_mode = \"always_emulate\" "
+                   "if both hosts show the same frequency then");
+}
+
 }  // namespace
 
 std::string first_difference(const GuestDescription& primary, const GuestDescription& own)
@@ -102,7 +115,7 @@ std::string first_difference(const GuestDescription& primary, const GuestDescrip
         {"the machine type", &GuestDescription::machine, "set guest.machine alike",
          "compare viridian, acpi, tsc_mode and the like in the files of guest.xl_config, and the version of Xen"},
         {"the CPU", &GuestDescription::cpu_policy, "set guest.cpu to a model that both hosts offer",
-         "compare `xl info` of both hosts (hw_caps, microcode, Xen's command line); cpuid and nestedhvm in the file of guest.xl_config can hide what only "
+         "compare `xl info` of both hosts (hw_caps, microcode, Xen's command line); cpuid in the file of guest.xl_config can hide what only "
          "one of them has"},
         {"the device model", &GuestDescription::device_model, "install the same version on both hosts",
          "install the same version of qemu-system-xen on both hosts"},
@@ -118,6 +131,7 @@ std::string first_difference(const GuestDescription& primary, const GuestDescrip
     if (primary.vcpus != own.vcpus)
         return differs("the number of virtual CPUs", std::to_string(primary.vcpus), std::to_string(own.vcpus),
                        xen ? "set vcpus (and maxvcpus) alike in the files of guest.xl_config" : "set guest.vcpus alike");
+    if (auto t = tsc_difference(primary.tsc_khz, own.tsc_khz); !t.empty()) return t;
     if (primary.regions != own.regions)
         return differs("the guest's memory", regions_text(primary.regions), regions_text(own.regions),
                        xen ? "set memory alike in the files of guest.xl_config; if it is, set guest.xl_warm_up_ms higher on both hosts, or restore the same image"

@@ -37,7 +37,7 @@ struct NicDescription {
     bool operator==(const NicDescription&) const = default;
 };
 
-// Everything the other side must equal (compared at hello, refused with the first difference that is found).
+// Everything the other side must equal, nearly so in the case of a frequency (compared at hello, refused with the first difference that is found).
 struct GuestDescription {
     std::string kind;           // "qemu", "xen-hvm", "sim"
     std::string accelerator;    // "tcg", "kvm", "xen"
@@ -47,6 +47,7 @@ struct GuestDescription {
     std::string device_list;    // digest of the device list in order, with slots and options
     std::string boot_digest;    // digest of kernel, initrd, command line or boot disk: ROM content must be equal
     std::uint32_t vcpus = 0;
+    std::uint32_t tsc_khz = 0;  // of the time stamp counter, by which a guest may keep its clock; 0: its state brings it along
     std::vector<MemoryRegion> regions;
     std::vector<Gfn> special_frames;  // belong to the local host (store, console, ioreq rings): never copied
     std::vector<NicDescription> nics;

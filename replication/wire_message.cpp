@@ -20,6 +20,7 @@ void put(ByteWriter& out, const GuestDescription& guest)
                                  &guest.device_list, &guest.boot_digest})
         out.text(*s);
     out.u32(guest.vcpus);
+    out.u32(guest.tsc_khz);
     out.count(guest.regions.size());
     for (const MemoryRegion& r : guest.regions) {
         out.u64(r.first);
@@ -41,6 +42,7 @@ void get(ByteReader& in, GuestDescription& guest)
                            &guest.device_list, &guest.boot_digest})
         *s = in.text("guest description", kMaxIdentity);
     guest.vcpus = in.u32("vcpus");
+    guest.tsc_khz = in.u32("TSC frequency");
     guest.regions.resize(in.count("regions", kMaxRegions, 16));
     for (MemoryRegion& r : guest.regions) {
         r.first = in.u64("region start");

@@ -33,6 +33,8 @@ struct DomainInfo {
     bool dying = false;
     bool shut_down = false;
     std::uint8_t shutdown_reason = 0;   // SHUTDOWN_*: 0 poweroff, 1 reboot, 2 suspend, 3 crash
+    bool suspended() const { return shut_down && shutdown_reason == 2; }   // by a toolstack, which lets it go on or destroys it
+    bool ended() const { return shut_down && !suspended(); }               // by itself
     std::uint32_t vcpus = 0;            // that it has, online or not
     std::uint64_t total_pages = 0;      // it owns now
     std::uint64_t max_pages = 0;        // it may own
@@ -42,7 +44,7 @@ struct DomainInfo {
 
 struct TscInfo {
     std::uint32_t mode = 0;   // 0 as the hypervisor likes, 1 always emulated, 2 native
-    std::uint32_t khz = 0;    // as the guest sees it
+    std::uint32_t khz = 0;    // as the guest sees it: of a native one that of the host
     std::uint64_t elapsed_ns = 0;
     std::uint32_t incarnation = 0;
 };
@@ -180,7 +182,8 @@ public:
     // Gives frames back to the hypervisor, from the first one on. Unmap them before.
     virtual Result<std::size_t> decrease(std::span<const Gfn> gfns) = 0;
 
-    // State of CPUs and platform. Setting needs a paused domain, and checks all of it before it changes anything.
+    // State of CPUs and platform. Setting needs a paused domain. Up to Xen 4.18 records
+    // are set one after the other: what is wrong with a later one leaves a domain that cannot run.
     virtual Result<Bytes> context() = 0;
     virtual Result<void> set_context(ByteView context) = 0;
 
@@ -191,6 +194,8 @@ public:
     virtual Result<Bytes> cpu_policy() = 0;
 
     virtual Result<TscInfo> tsc() = 0;
+    // "4.17", of the hypervisor: what a CPU context looks like changes only with it.
+    virtual Result<std::string> hypervisor() = 0;
     virtual Result<std::uint32_t> vnuma_nodes() = 0;   // 0: the domain has no NUMA topology of its own
 };
 

@@ -3,6 +3,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cstddef>
 #include <cstring>
 #include <optional>
@@ -17,8 +18,11 @@ constexpr std::uint32_t kMagic = 0x54381286;   // at the beginning of the header
 constexpr std::size_t kCr0 = 512 + 18 * 8, kCr4 = kCr0 + 3 * 8;
 constexpr std::uint64_t kPaging = 1u << 31, kPae = 1u << 5;
 
+// Records of which each vCPU has its own: CPU, both of the LAPIC, MTRR, XSAVE and what follows but the platform's.
+constexpr std::uint16_t kOfEachVcpu[] = {2, 5, 6, 14, 16, 17, 18, 19, 20};
+
 struct Record {
-    std::uint16_t type = 0;
+    std::uint16_t type = 0, instance = 0;
     ByteView body;
 };
 
@@ -30,6 +34,7 @@ Result<std::optional<Record>> next_record(ByteView context, std::size_t& at)
     std::uint32_t length = 0;
     std::memcpy(&record.type, &context[at], sizeof record.type);
     std::memcpy(&length, &context[at + 4], sizeof length);
+    std::memcpy(&record.instance, &context[at + 2], sizeof record.instance);
     at += kHead;
     if (length > context.size() - at) return make_error(Errc::corrupt, "is longer than the rest");
     record.body = context.subspan(at, length);
@@ -62,6 +67,19 @@ Result<void> check_context(ByteView context)
         if ((*record)->type != kEnd) continue;
         if (at != context.size() || cpus == 0) return make_error(Errc::corrupt, "CPU context: ends too early, or has no CPU");
         return {};
+    }
+}
+
+Result<void> check_vcpus(ByteView context, std::uint32_t vcpus)
+{
+    for (std::size_t at = 0;;) {
+        const auto record = next_record(context, at);
+        if (!record) return make_error(Errc::corrupt, "CPU context: a record " + record.error().text);
+        if (!*record) return {};
+        const Record& one = **record;
+        const bool of_vcpu = std::find(std::begin(kOfEachVcpu), std::end(kOfEachVcpu), one.type) != std::end(kOfEachVcpu);
+        if (of_vcpu && one.instance >= vcpus)
+            return make_error(Errc::corrupt, fmt::format("CPU context: state of vCPU {}, and the domain has {}", one.instance, vcpus));
     }
 }
 

@@ -110,7 +110,7 @@ Result<void> QmpModel::open(Deadline deadline)
     snapshot_ = std::make_unique<qemu::SnapshotFile>(std::move(*snapshot));
     auto version = link_.negotiate(deadline);
     if (!version && version.error().code == Errc::timed_out)
-        return with_context("another client (xl, xentop, a second daemon) seems to hold it", version.error());
+        return with_context("it does not greet: it hangs, or a second colod for this domain holds its control channel", version.error());
     if (!version) return version.error();
     version_ = std::move(*version);
     return {};

@@ -99,6 +99,7 @@ public:
     Result<void> set_param(Param param, std::uint64_t value) override;
     Result<Bytes> cpu_policy() override;
     Result<TscInfo> tsc() override;
+    Result<std::string> hypervisor() override;
     Result<std::uint32_t> vnuma_nodes() override;
 
 private:
@@ -152,13 +153,15 @@ Result<Gfn> Domain::gfn_limit()
 
 Result<InFlight> Domain::in_flight()
 {
+    int why = 0;   // of the first one, which every domain with a device model has
     for (unsigned server = 0; accesses_ == nullptr && server < kMaxServers; ++server) {
         void* page = nullptr;
         accesses_ = xenforeignmemory_map_resource(memory_, static_cast<domid_t>(id_), XENMEM_resource_ioreq_server, server,
                                                   XENMEM_resource_ioreq_server_frame_ioreq(0), 1, &page, PROT_READ, 0);
         if (accesses_ != nullptr) access_ = static_cast<const volatile ioreq*>(page);
+        else if (why == 0) why = errno;
     }
-    if (accesses_ == nullptr) return make_error(Errc::unsupported, fmt::format("domain {}: map what vCPUs ask of the device model: {}", id_, std::strerror(errno)));
+    if (accesses_ == nullptr) return error("map what its vCPUs ask of the device model", why);
     // A domain gets its vCPUs when it is made. This is asked inside a pause, time and again.
     if (vcpus_ == 0) {
         const auto now = info();
@@ -295,7 +298,18 @@ Result<TscInfo> Domain::tsc()
     TscInfo out;
     if (xc_domain_get_tsc_info(xch_, id_, &out.mode, &out.elapsed_ns, &out.khz, &out.incarnation) < 0)
         return error("ask for the mode of its TSC", errno);
+    if (out.khz != 0) return out;
+    xc_physinfo_t host{};
+    if (xc_physinfo(xch_, &host) < 0) return error("ask for the frequency of the host's TSC", errno);
+    out.khz = host.cpu_khz;
     return out;
+}
+
+Result<std::string> Domain::hypervisor()
+{
+    const int version = xc_version(xch_, XENVER_version, nullptr);
+    if (version < 0) return error("ask for the version of the hypervisor", errno);
+    return fmt::format("{}.{}", version >> 16, version & 0xffff);
 }
 
 Result<std::uint32_t> Domain::vnuma_nodes()

@@ -42,6 +42,64 @@ void each_statement(std::string_view text, const Take& take)
     finish();
 }
 
+std::string_view value_in(std::string_view statement) { return statement.substr(statement.find('=') + 1); }
+
+// Strings of a value, without their quotes.
+std::vector<std::string> strings_in(std::string_view value)
+{
+    std::vector<std::string> out;
+    char quote = 0;
+    for (std::size_t i = 0; i < value.size(); ++i) {
+        const char c = value[i];
+        if (quote == 0) {
+            if (c == '"' || c == '\'') out.emplace_back();
+            quote = c == '"' || c == '\'' ? c : '\0';
+        } else if (c == '\\' && i + 1 < value.size()) {
+            out.back() += value[++i];
+        } else if (c == quote) {
+            quote = 0;
+        } else {
+            out.back() += c;
+        }
+    }
+    return out;
+}
+
+// An option of the device model that gives the domain something beside memory, CPUs and devices, or another way out.
+bool goes_around(std::string_view option)
+{
+    if (!option.starts_with('-')) return false;
+    option.remove_prefix(option.starts_with("--") ? 2 : 1);
+    constexpr std::string_view kOptions[] = {"netdev", "nic",    "net",   "drive", "blockdev", "hda",       "hdb",      "hdc",    "hdd",
+                                             "cdrom",  "fda",    "fdb",   "sd",    "pflash",   "mtdblock",  "fsdev",    "virtfs", "usbdevice",
+                                             "incoming", "loadvm", "snapshot"};
+    return std::find(std::begin(kOptions), std::end(kOptions), option) != std::end(kOptions);
+}
+
+// Why a domain with this setting cannot be protected; empty: it can.
+std::string objection(std::string_view key, std::string_view value)
+{
+    const bool empty = value.find_first_not_of("[]") == std::string_view::npos;
+    const std::vector<std::string> strings = strings_in(value);
+    const std::string word = strings.empty() ? std::string(value) : strings.front();
+    if (key == "vif" && !empty)
+        return "has a vif, whose traffic would bypass the comparison. Take it out and describe the interface in a [[nic]] section instead";
+    if (key == "disk" && !empty)
+        return "has a disk: both copies would write to it. Disks come with a later version; until then a domain runs from its kernel and initial "
+               "RAM disk";
+    if ((key == "usbdev" && !empty) || (key == "usbdevice" && value.find("host:") != std::string_view::npos))
+        return "passes a USB device of this host through: its state cannot be copied. Take it out";
+    if (key == "nestedhvm" && word != "0") return "has nestedhvm: the state of the guest's own guests is not in a checkpoint. Take it out";
+    if (key == "vga" && word != "none")
+        return "has a graphics card: what is on its way to it is not in a checkpoint. Set vga = \"none\", and use the serial line";
+    if (!key.starts_with("device_model_args")) return {};
+    const auto bad = std::find_if(strings.begin(), strings.end(), goes_around);
+    if (bad == strings.end()) return {};
+    return fmt::format("gives the device model {}, which adds a network card, a disk or a state that is not compared or not copied. Take it out; an "
+                       "interface is described in a [[nic]] section",
+                       *bad);
+}
+
 bool plain(std::string_view text)
 {
     return std::all_of(text.begin(), text.end(), [](char c) { return c > ' ' && c <= '~' && c != '"' && c != '\'' && c != '\\'; });
@@ -71,20 +129,14 @@ void add_monitor(std::vector<std::string>& arguments, const char* name, const st
 Result<std::string> domain_config(std::string_view operators, const DomainConfigOptions& options)
 {
     if (operators.size() > kMaxDomainConfig) return make_error(Errc::limit, "the domain's configuration is larger than 64 KiB");
-    bool common = false, hvm_only = false, interfaces = false, disks = false;
+    bool common = false, hvm_only = false;
+    std::string why;
     each_statement(operators, [&](std::string_view key, std::string_view statement) {
         common |= key == "device_model_args";
         hvm_only |= key == "device_model_args_hvm";
-        const bool empty = statement.substr(statement.find('=') + 1).find_first_not_of("[]") == std::string_view::npos;
-        interfaces |= key == "vif" && !empty;
-        disks |= key == "disk" && !empty;
+        if (why.empty()) why = objection(key, value_in(statement));
     });
-    if (interfaces)
-        return make_error(Errc::invalid, "the domain's configuration has a vif, whose traffic would bypass the comparison. Take it out and "
-                                         "describe the interface in a [[nic]] section instead");
-    if (disks)
-        return make_error(Errc::invalid, "the domain's configuration has a disk: both copies would write to it. Disks come with a later version; until "
-                                         "then a domain runs from its kernel and initial RAM disk");
+    if (!why.empty()) return make_error(Errc::invalid, "the domain's configuration " + why);
     if (common && hvm_only)
         return make_error(Errc::invalid, "the domain's configuration has both device_model_args and device_model_args_hvm; put all of it into one of "
                                          "them: the other one is needed here");
@@ -108,6 +160,7 @@ Result<std::string> domain_config(std::string_view operators, const DomainConfig
     }
     std::string out(operators);
     out += fmt::format("\n# Added by colod.\nname = \"{}\"\n{} = [ {} ]\n", options.name, hvm_only ? "device_model_args" : "device_model_args_hvm", quoted);
+    out += "vga = \"none\"\n";   // xl's default is one
     if (!options.uuid.empty()) out += fmt::format("uuid = \"{}\"\n", options.uuid);
     // What becomes of a domain that has ended is decided here and not by xl.
     for (const char* end : {"on_poweroff", "on_reboot", "on_watchdog", "on_crash", "on_soft_reset"}) out += fmt::format("{} = \"preserve\"\n", end);
@@ -121,7 +174,7 @@ Result<std::optional<Uuid>> config_uuid(std::string_view operators)
     each_statement(operators, [&](std::string_view key, std::string_view statement) {
         if (key != "uuid") return;
         found = true;
-        text = statement.substr(statement.find('=') + 1);
+        text = value_in(statement);
     });
     if (!found) return std::optional<Uuid>();
     std::erase_if(text, [](char c) { return c == '"' || c == '\''; });

@@ -34,9 +34,10 @@ inline constexpr std::size_t kFirstHub = 0;
 // Largest configuration that is read.
 inline constexpr std::size_t kMaxDomainConfig = 64u << 10;
 
-// Errc::invalid: the file has interfaces of its own (vif), which would bypass the proxy, or disks, which both copies would
-// write to, or uses both keys for arguments of
-// the device model, so that none is left for us; or a value that cannot stand in such a file.
+// Errc::invalid: the file has interfaces of its own (vif), which would bypass the proxy, disks, which both copies would write to,
+// or something else that no checkpoint has (nested guests, USB devices of the host, a graphics card, options of the device model
+// that amount to one of these); or it uses both keys for arguments of the device model, so that none is left for us; or a value
+// that cannot stand in such a file.
 Result<std::string> domain_config(std::string_view operators, const DomainConfigOptions& options);
 
 // The UUID that the operator's file gives the domain. Errc::invalid: it is none.

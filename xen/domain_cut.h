@@ -66,7 +66,7 @@ public:
     Result<replication::DeviceState> save(Deadline deadline);   // after begin()
     Result<void> resume(Deadline deadline);
     Result<void> stop(Deadline deadline);                       // without saving; nothing happens if it is stopped
-    // Stopped, and never let go by another tool since (Errc::failed: what is in its memory is not known then). Everything is checked first; then CPUs, which the hypervisor checks itself, then devices.
+    // Stopped, and never let go by another tool since (Errc::failed: what is in its memory is not known then). What can be checked is checked first; then CPUs, then devices.
     Result<void> load(const replication::DeviceState& state, Deadline deadline);
     static Result<void> verify(const replication::DeviceState& state);
 

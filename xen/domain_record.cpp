@@ -5,6 +5,7 @@
 
 #include <cerrno>
 #include <charconv>
+#include <fstream>
 #include <sstream>
 #include <sys/random.h>
 
@@ -56,11 +57,20 @@ Result<Uuid> new_uuid()
     return out;
 }
 
+Result<std::string> host_boot()
+{
+    constexpr const char* kFile = "/proc/sys/kernel/random/boot_id";
+    std::ifstream in(kFile);
+    std::string id;
+    if (!(in >> id)) return make_error(Errc::failed, fmt::format("{} cannot be read", kFile));
+    return id;
+}
+
 std::string record_text(const DomainRecord& record)
 {
     const char* state = kStates[static_cast<std::size_t>(record.state)];
-    if (record.state == DomainRecord::State::making) return fmt::format("{} {} {}\n", state, uuid_text(record.uuid), record.name);
-    return fmt::format("{} {} {}\n", state, uuid_text(record.uuid), record.domain);
+    if (record.state == DomainRecord::State::making) return fmt::format("{} {} {} {}\n", state, uuid_text(record.uuid), record.boot, record.name);
+    return fmt::format("{} {} {} {}\n", state, uuid_text(record.uuid), record.boot, record.domain);
 }
 
 std::optional<DomainRecord> parse_record(std::string_view text)
@@ -68,8 +78,8 @@ std::optional<DomainRecord> parse_record(std::string_view text)
     if (!text.ends_with('\n')) return std::nullopt;   // half of one
     std::istringstream in{std::string(text)};
     std::string state, uuid, last, more;
-    if (!(in >> state >> uuid >> last) || in >> more) return std::nullopt;
     DomainRecord out;
+    if (!(in >> state >> uuid >> out.boot >> last) || in >> more) return std::nullopt;
     const auto parsed = parse_uuid(uuid);
     if (!parsed) return std::nullopt;
     out.uuid = *parsed;

@@ -32,8 +32,12 @@ struct DomainRecord {
     std::uint32_t domain = 0;   // not known of one that is being made
     Uuid uuid{};
     std::string name;           // of one that is being made: the UUID may be the operator's, who may use it elsewhere
+    std::string boot;           // of dom0 (host_boot()): no domain outlives it, while numbers and an operator's UUID come again
     bool operator==(const DomainRecord&) const = default;
 };
+
+// Changes whenever the host is started. Errc::failed or unsupported: it cannot be read.
+Result<std::string> host_boot();
 
 std::string record_text(const DomainRecord& record);
 std::optional<DomainRecord> parse_record(std::string_view text);

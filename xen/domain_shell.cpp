@@ -57,6 +57,9 @@ Result<std::optional<DomainShell::Own>> DomainShell::ours(Store& store) const
     const auto text = read_file(file("domain"), kMaxRecord);
     const auto record = text ? parse_record(*text) : std::nullopt;
     if (!record) return std::optional<Own>();
+    const auto boot = host_boot();
+    if (!boot) return boot.error();
+    if (record->boot != *boot) return std::optional<Own>();   // whatever is called like it now is somebody else's
     if (record->state == DomainRecord::State::making) return half_made(store, *record);
     const auto control = open_(record->domain);
     if (!control && control.error().code != Errc::guest_died) return control.error();
@@ -132,15 +135,19 @@ Result<DomainId> DomainShell::make(Store& store, const std::string& name, bool l
     const auto config = domain_config(operators_, {name, control_socket(options_), probe_socket(options_), uuid_text(*uuid), options_.nics});
     if (!config) return with_context(options_.config_file, config.error());
     if (auto r = write_file(file("domain.cfg"), *config); !r) return r.error();
-    if (const auto there = find_domain(store, name))
+    const auto there = named_domain(store, name);
+    if (!there) return there.error();
+    if (*there)
         return make_error(Errc::refused, fmt::format("there is a domain {} already (number {}), which this service did not make. If nobody "
                                                      "needs it, destroy it: xl destroy {}",
-                                                     name, *there, *there));
-    const DomainRecord making{DomainRecord::State::making, 0, *uuid, name};
+                                                     name, **there, **there));
+    const auto boot = host_boot();
+    if (!boot) return boot.error();
+    const DomainRecord making{DomainRecord::State::making, 0, *uuid, name, *boot};
     if (auto r = record(making); !r) return r.error();
     const auto made = run_toolstack(store, making, deadline);
     if (!made) return made;
-    auto recorded = record({live ? DomainRecord::State::live : DomainRecord::State::copy, *made, *uuid, {}});
+    auto recorded = record({live ? DomainRecord::State::live : DomainRecord::State::copy, *made, *uuid, {}, *boot});
     if (recorded) return made;
     if (auto r = destroy(*made, now() + kUndo); !r) spdlog::error("domain {}, half made, is left: {}", *made, r.error().text);
     return recorded.error();
@@ -160,8 +167,8 @@ Result<DomainId> DomainShell::run_toolstack(Store& store, const DomainRecord& ma
                                                                          making.name, uuid_text(making.uuid)));
     if (made && !*made) {
         // What another configuration made has the name, which was nobody's before.
-        const auto named = created ? find_domain(store, making.name) : Result<DomainId>(failed);
-        if (named && !destroy(*named, now() + kUndo)) return failed;
+        const auto named = created ? named_domain(store, making.name) : Result<std::optional<DomainId>>(std::optional<DomainId>());
+        if (!named || (*named && !destroy(**named, now() + kUndo))) return failed;
         (void)::unlink(file("domain").c_str());
         return failed;
     }

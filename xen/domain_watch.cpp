@@ -22,7 +22,7 @@ constexpr Duration kRename = std::chrono::seconds(10);
 constexpr Duration kSend = std::chrono::milliseconds(100);
 
 // SHUTDOWN_* of Xen's public interface.
-constexpr std::uint8_t kPowerOff = 0, kReboot = 1, kSuspend = 2, kCrash = 3, kWatchdog = 4;
+constexpr std::uint8_t kPowerOff = 0, kReboot = 1, kCrash = 3, kWatchdog = 4;
 
 }  // namespace
 
@@ -107,25 +107,45 @@ void DomainWatch::run()
         pollfd p{wake_.get(), POLLIN, 0};
         ::poll(&p, 1, domain_gone_ ? -1 : static_cast<int>(options_.look_every.count() / 1000));
         std::uint64_t count = 0;
-        if (::read(wake_.get(), &count, sizeof count) < 0) continue;
+        if (::read(wake_.get(), &count, sizeof count) < 0) { /* it is looked at again in a moment */ }
         (void)do_errands();
     }
     (void)do_errands();
 }
 
+void DomainWatch::count_try(Retry& retry) const
+{
+    retry.wait = std::clamp(retry.wait * 2, options_.retry_first, options_.retry_last);
+    retry.next = now() + retry.wait;
+}
+
 // Also what was asked for just before the end. False: the domain is destroyed.
 bool DomainWatch::do_errands()
 {
-    if (destroy_wanted_.exchange(false)) {
-        (void)options_.control->pause();   // it does nothing any more from now on, however long the toolstack takes
-        auto r = options_.toolstack->destroy(options_.control->domain(), now() + kDestroy);
-        const auto left = options_.control->info();
-        if (left ? left->dying : left.error().code == Errc::guest_died) r = {};   // what counts is that it is gone
-        if (!r) spdlog::error("domain {} could not be destroyed: {}", options_.control->domain(), r.error().text);
-        return gone_ ? false : died(r ? "destroyed" : "to be destroyed, and the toolstack cannot: " + r.error().text);
+    if (destroy_wanted_) {
+        if (now() >= destroy_again_.next) do_destroy();
+        return false;
     }
     do_rename();
     return true;
+}
+
+// Whoever asked goes on without it, and what cannot be destroyed now has the memory and the name that the next one needs. It stands
+// still meanwhile, whatever an operator does.
+void DomainWatch::do_destroy()
+{
+    const DomainId domain = options_.control->domain();
+    const auto info = options_.control->info();
+    // First of all, however long the toolstack takes. Beside a pause of a cut, which ends.
+    if (!destroy_failed_ || (info && !info->paused)) (void)options_.control->pause();
+    auto r = options_.toolstack->destroy(domain, now() + kDestroy);
+    const auto left = options_.control->info();
+    if (left ? left->dying : left.error().code == Errc::guest_died) r = {};   // what counts is that it is gone
+    if (r) destroy_wanted_ = false;
+    else count_try(destroy_again_);
+    if (!r && !std::exchange(destroy_failed_, true)) spdlog::error("domain {} cannot be destroyed, which is tried again: {}", domain, r.error().text);
+    if (r && destroy_failed_) spdlog::info("domain {} is destroyed now", domain);
+    if (!gone_) (void)died(r ? "destroyed" : "to be destroyed, and the toolstack cannot: " + r.error().text);
 }
 
 // On a thread of its own: a toolstack that takes its time must not look like a guest that stands still.
@@ -136,9 +156,8 @@ void DomainWatch::do_rename()
         renamed(renaming_.get());
     }
     const std::lock_guard lock(mutex_);
-    if (new_name_.empty() || now() < next_rename_ || gone_) return;
-    rename_wait_ = std::clamp(rename_wait_ * 2, options_.rename_first, options_.rename_last);
-    next_rename_ = now() + rename_wait_;
+    if (new_name_.empty() || now() < rename_again_.next || gone_) return;
+    count_try(rename_again_);
     tried_name_ = new_name_;
     renaming_ = std::async(std::launch::async, [toolstack = options_.toolstack, domain = options_.control->domain(), name = tried_name_] {
         return toolstack->rename(domain, name, now() + kRename);
@@ -155,7 +174,7 @@ void DomainWatch::renamed(const Result<void>& result)
     }
     spdlog::info("domain {} is called {} now", domain, tried_name_);
     rename_failed_ = false;
-    rename_wait_ = {};
+    rename_again_.wait = {};
     const std::lock_guard lock(mutex_);
     if (new_name_ == tried_name_) new_name_.clear();
 }
@@ -174,22 +193,22 @@ bool DomainWatch::look_at_domain()
     const auto ask = [this] { return options_.control->info(); };
     const auto meant = options_.intent != nullptr ? options_.intent->while_meant_to_run(ask) : std::nullopt;
     const auto info = meant ? *meant : ask();
-    paused_outside_.reset();
-    if (meant && info && !info->shut_down && !info->dying) paused_outside_ = info->paused;
+    holder_.reset();
+    if (meant && info && !info->ended() && !info->dying)
+        holder_ = info->suspended() ? Holder::suspend : info->paused ? Holder::pause : Holder::nobody;
     // A hypervisor that is busy now will answer the next time.
     if (!info && info.error().code != Errc::guest_died) return true;
     if (!info || info->dying) {
         lock.unlock();
         return died("the domain is gone: somebody destroyed it");
     }
-    if (!info->shut_down) ended_ = false;
-    if (!info->shut_down || std::exchange(ended_, true)) return true;
+    if (!info->ended()) ended_ = false;
+    if (!info->ended() || std::exchange(ended_, true)) return true;
     *options_.running = false;
     lock.unlock();
     switch (info->shutdown_reason) {
     case kPowerOff: report(GuestEventKind::power_off, "guest-shutdown"); break;
     case kReboot: report(GuestEventKind::reset, "guest-reset"); break;
-    case kSuspend: report(GuestEventKind::power_off, "suspended to the toolstack (xl save?)"); break;
     case kCrash: report(GuestEventKind::panicked, "crashed"); break;
     case kWatchdog: report(GuestEventKind::panicked, "its watchdog ran out"); break;
     default: report(GuestEventKind::power_off, fmt::format("shut down for reason {}", info->shutdown_reason)); break;
@@ -210,12 +229,20 @@ void DomainWatch::look_whether_gone()
 // By the last look at the domain, if that was at a moment in which nothing of ours paused it.
 void DomainWatch::look_at_pauses()
 {
-    if (!paused_outside_) return;
-    const bool held = *paused_outside_;
-    if (options_.held != nullptr) *options_.held = held;
-    if (held == std::exchange(told_held_, held)) return;
-    if (held) report(GuestEventKind::paused_outside, fmt::format("another tool paused domain {0} (xl pause?); it goes on with: xl unpause {0}", options_.control->domain()));
-    else report(GuestEventKind::resumed_outside, fmt::format("nobody else holds domain {} any more", options_.control->domain()));
+    if (!holder_) return;
+    if (options_.held != nullptr) *options_.held = *holder_ != Holder::nobody;
+    if (*holder_ == std::exchange(told_, *holder_)) return;
+    const DomainId domain = options_.control->domain();
+    switch (*holder_) {
+    case Holder::pause:
+        report(GuestEventKind::paused_outside, fmt::format("another tool paused domain {0} (xl pause?); it goes on with: xl unpause {0}", domain));
+        break;
+    case Holder::suspend:
+        report(GuestEventKind::paused_outside,
+               fmt::format("another tool suspended domain {} (xl save, xl migrate?); if that destroys it, its copy goes on, where there is one", domain));
+        break;
+    case Holder::nobody: report(GuestEventKind::resumed_outside, fmt::format("nobody else holds domain {} any more", domain)); break;
+    }
 }
 
 bool DomainWatch::look_at_model()

@@ -33,8 +33,8 @@ struct DomainWatchOptions {
     const Intent* intent = nullptr;                          // outlives it; nullptr: nobody asks for pauses of others
     std::atomic<bool>* held = nullptr;                       // set to whether others keep it from running; outlives it
     Duration look_every = std::chrono::milliseconds(50);
-    // Between two tries to take a name over: at first, then twice as long each time, up to the last.
-    Duration rename_first = std::chrono::seconds(1), rename_last = std::chrono::seconds(30);
+    // Between two tries to take a name over, or to destroy: at first, then twice as long each time, up to the last.
+    Duration retry_first = std::chrono::seconds(1), retry_last = std::chrono::seconds(30);
 };
 
 class DomainWatch {
@@ -47,7 +47,7 @@ public:
 
     // Any thread; none of these blocks.
     void probe();                                // asks the device model something, so that progress_us moves
-    void destroy();                              // the domain; an event tells when it is gone
+    void destroy();                              // the domain, until it is gone, of which an event tells
     void rename(const std::string& name);        // tried until it succeeds: the name may be another domain's for now
     bool gone() const { return gone_; }          // the device model or the domain; the last event is `gone`
     bool domain_gone() const { return domain_gone_; }   // nothing of it is left, or only what somebody maps
@@ -56,6 +56,12 @@ public:
     Result<void> revive(Control& control);
 
 private:
+    enum class Holder : std::uint8_t { nobody, pause, suspend };
+    struct Retry {
+        Time next{};
+        Duration wait{0};
+    };
+    void count_try(Retry& retry) const;
     explicit DomainWatch(DomainWatchOptions options) : options_(std::move(options)) {}
     void wake();
     void run();
@@ -64,6 +70,7 @@ private:
     void look_whether_gone();
     void look_at_pauses();
     bool do_errands();
+    void do_destroy();
     void do_rename();
     void renamed(const Result<void>& result);
     void report(replication::GuestEventKind kind, std::string detail);
@@ -74,16 +81,15 @@ private:
     std::atomic<bool> probe_wanted_ = false, destroy_wanted_ = false, closing_ = false, gone_ = false, domain_gone_ = false;
     std::mutex mutex_;            // guards new_name_
     std::string new_name_;
-    Time next_rename_{};
-    Duration rename_wait_{0};
+    Retry rename_again_, destroy_again_;
     std::string tried_name_;              // by the attempt that runs
     std::future<Result<void>> renaming_;  // its end waits for that
-    bool rename_failed_ = false;  // said once
+    bool rename_failed_ = false, destroy_failed_ = false;  // said once
     std::mutex look_mutex_;       // guards ended_, and that it fits what the domain is
     bool ended_ = false;          // the end of the domain was reported
-    bool told_held_ = false;
+    Holder told_ = Holder::nobody;
     Time next_look_{};
-    std::optional<bool> paused_outside_;
+    std::optional<Holder> holder_;   // nullopt: not known now
     std::thread thread_;
 };
 

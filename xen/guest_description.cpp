@@ -15,7 +15,9 @@ namespace {
 // Settings that a domain gets when it is made and that its CPU context does not contain.
 Result<std::string> platform(Control& control)
 {
-    std::string out = "hvm";
+    const auto version = control.hypervisor();
+    if (!version) return version.error();
+    std::string out = "hvm on Xen " + *version;
     constexpr std::pair<Param, const char*> kCompared[] = {{Param::viridian, "viridian"}, {Param::acpi_ioports_location, "acpi-ioports"},
                                                            {Param::x87_fip_width, "x87-fip-width"}, {Param::mca_capabilities, "mca"}};
     for (const auto& [param, name] : kCompared) {
@@ -62,6 +64,9 @@ Result<GuestDescription> describe(Control& control, const std::string& model_ver
     made.device_model = model_version;
     made.device_list = "xl configuration " + qemu::text_digest(config);
     made.vcpus = info->vcpus;
+    const auto tsc = control.tsc();
+    if (!tsc) return tsc.error();
+    made.tsc_khz = tsc->khz;
     made.regions = layout->regions;
     made.special_frames = layout->special_frames;
     for (const HvmNic& nic : nics) made.nics.push_back({nic.id, nic.mac, 0});

@@ -3,6 +3,7 @@
 #include "core/clock.h"
 #include "core/log.h"
 #include "qemu/state_file.h"
+#include "xen/cpu_context.h"
 #include "xen/hvm_guest_impl.h"
 
 #include <filesystem>
@@ -55,9 +56,9 @@ Result<void> HvmGuest::note_running()
 {
     running_ = true;
     const auto info = control_->info();
-    held_ = info && info->paused;
+    held_ = info && (info->paused || info->suspended());
     intent_.set(true);
-    if (info && !info->shut_down) return {};
+    if (info && !info->ended()) return {};
     running_ = false;
     return info ? Result<void>{} : info.error();
 }
@@ -108,6 +109,12 @@ Result<void> HvmGuest::load(const DeviceState& state, Deadline deadline)
     const auto info = control_->info();
     if (!info) return info.error();
     return info->shut_down ? watch_->revive(*control_) : Result<void>{};
+}
+
+Result<void> HvmGuest::verify(const DeviceState& state) const
+{
+    if (auto r = DomainCut::verify(state); !r) return r;
+    return check_vcpus(state.cpu_context, description_.vcpus);
 }
 
 void HvmGuest::kill() noexcept

@@ -33,7 +33,7 @@ public:
     replication::CutTimes last_cut_times() const override { return times_; }
     Result<void> stop(Deadline deadline) override;
     Result<void> load(const replication::DeviceState& state, Deadline deadline) override;
-    Result<void> verify(const replication::DeviceState& state) const override { return DomainCut::verify(state); }
+    Result<void> verify(const replication::DeviceState& state) const override;
     Result<void> recreate(Deadline deadline) override;
     void kill() noexcept override;
     void took_over() noexcept override;

@@ -54,9 +54,11 @@ Result<void> HvmGuest::start(StartMode mode, Deadline deadline)
         if (auto r = shell_.destroy((*left)->domain, deadline); !r) return with_context("domain of an earlier run", r.error());
     }
     // Nobody but us makes domains of this name here, and none of them has a say.
-    if (mode != StartMode::boot)
-        if (const auto copy = find_domain(*store_, incoming_name(options_.name)))
-            if (auto r = shell_.destroy(*copy, deadline); !r) return with_context("copy of an earlier run", r.error());
+    if (mode == StartMode::boot) return make(mode, deadline);
+    const auto copy = named_domain(*store_, incoming_name(options_.name));
+    if (!copy) return copy.error();
+    if (*copy)
+        if (auto r = shell_.destroy(**copy, deadline); !r) return with_context("copy of an earlier run", r.error());
     return make(mode, deadline);
 }
 
@@ -64,7 +66,12 @@ Result<void> HvmGuest::make(StartMode mode, Deadline deadline)
 {
     const bool live = mode == StartMode::boot;
     // One that starts again does so also while its name is still another domain's, and goes on asking for it.
-    const bool named = live && !(renewing_ && find_domain(*store_, options_.name));
+    bool named = live;
+    if (live && renewing_) {
+        const auto other = named_domain(*store_, options_.name);
+        if (!other) return other.error();
+        named = !*other;
+    }
     const auto domain = shell_.make(*store_, named ? options_.name : incoming_name(options_.name), live, deadline);
     if (!domain) return domain.error();
     {
@@ -96,10 +103,11 @@ Result<void> HvmGuest::begin(DomainId domain, StartMode mode, Deadline deadline)
 Result<void> HvmGuest::adopt(DomainId domain, Deadline deadline)
 {
     spdlog::info("domain {} of an earlier run is still there and goes on", domain);
-    const auto named = find_domain(*store_, options_.name);
+    const auto named = named_domain(*store_, options_.name);
+    if (!named) return with_context(fmt::format("take domain {} of an earlier run over", domain), named.error());
     {
         const std::lock_guard lock(watch_mutex_);
-        has_name_ = named && *named == domain;   // that daemon may have died before it had it
+        has_name_ = *named == std::optional(domain);   // that daemon may have died before it had it
     }
     auto adopted = attach(domain, deadline);
     if (adopted && pid_ != 0) qemu::lower_what_was_left(pid_);
@@ -156,7 +164,9 @@ Result<void> HvmGuest::watch_over(DomainId domain, Deadline deadline)
     auto probe = ports_.connect_probe(probe_socket(options_), deadline);
     if (!probe) return with_context("device model", probe.error());
     watch.model = std::move(*probe);
-    pid_ = model_pid(*store_, domain);
+    const auto pid = model_pid(*store_, domain);
+    if (!pid) return pid.error();
+    pid_ = *pid;
     cut_->hurry_model(pid_);
     if (pid_ != 0) watch.model_pidfd = qemu::Fd(static_cast<int>(::syscall(SYS_pidfd_open, pid_.load(), 0)));
     watch.toolstack = ports_.toolstack;
@@ -310,7 +320,10 @@ Result<void> HvmGuest::carry_out_reset(bool run, Deadline deadline)
 Result<void> HvmGuest::reset(Deadline deadline)
 {
     if (auto r = usable(); !r) return r;
-    if (auto r = renew(running_, deadline); !r) return r;
+    const auto renewed = renew(running_, deadline);
+    // The old one is gone by then, and its watch with it.
+    if (!renewed && !cut_ && handler_) handler_({GuestEventKind::device_model_died, "it does not start again: " + renewed.error().text});
+    if (!renewed) return renewed;
     if (handler_) handler_({GuestEventKind::reset, "host-qmp-system-reset", true});
     return {};
 }

@@ -213,8 +213,7 @@ Precheck::Answer Precheck::tsc()
                               "always_emulate",
                               tsc->mode));
     constexpr const char* kNames[] = {"default", "always emulated", "native"};
-    // Of a native one Xen does not tell the frequency.
-    return tsc->khz == 0 ? std::string(kNames[tsc->mode]) : fmt::format("{}, {} kHz", kNames[tsc->mode], tsc->khz);
+    return fmt::format("{}, {} kHz", kNames[tsc->mode], tsc->khz);
 }
 
 }  // namespace

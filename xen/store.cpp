@@ -47,11 +47,20 @@ Result<DomainId> find_domain(Store& store, const std::string& name_or_id)
     return make_error(Errc::invalid, fmt::format("there is no domain {}; {}", name_or_id, known.empty() ? "none runs" : "there are: " + known));
 }
 
-int model_pid(Store& store, DomainId domain)
+Result<std::optional<DomainId>> named_domain(Store& store, const std::string& name)
+{
+    const auto found = find_domain(store, name);
+    if (found) return std::optional(*found);
+    if (found.error().code == Errc::invalid) return std::optional<DomainId>();
+    return found.error();
+}
+
+Result<int> model_pid(Store& store, DomainId domain)
 {
     const auto text = store.read(fmt::format("/local/domain/{}/image/device-model-pid", domain));
+    if (!text) return text.error();
     int pid = 0;
-    if (text && *text) (void)std::from_chars((*text)->data(), (*text)->data() + (*text)->size(), pid);
+    if (*text) (void)std::from_chars((*text)->data(), (*text)->data() + (*text)->size(), pid);
     return pid > 1 ? pid : 0;
 }
 

@@ -28,7 +28,10 @@ Result<std::unique_ptr<Store>> open_store();
 // domains that there are.
 Result<DomainId> find_domain(Store& store, const std::string& name_or_id);
 
-// The process of its QEMU, as the toolstack noted it; 0: not known.
-int model_pid(Store& store, DomainId domain);
+// The same by name, where nothing is wrong with there being none.
+Result<std::optional<DomainId>> named_domain(Store& store, const std::string& name);
+
+// The process of its QEMU, as the toolstack noted it; 0: it noted none.
+Result<int> model_pid(Store& store, DomainId domain);
 
 }  // namespace colo::xen

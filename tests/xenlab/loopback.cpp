@@ -47,7 +47,7 @@ Side::Side(const std::string& name, bool hurry)
     memory = std::make_unique<DomainMemory>(*control, layout);
     log = std::make_unique<LogDirty>(*control, layout);
     cut = std::make_unique<DomainCut>(*control, *model);
-    if (hurry) cut->hurry_model(model_pid(*store, control->domain()));
+    if (hurry) cut->hurry_model(must(model_pid(*store, control->domain())));
     must(model->set_dirty_log(true, soon()));
     must(log->start());
     must(memory->refresh());

@@ -64,6 +64,24 @@ TEST(NodeHello, Inv32_EveryDifferenceIsToldWithBothValues)
     }
 }
 
+TEST(NodeHello, FrequenciesOfAGuestsClockMayDifferBySoMuchThatItCanBeSet)
+{
+    replication::GuestDescription own = small_guest();
+    own.tsc_khz = 2'000'000;
+    for (const std::uint32_t khz : {0u, 1'999'100u, 2'000'000u, 2'001'000u}) {
+        replication::GuestDescription primary = own;
+        primary.tsc_khz = khz;
+        EXPECT_EQ(first_difference(primary, own), "") << khz;
+        EXPECT_EQ(first_difference(own, primary), "") << khz;
+    }
+    for (const std::uint32_t khz : {1u, 1'998'900u, 2'001'002u, 0xffffffffu}) {
+        replication::GuestDescription primary = own;
+        primary.tsc_khz = khz;
+        EXPECT_THAT(first_difference(primary, own), HasSubstr("2000000 kHz")) << khz;
+        EXPECT_THAT(first_difference(own, primary), HasSubstr("time stamp counter")) << khz;
+    }
+}
+
 TEST(NodeHello, RemediesFitTheKindOfGuest)
 {
     struct Case {

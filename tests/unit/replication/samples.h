@@ -22,6 +22,7 @@ inline Hello sample_hello()
     m.guest.device_list = "digest";
     m.guest.boot_digest = "boot";
     m.guest.vcpus = 2;
+    m.guest.tsc_khz = 2'095'078;
     m.guest.regions = {{0, 0xa0}, {0x100, 0x7f00}};
     m.guest.special_frames = {0xfeff0, 0xfeff1};
     NicDescription nic;

@@ -24,6 +24,7 @@ void expect_equal(const GuestDescription& a, const GuestDescription& b)
     EXPECT_EQ(a.device_list, b.device_list);
     EXPECT_EQ(a.boot_digest, b.boot_digest);
     EXPECT_EQ(a.vcpus, b.vcpus);
+    EXPECT_EQ(a.tsc_khz, b.tsc_khz);
     EXPECT_EQ(a.regions, b.regions);
     EXPECT_EQ(a.special_frames, b.special_frames);
     EXPECT_EQ(a.nics, b.nics);

@@ -83,6 +83,23 @@ TEST(CpuContext, EveryTruncationIsFound)
     EXPECT_FALSE(check_context(longer));
 }
 
+TEST(CpuContext, StateOfAVcpuThatTheDomainHasNotIsFound)
+{
+    constexpr std::size_t kTypes[] = {HVM_SAVE_CODE(CPU), HVM_SAVE_CODE(LAPIC), HVM_SAVE_CODE(LAPIC_REGS), HVM_SAVE_CODE(MTRR), CPU_XSAVE_CODE,
+                                     HVM_SAVE_CODE(VIRIDIAN_VCPU), HVM_SAVE_CODE(VMCE_VCPU), HVM_SAVE_CODE(TSC_ADJUST), CPU_MSR_CODE};
+    for (const std::size_t type : kTypes) {
+        Bytes context;
+        add(context, static_cast<std::uint16_t>(type), "", 0);
+        context[2] = 1;   // of the second one
+        EXPECT_TRUE(check_vcpus(context, 2)) << type;
+        EXPECT_FALSE(check_vcpus(context, 1)) << type;
+    }
+    Bytes platform;
+    add(platform, HVM_SAVE_CODE(IOAPIC), "", 0);
+    platform[2] = 1;
+    EXPECT_TRUE(check_vcpus(platform, 1));
+}
+
 TEST(CpuContext, LengthsAreNotTrusted)
 {
     Bytes bad = test::cpu_context();

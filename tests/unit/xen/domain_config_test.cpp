@@ -73,6 +73,25 @@ TEST(DomainConfig, VifIsRefusedHoweverItIsWritten)
         (void)config(none);
 }
 
+TEST(DomainConfig, WhatNoCheckpointHasIsRefused)
+{
+    for (const auto& [text, reason] : std::vector<std::pair<const char*, const char*>>{
+             {"disk = ['/dev/vg/web,raw,xvda,rw']", "a disk"},
+             {"nestedhvm = 1", "nestedhvm"},
+             {"usbdev = ['type=hostdev,hostbus=1,hostaddr=3']", "USB"},
+             {"usbdevice = 'host:1.3'", "USB"},
+             {"vga = \"stdvga\"", "vga"},
+             {"device_model_args = ['-netdev', 'user,id=x', '-device', 'e1000,netdev=x']", "-netdev"},
+             {"device_model_args_hvm = [\"--drive\", \"file=/a\"]", "--drive"},
+             {"device_model_args_pv = [\"-virtfs\", \"x\"]", "-virtfs"},
+             {"device_model_args += [ '-hda',\n 'x' ]", "-hda"}})
+        EXPECT_THAT(error_of(text), HasSubstr(reason)) << text;
+    for (const char* good : {"nestedhvm = 0", "nestedhvm = \"0\"", "usbdev = []", "usbdevice = 'tablet'", "vga = 'none'", "disk = []",
+                             "device_model_args = ['-rtc', 'base=utc']", "device_model_args = ['-device', 'virtio-rng-pci', '-name', 'net']"})
+        (void)config(good);
+    EXPECT_THAT(config(), HasSubstr("\nvga = \"none\"\n"));   // xl would add one
+}
+
 TEST(DomainConfig, TheKeyThatTheOperatorLeavesIsOurs)
 {
     const char* both = "device_model_args = [ \"-a\" ]\ndevice_model_args_hvm = [ \"-b\" ]\n";

@@ -35,8 +35,8 @@ TEST(DomainRecord, EachStateIsReadAsItIsWritten)
 {
     using State = DomainRecord::State;
     const Uuid uuid = *parse_uuid(kText);
-    for (const DomainRecord& record : {DomainRecord{State::making, 0, uuid, "web--incoming"}, DomainRecord{State::copy, 1, uuid, {}},
-                                       DomainRecord{State::live, 0x7fef, uuid, {}}}) {
+    for (const DomainRecord& record : {DomainRecord{State::making, 0, uuid, "web--incoming", "b"}, DomainRecord{State::copy, 1, uuid, {}, "b"},
+                                       DomainRecord{State::live, 0x7fef, uuid, {}, "b"}}) {
         const std::string text = record_text(record);
         const auto read = parse_record(text);
         ASSERT_TRUE(read) << text;
@@ -45,10 +45,19 @@ TEST(DomainRecord, EachStateIsReadAsItIsWritten)
         for (std::size_t n = 0; n < text.size(); ++n) EXPECT_FALSE(parse_record(text.substr(0, n))) << text.substr(0, n);
         EXPECT_FALSE(parse_record(text + "more\n"));
     }
-    for (const char* bad : {"live 2b0e6a1e-8a39-4d1c-9a55-0c2c4e7f1a11 0\n", "live 2b0e6a1e-8a39-4d1c-9a55-0c2c4e7f1a11 32752\n",
-                            "live 2b0e6a1e-8a39-4d1c-9a55-0c2c4e7f1a11 -1\n", "copy 2b0e6a1e-8a39-4d1c-9a55-0c2c4e7f1a11 7x\n", "copy x 7\n",
-                            "dead 2b0e6a1e-8a39-4d1c-9a55-0c2c4e7f1a11 7\n", "7 2b0e6a1e8a394d1c9a550c2c4e7f1a11 live\n"})
+    for (const char* bad : {"live 2b0e6a1e-8a39-4d1c-9a55-0c2c4e7f1a11 b 0\n", "live 2b0e6a1e-8a39-4d1c-9a55-0c2c4e7f1a11 b 32752\n",
+                            "live 2b0e6a1e-8a39-4d1c-9a55-0c2c4e7f1a11 b -1\n", "copy 2b0e6a1e-8a39-4d1c-9a55-0c2c4e7f1a11 b 7x\n",
+                            "copy 2b0e6a1e-8a39-4d1c-9a55-0c2c4e7f1a11 7\n", "copy x b 7\n", "dead 2b0e6a1e-8a39-4d1c-9a55-0c2c4e7f1a11 b 7\n",
+                            "7 2b0e6a1e8a394d1c9a550c2c4e7f1a11 b live\n"})
         EXPECT_FALSE(parse_record(bad)) << bad;
+}
+
+TEST(DomainRecord, BootOfTheHostIsAlwaysTheSame)
+{
+    const auto boot = host_boot();
+    ASSERT_TRUE(boot) << boot.error().text;
+    EXPECT_TRUE(parse_uuid(*boot)) << *boot;
+    EXPECT_EQ(*host_boot(), *boot);
 }
 
 }  // namespace

@@ -37,7 +37,7 @@ protected:
         out.progress_us = &progress_us;
         out.running = &running;
         out.look_every = std::chrono::milliseconds(1);
-        out.rename_first = out.rename_last = std::chrono::milliseconds(1);
+        out.retry_first = out.retry_last = std::chrono::milliseconds(1);
         out.intent = &intent;
         out.held = &held;
         return out;
@@ -101,7 +101,7 @@ protected:
 TEST_F(DomainWatchTest, EachEndIsToldOnce)
 {
     const std::vector<std::pair<std::uint8_t, GuestEventKind>> ends = {{0, GuestEventKind::power_off}, {1, GuestEventKind::reset},
-                                                                       {2, GuestEventKind::power_off}, {3, GuestEventKind::panicked},
+                                                                       {3, GuestEventKind::panicked},
                                                                        {4, GuestEventKind::panicked},  {5, GuestEventKind::power_off}};
     for (const auto& [reason, kind] : ends) {
         events.clear();
@@ -220,7 +220,7 @@ TEST_F(DomainWatchTest, DestroyIsToldWhenItIsGone)
 
 TEST_F(DomainWatchTest, DestroyThatFailsIsNoneAndTheDomainStandsStill)
 {
-    host.fail["destroy"] = {Errc::timed_out};
+    host.fail["destroy"].assign(100000, Errc::timed_out);
     start();
     // What the toolstack says may be wrong, but a hypervisor that does not answer is no proof that the domain is gone.
     host.with(domain, [](auto& d) { d.control.fail["info"].assign(100000, EBUSY); });
@@ -228,6 +228,22 @@ TEST_F(DomainWatchTest, DestroyThatFailsIsNoneAndTheDomainStandsStill)
     EXPECT_THAT(event().detail, HasSubstr("the toolstack cannot"));
     EXPECT_FALSE(running);
     EXPECT_EQ(host.with(domain, [](auto& d) { return d.control.pauses(); }), 1);
+}
+
+// It has the memory and the name that the next one needs, and an operator who lets it go lets an outdated one go.
+TEST_F(DomainWatchTest, DestroyIsTriedUntilItIsDoneAndTheDomainStandsStillMeanwhile)
+{
+    host.fail["destroy"].assign(100000, Errc::timed_out);
+    start();
+    watch->destroy();
+    EXPECT_THAT(event().detail, HasSubstr("the toolstack cannot"));
+    ASSERT_TRUE((*host.ports().open_domain(domain))->unpause());
+    EXPECT_TRUE(eventually([this] { return host.with(domain, [](auto& d) { return d.control.pauses(); }) == 1; }));
+    host.with(domain, [this](auto&) { host.fail["destroy"].clear(); });
+    EXPECT_TRUE(eventually([this] { return host.count() == 0; }));
+    watch.reset();
+    ASSERT_EQ(seen().size(), 2u);
+    EXPECT_EQ(seen().back().kind, GuestEventKind::gone);
 }
 
 TEST_F(DomainWatchTest, DestroyOfOneThatIsGoneSucceeds)
@@ -298,7 +314,7 @@ TEST_F(DomainWatchTest, NextTriesForANameComeLaterAndLater)
     domain = host.make_domain("web--incoming", false);
     host.fail["rename"].assign(1000, Errc::failed);
     DomainWatchOptions with = options();
-    with.rename_last = std::chrono::hours(1);
+    with.retry_last = std::chrono::hours(1);
     const Time began = now();
     start(std::move(with));
     watch->rename("web");
@@ -324,6 +340,26 @@ TEST_F(DomainWatchTest, PauseOfAnotherToolIsToldAndSoIsItsEnd)
     EXPECT_TRUE(eventually([this] { return seen().size() == 2; }));
     EXPECT_EQ(seen().back().kind, GuestEventKind::resumed_outside);
     EXPECT_FALSE(held);
+}
+
+// xl save and xl migrate stop a guest by "suspending" it. It did not go off: it goes on here (save -c), or xl destroys it.
+TEST_F(DomainWatchTest, SuspendedByTheToolstackIsHeldAndNotOff)
+{
+    start();
+    intent.set(true);
+    shut_down(2);
+    ASSERT_TRUE(eventually([this] { return seen().size() == 1; }));
+    EXPECT_EQ(seen().front().kind, GuestEventKind::paused_outside);
+    EXPECT_THAT(seen().front().detail, HasSubstr("xl save"));
+    EXPECT_TRUE(held);
+    EXPECT_TRUE(running) << "as far as we decide about it";
+    host.with(domain, [](auto& d) { d.control.described.shut_down = false; });
+    ASSERT_TRUE(eventually([this] { return seen().size() == 2; }));
+    EXPECT_EQ(seen().back().kind, GuestEventKind::resumed_outside);
+    EXPECT_FALSE(held);
+    shut_down(0);   // and an end is one
+    ASSERT_TRUE(eventually([this] { return seen().size() == 3; }));
+    EXPECT_EQ(seen().back().kind, GuestEventKind::power_off);
 }
 
 TEST_F(DomainWatchTest, OurOwnPausesAreNotThoseOfOthers)

@@ -296,6 +296,12 @@ Result<xen::TscInfo> FakeControl::tsc()
     return clock;
 }
 
+Result<std::string> FakeControl::hypervisor()
+{
+    if (auto r = step("hypervisor"); !r) return r.error();
+    return std::string("4.17");
+}
+
 Result<std::uint32_t> FakeControl::vnuma_nodes()
 {
     if (auto r = step("vnuma"); !r) return r.error();

@@ -77,6 +77,7 @@ public:
     Result<void> set_param(xen::Param param, std::uint64_t value) override;
     Result<Bytes> cpu_policy() override;
     Result<xen::TscInfo> tsc() override;
+    Result<std::string> hypervisor() override;
     Result<std::uint32_t> vnuma_nodes() override;
 
 private:

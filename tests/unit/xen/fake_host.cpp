@@ -52,6 +52,7 @@ public:
     Result<void> set_param(xen::Param param, std::uint64_t value) override { return locked(&FakeControl::set_param, param, value); }
     Result<Bytes> cpu_policy() override { return locked(&FakeControl::cpu_policy); }
     Result<xen::TscInfo> tsc() override { return locked(&FakeControl::tsc); }
+    Result<std::string> hypervisor() override { return locked(&FakeControl::hypervisor); }
     Result<std::uint32_t> vnuma_nodes() override { return locked(&FakeControl::vnuma_nodes); }
 
 private:
@@ -211,7 +212,7 @@ std::string FakeHost::name_of(DomainId domain)
 
 Trace FakeHost::taken()
 {
-    static const std::set<std::string> kQuestions = {"info", "gfn-limit", "param", "map", "tsc", "cpu-policy", "vnuma", "in-flight", "mark", "read-log"};
+    static const std::set<std::string> kQuestions = {"info", "gfn-limit", "param", "map", "tsc", "cpu-policy", "vnuma", "hypervisor", "in-flight", "mark", "read-log"};
     const std::lock_guard lock(mutex_);
     Trace out = std::exchange(trace_, {});
     std::erase_if(out, [&](const std::string& name) { return kQuestions.count(name) != 0; });

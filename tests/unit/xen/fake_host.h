@@ -50,6 +50,11 @@ public:
     Trace taken();
 
     // ---- how it fails ------------------------------------------------------------------------------------------------
+    void break_store()
+    {
+        const std::lock_guard lock(mutex_);
+        store_.broken = true;
+    }
     bool ignores_uuid = false;              // the toolstack takes a UUID of its own
     bool dies_without_a_name = false;       // what it makes has no name yet
     // What the next calls of the toolstack ("create", "destroy", "rename") and of "list" answer instead of doing it, and after it.

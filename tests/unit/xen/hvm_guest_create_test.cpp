@@ -226,6 +226,34 @@ TEST_F(HvmGuestCreate, DomainOfThatNameThatIsNotOursIsRefused)
     EXPECT_FALSE(recorded());
 }
 
+// Numbers begin anew when the host is started, and the operator's UUID is his: such a domain is none of ours.
+TEST_F(HvmGuestCreate, RecordFromBeforeTheHostWasStartedIsNobodys)
+{
+    boot();
+    const DomainId other = *host.find("web");
+    guest.reset();
+    const std::string file = options.run_directory + "/domain";
+    std::string text{std::istreambuf_iterator<char>(std::ifstream(file).rdbuf()), {}};
+    text.replace(text.find(*host_boot()), host_boot()->size(), "2b0e6a1e-8a39-4d1c-9a55-0c2c4e7f1a11");
+    std::ofstream(file) << text;
+    follow();
+    EXPECT_EQ(host.find("web"), other);
+    EXPECT_TRUE(host.find("web--incoming"));
+}
+
+// A store that does not answer is no proof that there is no domain of that name.
+TEST_F(HvmGuestCreate, NothingIsMadeWhileNobodyKnowsWhetherTheNameIsFree)
+{
+    host.break_store();
+    for (const StartMode mode : {StartMode::boot, StartMode::loadable}) {
+        const auto r = create(mode);
+        ASSERT_FALSE(r);
+        EXPECT_EQ(r.error().code, Errc::closed) << r.error().text;
+        EXPECT_EQ(host.taken(), Trace{});
+        EXPECT_EQ(host.count(), 0u);
+    }
+}
+
 TEST_F(HvmGuestCreate, CopiesOfEarlierRunsAreDestroyed)
 {
     follow();

@@ -109,6 +109,15 @@ TEST_F(HvmGuest, OneThatRebootsIsMadeAnewUnderItsName)
     EXPECT_EQ(host.count(), 1u);
 }
 
+TEST_F(HvmGuest, ResetThatLeavesNoDomainIsTheEndOfIt)
+{
+    boot();
+    host.fail["create"] = {Errc::failed};
+    EXPECT_FALSE(guest->reset(soon()));
+    EXPECT_EQ(host.count(), 0u);
+    EXPECT_EQ(seen(GuestEventKind::device_model_died), 1u);
+}
+
 TEST_F(HvmGuest, ACopyIsNotMadeAnew)
 {
     follow();

@@ -65,7 +65,8 @@ class Pair:
             cable.close()
 
     def signs_of_lost_state(self):
-        return "\n".join(filter(None, (machine.signs_of_lost_state() for machine in self.machines if machine.pid())))
+        signs = [machine.signs_of_lost_state() for machine in self.machines if machine.pid()]
+        return tuple("\n".join(filter(None, (one[kind] for one in signs))) for kind in (0, 1))
 
     def sides(self, arbiter):
         addresses = [f"192.168.77.{machine.number}" for machine in self.machines]

@@ -65,6 +65,7 @@ def qemu_command(machine, port, cables):
 
 class Machine:
     """Boot it, run scripts in its dom0, stop it. Its files lie in run/NAME; `share` is /share in dom0."""
+    copies_loaded = False   # of all: the test that runs has put memory and CPUs into a domain
 
     def __init__(self, name="one", number=1, shares=None):
         self.name = name
@@ -200,9 +201,10 @@ class Machine:
         return self.run(script, timeout)[1].strip()
 
     def signs_of_lost_state(self):
-        """Lines that only a broken processor writes: of the hypervisor, and of the kernels in the domains; "" if there are none."""
-        return self.run("xl dmesg | grep -E 'Triple fault|triple fault'; grep -hE 'BUG: |Oops: |general protection' /tmp/*.serial; "
-                        "dmesg | grep -E 'general protection|traps: '; true", check=False)[1].strip()[-1500:]
+        """Lines that only a broken processor writes, of dom0 and of the domains' kernels; "" if there are none."""
+        return tuple(self.run(script + "; true", check=False)[1].strip()[-1500:]
+                     for script in ("dmesg | grep -E 'general protection|traps: '",
+                                    "xl dmesg | grep -E 'Triple fault|triple fault'; grep -hE 'BUG: |Oops: |general protection' /tmp/*.serial"))
 
     def put(self, source, target):
         """Copies a file of the host into dom0."""

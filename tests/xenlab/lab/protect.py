@@ -2,6 +2,7 @@
 """The service on a real Xen: two colod in one dom0 protect an HVM domain, with a client behind the proxy."""
 import json
 import os
+import re
 import time
 
 from lab import guests, smoke
@@ -12,6 +13,7 @@ PROGRAMS = {"colod": "colo/colod", "coloctl": "colo/ctl/coloctl", "xen_compare":
             "xen_probe": "tests/xenlab/xen_probe", "colo-load": "tests/bench/load/colo-load"}
 DOMAIN, GUEST_IP = "demo", "10.77.0.2"
 CHECKPOINTS = 20
+LEAST_FRAMES = 30000   # that a domain of 128 MiB has
 # The client lives in a network namespace, its cable ends in a bridge; each daemon joins it with a tap, as two hosts would
 # be at one switch.
 BRIDGE = """
@@ -211,6 +213,7 @@ def protect_by(primary):
 
 
 def wait_protected(primary):
+    type(primary.machine).copies_loaded = True
     primary.wait(lambda s: s["state"] == "protected", "protected", 300)
     say(f"protected: {primary.machine.out('xl list')}")
 
@@ -235,7 +238,8 @@ def pause_both(a, b):
 def compare_frames(machine, a, b):
     pause_both(a, b)
     status, out, _ = machine.run(f"/root/xen_compare {DOMAIN} {DOMAIN}--incoming", timeout=300, check=False)
-    if status != 0:
+    found = re.search(r"of (\d+) frames", out)
+    if status != 0 or found is None or int(found[1]) < LEAST_FRAMES:
         raise LabError(f"at a cut of both sides:\n{out}")
     say(f"at a cut of both sides {out.strip()}")
     a.ctl(f"qmp {DOMAIN} cont")
@@ -274,6 +278,9 @@ def no_remains(machine, names, seconds=20):
         stale = set()
         for where in ("/local/domain", "/libxl", "/local/domain/0/device-model", "/local/domain/0/backend/console", "/local/domain/0/backend/vfb"):
             stale |= {f"{where}/{entry}" for entry in machine.out(f"xenstore-list {where} 2>/dev/null || true").split() if entry not in known}
+        kept = machine.out("xenstore-list /vm 2>/dev/null || true").split()
+        if len(kept) != len(listed):
+            stale |= {f"/vm/{entry}" for entry in kept}
         models = machine.out("for p in $(pgrep qemu-system); do tr '\\0' ' ' </proc/$p/cmdline | "
                              "grep -o 'xen-domid [0-9]*'; done || true")
         stale |= {f"device model of {line.split()[1]}" for line in models.splitlines() if line.split()[1] not in known}
@@ -330,6 +337,8 @@ def failures(machine):
     took_over(machine, b, load, domid)
     a.wait(lambda s: s["outdated"], "the old primary knows that it is outdated", 60)
     no_remains(machine, [DOMAIN])   # although its daemon lives, and had mapped its memory
+    if not log_is_off(machine, guests.domid(machine, DOMAIN)):
+        raise LabError("the dirty log of the copy that took over is still on")
     a.kill()
     say("nothing is left of a domain that was lost")
 
@@ -380,6 +389,15 @@ def tell_guest(machine, word):
     machine.run(f"ip netns exec client python3 -c '{CONTROL % (GUEST_IP, word)}'", check=False)   # it may be gone before it answers
 
 
+def stays_protected(machine, a, b, what):
+    status = a.wait(lambda s: s["role"] == "primary" and s["state"] == "protected" and s["run-state"] == "running", f"protected, {what}", 300)
+    a.wait(lambda s: s["epoch"] >= status["epoch"] + 3, f"checkpoints, {what}", 120)
+    if a.status()["generation"] != status["generation"] or b.status()["role"] != "secondary":
+        raise LabError(f"{what}: not the same pair any more: {a.status()}, {b.status()}\n{a.words()}")
+    compare_frames(machine, a, b)
+    say(f"{what}: it stays protected")
+
+
 def power(machine):
     """The guest reboots and goes off; the other side follows, and a rebooting guest stays protected."""
     a, b, load = begin(machine)
@@ -391,10 +409,7 @@ def power(machine):
         if time.monotonic() > deadline:
             raise LabError(f"the domain did not start again:\n{machine.out('xl list')}\n{a.words()}")
         time.sleep(0.5)
-    status = a.wait(lambda s: s["state"] == "protected" and s["run-state"] == "running", "protected after the reboot", 300)
-    a.wait(lambda s: s["epoch"] >= status["epoch"] + 3, "checkpoints after the reboot", 120)
-    compare_frames(machine, a, b)
-    say("a rebooted guest stays protected")
+    stays_protected(machine, a, b, "rebooted by itself")
 
     tell_guest(machine, "poweroff")
     a.wait(lambda s: s["run-state"] == "shutdown", "the guest is off", 60)
@@ -404,4 +419,12 @@ def power(machine):
     a.wait(lambda s: s["run-state"] == "running", "the guest is on again", 60)
     fresh = Load(machine)
     fresh.wait_more()
+    stays_protected(machine, a, b, "off and on again")
     say(f"off and on again: {fresh.check()}")
+    fresh.end()
+
+    a.ctl(f"qmp {DOMAIN} system_reset")
+    stays_protected(machine, a, b, "reset by an operator while it ran")
+    again = Load(machine)
+    again.wait_more()
+    say(f"reset by an operator: {again.check()}")
