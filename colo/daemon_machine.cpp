@@ -37,6 +37,7 @@ void Daemon::guest_event(const replication::GuestEvent& event)
         break;
     case Kind::gone: return guest_worker_->post([this] { guest_->let_go(); });
     case Kind::paused_outside:
+    case Kind::seized_outside:
         held_ = event.detail;
         spdlog::warn("the guest is held: {}", held_);
         break;

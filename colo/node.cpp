@@ -273,7 +273,7 @@ Time NodeImpl::next_deadline() const
     Time next = deadline_;
     if (o_.ask != Ask::none) next = std::min(next, o_.deadline);
     if (step_ == Step::following) next = std::min(next, s_.stage_deadline);
-    if (step_ == Step::steady && !renewing_) next = std::min(next, next_cut().at);
+    if (step_ == Step::steady && !renewing_ && !seized_) next = std::min(next, next_cut().at);
     return next;
 }
 
@@ -355,6 +355,7 @@ void NodeImpl::guest_event(const replication::GuestEvent& event, Time now)
     const bool primary = role_ == Role::primary;
     switch (event.kind) {
     case r::GuestEventKind::device_model_died:
+        seized_ = false;   // it is nobody's any more
         return primary ? primary_guest_lost(event.detail, now) : secondary_guest_lost(event.detail, now);
     case r::GuestEventKind::power_button:
     case r::GuestEventKind::suspended:
@@ -362,7 +363,9 @@ void NodeImpl::guest_event(const replication::GuestEvent& event, Time now)
     case r::GuestEventKind::gone:
     // Checkpoints go on, and both copies with them: nobody failed, and whoever holds it will let it go.
     case r::GuestEventKind::paused_outside:
-    case r::GuestEventKind::resumed_outside: return;
+    case r::GuestEventKind::resumed_outside: return hold_cuts(renewing_, false, now);
+    // The last one stays good until then: if whoever has it destroys it, the copy goes on.
+    case r::GuestEventKind::seized_outside: return hold_cuts(renewing_, true, now);
     case r::GuestEventKind::power_off:
     case r::GuestEventKind::panicked:
     case r::GuestEventKind::reset: break;

@@ -61,6 +61,7 @@ public:
 
     void guest_event(const replication::GuestEvent& event, Time now) override;
     void guest_renewing(bool on, Time now) override;
+    void hold_cuts(bool renewing, bool seized, Time now);
 
     void peer_lost(const std::string& why, Time now) override;
     void higher_generation(Generation generation, Time now) override;
@@ -269,6 +270,7 @@ private:
 
     SessionPlan plan_;                       // P: of the next session
     bool renewing_ = false;                  // P: guest_renewing()
+    bool seized_ = false;                    // a tool outside has the guest
     std::optional<SessionKind> awaited_;     // S
     bool begin_paused_ = false;              // S
     // Above every generation that an arbiter could have granted meanwhile, so that the copy that was given up is overtaken.

@@ -96,7 +96,7 @@ CheckpointPacer::Due NodeImpl::next_cut() const
 
 void NodeImpl::maybe_cut(Time now)
 {
-    if (step_ != Step::steady || renewing_) return;
+    if (step_ != Step::steady || renewing_ || seized_) return;
     const CheckpointPacer::Due due = next_cut();
     if (due.at <= now) start_cut(due.reason, now);
 }
@@ -314,12 +314,17 @@ void NodeImpl::primary_power_event(PowerState power, Time now)
     trigger(TriggerReason::power_event, now);
 }
 
-void NodeImpl::guest_renewing(bool on, Time now)
+void NodeImpl::guest_renewing(bool on, Time now) { hold_cuts(on, seized_, now); }
+
+void NodeImpl::hold_cuts(bool renewing, bool seized, Time now)
 {
-    renewing_ = on;
+    const bool before = renewing_ || seized_, held = renewing || seized;
+    renewing_ = renewing;
+    seized_ = seized;
+    if (before == held) return;
     // One that waits for the guest thread behind it.
-    if (step_ == Step::cutting && !p_.cut_stops) deadline_ = on ? kNever : now + with_limit(config_.transfer_deadline);
-    if (!on && primary_session()) maybe_cut(now);
+    if (step_ == Step::cutting && !p_.cut_stops) deadline_ = held ? kNever : now + with_limit(config_.transfer_deadline);
+    if (!held && primary_session()) maybe_cut(now);
 }
 
 void NodeImpl::resume_guest()

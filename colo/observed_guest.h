@@ -82,7 +82,8 @@ public:
             handler(event);
             using Kind = replication::GuestEventKind;
             // Nobody of us stopped it: it is off, or held.
-            if (event.kind == Kind::power_off || event.kind == Kind::panicked || event.kind == Kind::paused_outside) tell(false);
+            if (event.kind == Kind::power_off || event.kind == Kind::panicked || event.kind == Kind::paused_outside || event.kind == Kind::seized_outside)
+                tell(false);
             if (event.kind == Kind::resumed_outside) tell(inner_->running());
         });
     }

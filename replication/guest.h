@@ -130,6 +130,7 @@ enum class GuestEventKind : std::uint8_t {
     woken,
     gone,                 // after device_model_died: nothing of it is left but what is held of it here, see let_go()
     paused_outside,       // somebody outside of the service made it stand still; held() is true
+    seized_outside,       // the same, and he works on it (saves it): no checkpoint can be made of it until resumed_outside
     resumed_outside,      // and lets it go on
 };
 struct GuestEvent {

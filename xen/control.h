@@ -179,8 +179,6 @@ public:
     // From the first frame on, as many as the result says; fewer than asked for: no memory left in the host, or above
     // the domain's maximum. The content of a new frame is undefined.
     virtual Result<std::size_t> populate(std::span<const Gfn> gfns) = 0;
-    // Gives frames back to the hypervisor, from the first one on. Unmap them before.
-    virtual Result<std::size_t> decrease(std::span<const Gfn> gfns) = 0;
 
     // State of CPUs and platform. Setting needs a paused domain. Up to Xen 4.18 records
     // are set one after the other: what is wrong with a later one leaves a domain that cannot run.

@@ -92,7 +92,6 @@ public:
     }
     Result<Mapping> map(std::span<const Gfn> gfns, Access access, std::span<int> errors) override;
     Result<std::size_t> populate(std::span<const Gfn> gfns) override;
-    Result<std::size_t> decrease(std::span<const Gfn> gfns) override;
     Result<Bytes> context() override;
     Result<void> set_context(ByteView context) override;
     Result<std::uint64_t> param(Param param) override;
@@ -218,15 +217,6 @@ Result<std::size_t> Domain::populate(std::span<const Gfn> gfns)
     std::vector<xen_pfn_t> frames(gfns.begin(), gfns.end());
     const int count = xc_domain_populate_physmap(xch_, id_, frames.size(), 0, 0, frames.data());
     if (count < 0) return error(fmt::format("populate {} frames from {:#x}", gfns.size(), gfns.front()), errno);
-    return static_cast<std::size_t>(count);
-}
-
-Result<std::size_t> Domain::decrease(std::span<const Gfn> gfns)
-{
-    if (gfns.empty() || gfns.size() > kMaxBatch) return error("give frames back", EINVAL);
-    std::vector<xen_pfn_t> frames(gfns.begin(), gfns.end());
-    const int count = xc_domain_decrease_reservation(xch_, id_, frames.size(), 0, frames.data());
-    if (count < 0) return error(fmt::format("give {} frames back from {:#x}", gfns.size(), gfns.front()), errno);
     return static_cast<std::size_t>(count);
 }
 

@@ -238,7 +238,7 @@ void DomainWatch::look_at_pauses()
         report(GuestEventKind::paused_outside, fmt::format("another tool paused domain {0} (xl pause?); it goes on with: xl unpause {0}", domain));
         break;
     case Holder::suspend:
-        report(GuestEventKind::paused_outside,
+        report(GuestEventKind::seized_outside,
                fmt::format("another tool suspended domain {} (xl save, xl migrate?); if that destroys it, its copy goes on, where there is one", domain));
         break;
     case Holder::nobody: report(GuestEventKind::resumed_outside, fmt::format("nobody else holds domain {} any more", domain)); break;

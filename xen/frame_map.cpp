@@ -165,19 +165,6 @@ Result<void> FrameMap::populate(std::span<const Gfn> gfns)
     });
 }
 
-Result<void> FrameMap::release(std::span<const Gfn> gfns)
-{
-    return each_part(gfns, FrameStatus::ok, [this](std::span<const Gfn> present) -> Result<void> {
-        for (const Gfn gfn : present) forget(gfn);
-        auto gone = control_.decrease(present);
-        if (!gone) return gone.error();
-        stats_.released += *gone;
-        total_pages_ -= std::min(total_pages_, std::uint64_t{*gone});
-        if (*gone == present.size()) return {};
-        return make_error(Errc::failed, fmt::format("the hypervisor does not take frame {:#x} back", present[*gone]));
-    });
-}
-
 Result<bool> FrameMap::notice_changes()
 {
     const auto info = control_.info();

@@ -37,7 +37,6 @@ struct FrameMapStats {
     std::uint64_t hits = 0;       // runs that were mapped already
     std::uint64_t evictions = 0;
     std::uint64_t populated = 0;
-    std::uint64_t released = 0;
 };
 
 class FrameMap {
@@ -59,15 +58,13 @@ public:
     // Makes frames that are absent; what is there already stays as it is. Errc::limit: the host has no memory left, or the
     // domain's maximum is reached.
     Result<void> populate(std::span<const Gfn> gfns);
-    // Gives frames back to the host; absent ones do not matter. Their runs are unmapped, as a mapping would keep them.
-    Result<void> release(std::span<const Gfn> gfns);
 
     // Once an epoch, cheap: asks for the domain's numbers; if they are not those of the last time, all mappings go.
     // True: they went.
     Result<bool> notice_changes();
     void drop_all();
 
-    // The domain's, as notice_changes() found them, with what was populated and released here since.
+    // The domain's, as notice_changes() found them, with what was populated here since.
     std::uint64_t total_pages() const { return total_pages_; }
     std::uint64_t mapped_frames() const { return runs_.size() * kRunFrames; }
     const FrameMapStats& stats() const { return stats_; }

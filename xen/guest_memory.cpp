@@ -97,14 +97,6 @@ Result<void> DomainMemory::write_batch(std::span<const PageWrite> writes)
     return {};
 }
 
-Result<void> DomainMemory::release(std::span<const Gfn> gfns)
-{
-    const auto foreign = [&](Gfn gfn) { return !ram_.contains(gfn); };
-    if (const auto bad = std::find_if(gfns.begin(), gfns.end(), foreign); bad != gfns.end())
-        return make_error(Errc::invalid, fmt::format("frame {:#x} is not memory of the guest that may be given up", *bad));
-    return frames_.release(gfns);
-}
-
 Result<void> DomainMemory::refresh()
 {
     if (auto r = frames_.notice_changes(); !r) return r.error();

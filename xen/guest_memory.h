@@ -25,8 +25,6 @@ public:
     // Nothing is stable: a run may be unmapped by the next call.
     const std::uint8_t* view(Gfn) const override { return nullptr; }
 
-    // Frames that the primary gave up, back to the host.
-    Result<void> release(std::span<const Gfn> gfns);
     // To be called before the first access of each epoch: see FrameMap::notice_changes(). Asks for resident_bytes(), too.
     Result<void> refresh();
 

@@ -266,6 +266,30 @@ TEST(NodeHealth, AGuestThatAnOperatorHoldsIsNoLoss)
     EXPECT_FALSE(desk.b.did("ask 2"));
 }
 
+// Somebody saves it: a checkpoint would be of what he does to it, and the last one has to stay good.
+TEST(NodeHealth, NoCheckpointIsMadeOfAGuestThatAnotherToolWorksOn)
+{
+    using Kind = replication::GuestEventKind;
+    Desk desk(with(ArbiterKind::lock));
+    desk.protect();
+    desk.a.node->guest_event({Kind::seized_outside, "xl save"}, desk.now);
+    desk.a.node->guest_renewing(true, desk.now);
+    desk.a.node->guest_renewing(false, desk.now);   // what has nothing to do with it does not end it
+    const auto epoch = desk.a.status().epoch;
+    desk.advance(60'000 * kMs);
+    EXPECT_EQ(desk.a.status().epoch, epoch);
+    EXPECT_EQ(desk.a.status().protection, Protection::in_sync);
+    desk.a.node->guest_event({Kind::resumed_outside, "xl"}, desk.now);
+    desk.run();
+    EXPECT_GT(desk.a.status().epoch, epoch);
+    // And one that is destroyed in the end is lost like any other.
+    desk.a.node->guest_event({Kind::seized_outside, "xl save"}, desk.now);
+    desk.a.node->guest_event({Kind::device_model_died, "destroyed"}, desk.now);
+    desk.advance(5000 * kMs);
+    EXPECT_TRUE(desk.b.guest_runs);
+    EXPECT_EQ(desk.b.status().role, Role::primary);
+}
+
 TEST(NodeHealth, AnAbdicationNeedsNoStorageThatAnswers)
 {
     Desk desk(with(ArbiterKind::lock));

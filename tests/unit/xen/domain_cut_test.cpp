@@ -235,6 +235,22 @@ TEST_F(DomainCutTest, ResumeAfterAStopThatFailedLetsTheDeviceModelGo)
     EXPECT_EQ(taken(), (Trace{"model-cont", "unpause"}));
 }
 
+// A device model does not go on with a guest that went off, which was not its end.
+TEST_F(DomainCutTest, OneThatWentOffJustBeforeIsNotResumedAndNotLost)
+{
+    ASSERT_TRUE(cut.begin(soon()));
+    ASSERT_TRUE(cut.save(soon()));
+    model.fail_at = "model-cont";
+    control.described.shut_down = true;
+    control.described.shutdown_reason = 2;   // by a toolstack: that is no end
+    EXPECT_EQ(cut.resume(soon()).error().code, Errc::closed);
+    control.described.shutdown_reason = 0;
+    EXPECT_TRUE(cut.resume(soon()));
+    EXPECT_FALSE(cut.running());
+    EXPECT_EQ(control.pauses(), 1);
+    EXPECT_TRUE(cut.stop(soon()));   // as the next checkpoint of it ends
+}
+
 // An operator's `xl pause`: checkpoints go on, and it is paused afterwards as it was before.
 TEST_F(DomainCutTest, PausesOfOthersStayAsManyAsTheyAre)
 {

@@ -349,7 +349,7 @@ TEST_F(DomainWatchTest, SuspendedByTheToolstackIsHeldAndNotOff)
     intent.set(true);
     shut_down(2);
     ASSERT_TRUE(eventually([this] { return seen().size() == 1; }));
-    EXPECT_EQ(seen().front().kind, GuestEventKind::paused_outside);
+    EXPECT_EQ(seen().front().kind, GuestEventKind::seized_outside);
     EXPECT_THAT(seen().front().detail, HasSubstr("xl save"));
     EXPECT_TRUE(held);
     EXPECT_TRUE(running) << "as far as we decide about it";

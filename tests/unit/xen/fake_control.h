@@ -26,6 +26,7 @@ public:
     void hypervisor_write(Gfn gfn, std::uint8_t fill); // dirty only for FINAL: mapped writable by the hypervisor
     void another_clears_the_log() { dirty_.clear(); }
     void exchange(Gfn gfn, std::uint8_t fill);         // the gfn gets another frame, as after balloon out and in
+    void give_up(std::span<const Gfn> gfns);           // back to the host
     std::uint8_t content(Gfn gfn) const;               // first byte of what the gfn is now
     bool has(Gfn gfn) const { return frames_.count(gfn) != 0; }
     bool log_is_on() const { return log_on_; }
@@ -70,7 +71,6 @@ public:
     Result<void> mark_dirty(Gfn gfn) override;
     Result<xen::Mapping> map(std::span<const Gfn> gfns, xen::Access access, std::span<int> errors) override;
     Result<std::size_t> populate(std::span<const Gfn> gfns) override;
-    Result<std::size_t> decrease(std::span<const Gfn> gfns) override;
     Result<Bytes> context() override;
     Result<void> set_context(ByteView context) override;
     Result<std::uint64_t> param(xen::Param param) override;

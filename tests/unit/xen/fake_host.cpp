@@ -45,7 +45,6 @@ public:
         return locked(&FakeControl::map, gfns, access, errors);
     }
     Result<std::size_t> populate(std::span<const Gfn> gfns) override { return locked(&FakeControl::populate, gfns); }
-    Result<std::size_t> decrease(std::span<const Gfn> gfns) override { return locked(&FakeControl::decrease, gfns); }
     Result<Bytes> context() override { return locked(&FakeControl::context); }
     Result<void> set_context(ByteView context) override { return locked(&FakeControl::set_context, context); }
     Result<std::uint64_t> param(xen::Param param) override { return locked(&FakeControl::param, param); }

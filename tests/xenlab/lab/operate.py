@@ -73,8 +73,8 @@ def stopped_xenstored(machine, a, load):
 
 def saved(machine, a, load):
     """`xl save -c`: the guest stands still meanwhile and goes on; at most a full copy is the price."""
-    machine.run(f"xl save -c {DOMAIN} /tmp/saved", timeout=300)
-    machine.run("rm /tmp/saved")
+    machine.run(f"xl save -c {DOMAIN} /root/saved", timeout=300)
+    machine.run("rm /root/saved")
     a.wait(lambda s: s["role"] == "primary" and s["state"] == "protected" and s["run-state"] == "running" and not held(s),
            "protected after xl save -c", 120)
     goes_on(a, "after xl save -c")
@@ -85,7 +85,7 @@ def saved(machine, a, load):
 def saved_away(machine, a, b, load):
     """`xl save` destroys the domain in the end: a loss, and the copy goes on."""
     domid = guests.domid(machine, DOMAIN)
-    machine.run(f"xl save {DOMAIN} /tmp/saved", timeout=300)
+    machine.run(f"xl save {DOMAIN} /root/saved", timeout=300)
     protect.took_over(machine, b, load, domid)
     a.wait(lambda s: s["outdated"], "the old primary knows that it is outdated", 60)
     protect.no_remains(machine, [DOMAIN])

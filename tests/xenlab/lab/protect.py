@@ -101,7 +101,9 @@ class Side:
         machine.run(f"mkdir -p {self.files}/state")
 
     def start(self, role):
-        self.machine.run(f"setsid {self.program} --role {role} </dev/null >{self.files}/out 2>&1 & echo $! >{self.files}/pid")
+        out, pid = f"{self.files}/out", f"{self.files}/pid"
+        self.machine.run(f"rm -f {pid}; (setsid {self.program} --role {role} </dev/null >{out} 2>&1 & p=$!; echo $p >{pid}.new; mv {pid}.new {pid}; "
+                         f"wait $p; echo colod ended with status $? >>{out}) >/dev/null 2>&1 & until [ -e {pid} ]; do sleep 0.01; done")
 
     def ctl(self, arguments, check=True):
         return self.machine.run(f"/root/coloctl --timeout 30 --socket {self.files}/qmp.sock {arguments}", check=check)
