@@ -113,7 +113,10 @@ Result<void> LogDirty::fetch_and_clear(replication::PageSet& into, bool final)
         return answer.error();
     }
     if (answer->pages != *limit) return incomplete(fmt::format("answered for {} of {} frames", answer->pages, *limit));
-    if (planted_ && !has_bit(answer->bitmap, *marker_)) return incomplete("another tool cleared the log or switched it off");
+    if (planted_ && !has_bit(answer->bitmap, *marker_)) {
+        ++interferences_;
+        return incomplete("another tool cleared the log or switched it off");
+    }
     hand_out(*answer, *limit, into);
     last_limit_ = *limit;
     last_dirty_ = answer->dirty;

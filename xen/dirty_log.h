@@ -36,6 +36,8 @@ public:
     void stop() override;
     std::string method() const override { return "xen-logdirty"; }
 
+    // How often another tool was found to have been at it; it may have told the device model to log nothing, too.
+    std::uint32_t interferences() const { return interferences_; }
     // start() found the mode on: by a device model that tracks its video RAM, or by a tool that died. For the log.
     bool taken_over() const { return taken_over_; }
     // Of the last successful fetch: the gfn space it covered, and what the hypervisor counted.
@@ -55,6 +57,7 @@ private:
     bool on_ = false;
     bool owe_everything_ = false;
     bool taken_over_ = false;
+    std::uint32_t interferences_ = 0;
     std::uint64_t last_limit_ = 0;
     std::uint32_t last_dirty_ = 0;
 };

@@ -231,7 +231,9 @@ void DomainWatch::look_at_pauses()
 {
     if (!holder_) return;
     if (options_.held != nullptr) *options_.held = *holder_ != Holder::nobody;
-    if (*holder_ == std::exchange(told_, *holder_)) return;
+    const Holder before = std::exchange(told_, *holder_);
+    if (*holder_ == before) return;
+    if (before == Holder::suspend || *holder_ == Holder::suspend) ++seizures_;   // before anybody hears of it
     const DomainId domain = options_.control->domain();
     switch (*holder_) {
     case Holder::pause:

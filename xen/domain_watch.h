@@ -49,6 +49,8 @@ public:
     void probe();                                // asks the device model something, so that progress_us moves
     void destroy();                              // the domain, until it is gone, of which an event tells
     void rename(const std::string& name);        // tried until it succeeds: the name may be another domain's for now
+    // How often another tool was seen to take the domain (GuestEventKind::seized_outside), or to have let it go.
+    std::uint32_t seizures() const { return seizures_; }
     bool gone() const { return gone_; }          // the device model or the domain; the last event is `gone`
     bool domain_gone() const { return domain_gone_; }   // nothing of it is left, or only what somebody maps
 
@@ -89,6 +91,7 @@ private:
     bool ended_ = false;          // the end of the domain was reported
     Holder told_ = Holder::nobody;
     Time next_look_{};
+    std::atomic<std::uint32_t> seizures_ = 0;
     std::optional<Holder> holder_;   // nullopt: not known now
     std::thread thread_;
 };

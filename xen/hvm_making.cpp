@@ -239,7 +239,13 @@ Result<void> HvmGuest::attach_memory()
     const auto info = control_->info();
     if (!info) return info.error();
     described_pages_ = info->total_pages;
-    auto log = std::make_unique<HvmDirtyLog>(std::make_unique<LogDirty>(*control_, layout), *model_, [this] { return may_log(); });
+    HvmLogOptions logging;
+    logging.may_start = [this] { return may_log(); };
+    logging.seizures = [this] {
+        const std::lock_guard lock(watch_mutex_);
+        return watch_ ? watch_->seizures() : 0u;
+    };
+    auto log = std::make_unique<HvmDirtyLog>(std::make_unique<LogDirty>(*control_, layout), *model_, std::move(logging));
     own_log_ = log.get();
     return log_.attach(std::move(log));
 }

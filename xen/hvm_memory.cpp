@@ -13,12 +13,34 @@ constexpr Duration kLogSwitch = std::chrono::seconds(5);
 
 Result<void> HvmDirtyLog::start()
 {
-    if (auto r = may_start_(); !r) return r;
+    if (auto r = options_.may_start(); !r) return r;
     if (auto r = model_.set_dirty_log(true, now() + kLogSwitch); !r) return with_context("dirty log of the device model", r.error());
-    off_is_owed_ = false;
+    off_is_owed_ = silent_ = false;
+    second_look_ = kNever;
+    others_ = log_->interferences() + options_.seizures();
     auto started = log_->start();
     if (!started) stop();
     return started;
+}
+
+Result<void> HvmDirtyLog::fetch_and_clear(replication::PageSet& into, bool final)
+{
+    auto fetched = log_->fetch_and_clear(into, final);
+    const Time at = now();
+    if (const std::uint32_t others = log_->interferences() + options_.seizures(); others != std::exchange(others_, others)) {
+        silent_ = true;
+        second_look_ = at + options_.second_look;
+    } else if (at >= second_look_) {
+        silent_ = true;
+        second_look_ = kNever;
+    }
+    if (!silent_) return fetched;
+    // Bits are cleared before, and pages copied after it: what it does not tell before it is told to is copied.
+    const auto told = model_.set_dirty_log(true, at + kLogSwitch);
+    silent_ = !told;
+    if (told || told.error().code == Errc::invalid)   // a save is under way
+        return !fetched ? fetched : make_error(Errc::limit, "another tool (xl save, xl migrate) switches off what the device model logs");
+    return with_context("dirty log of the device model", told.error());
 }
 
 void HvmDirtyLog::stop()

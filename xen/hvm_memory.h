@@ -56,16 +56,27 @@ private:
     std::atomic<std::uint64_t> resident_ = 0;
 };
 
-// The hypervisor sees what vCPUs write, the device model tells what it writes itself: a log is both. Whether the domain may
-// be protected at all is asked when it starts, because a guest loads its drivers long after it was made.
+struct HvmLogOptions {
+    // Whether the domain may be protected at all; asked when the log starts, because a guest loads its drivers long after it was made.
+    std::function<Result<void>()> may_start = [] { return Result<void>{}; };
+    // Changes whenever another tool took the domain (xl save) or let it go again.
+    std::function<std::uint32_t()> seizures = [] { return 0u; };
+    // A tool that gives up has done with the hypervisor's log a moment before it has done with the device model's.
+    Duration second_look = std::chrono::seconds(2);
+};
+
+// The hypervisor sees what vCPUs write, the device model tells what it writes itself: a log is both. xl save and xl migrate
+// switch both off when they end. Nobody can ask a device model whether it still tells, so where another tool was at work it is
+// told to once more, and everything counts as dirty from then on.
 class HvmDirtyLog final : public replication::DirtyLog {
 public:
-    HvmDirtyLog(std::unique_ptr<LogDirty> log, DeviceModel& model, std::function<Result<void>()> may_start)
-        : log_(std::move(log)), model_(model), may_start_(std::move(may_start))
+    HvmDirtyLog(std::unique_ptr<LogDirty> log, DeviceModel& model, HvmLogOptions options = {})
+        : log_(std::move(log)), model_(model), options_(std::move(options))
     {
     }
     Result<void> start() override;
-    Result<void> fetch_and_clear(replication::PageSet& into, bool final) override { return log_->fetch_and_clear(into, final); }
+    // Errc::limit also as long as the device model may be silent: in the middle of a save it cannot be told.
+    Result<void> fetch_and_clear(replication::PageSet& into, bool final) override;
     Result<void> peek(replication::PageSet& into) override { return log_->peek(into); }
     // In the middle of a save the device model takes no other command: its half is off as soon as settle() can.
     void stop() override;
@@ -76,8 +87,11 @@ public:
 private:
     std::unique_ptr<LogDirty> log_;
     DeviceModel& model_;
-    std::function<Result<void>()> may_start_;
+    const HvmLogOptions options_;
     bool off_is_owed_ = false;   // by the device model
+    bool silent_ = false;        // it may be
+    std::uint32_t others_ = 0;   // what others were found to have done
+    Time second_look_ = kNever;
 };
 
 }  // namespace colo::xen
