@@ -360,7 +360,7 @@ void NodeImpl::guest_event(const replication::GuestEvent& event, Time now)
     case r::GuestEventKind::power_button:
     case r::GuestEventKind::suspended:
     case r::GuestEventKind::woken:   // memory and devices say so, and nothing else has to
-    case r::GuestEventKind::gone:
+    case r::GuestEventKind::gone: return;
     // Checkpoints go on, and both copies with them: nobody failed, and whoever holds it will let it go.
     case r::GuestEventKind::paused_outside:
     case r::GuestEventKind::resumed_outside: return hold_cuts(renewing_, false, now);
@@ -370,6 +370,7 @@ void NodeImpl::guest_event(const replication::GuestEvent& event, Time now)
     case r::GuestEventKind::panicked:
     case r::GuestEventKind::reset: break;
     }
+    hold_cuts(renewing_, false, now);   // whoever had it has done with it
     const auto power = event.kind == r::GuestEventKind::power_off  ? r::PowerState::powered_off
                        : event.kind == r::GuestEventKind::panicked ? r::PowerState::panicked
                                                                    : r::PowerState::running;

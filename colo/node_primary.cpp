@@ -322,7 +322,7 @@ void NodeImpl::hold_cuts(bool renewing, bool seized, Time now)
     renewing_ = renewing;
     seized_ = seized;
     if (before == held) return;
-    // One that waits for the guest thread behind it.
+    // One that waits for the guest thread, which makes the guest anew, is not late.
     if (step_ == Step::cutting && !p_.cut_stops) deadline_ = held ? kNever : now + with_limit(config_.transfer_deadline);
     if (!held && primary_session()) maybe_cut(now);
 }

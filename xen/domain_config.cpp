@@ -72,8 +72,18 @@ bool goes_around(std::string_view option)
     option.remove_prefix(option.starts_with("--") ? 2 : 1);
     constexpr std::string_view kOptions[] = {"netdev", "nic",    "net",   "drive", "blockdev", "hda",       "hdb",      "hdc",    "hdd",
                                              "cdrom",  "fda",    "fdb",   "sd",    "pflash",   "mtdblock",  "fsdev",    "virtfs", "usbdevice",
-                                             "incoming", "loadvm", "snapshot"};
+                                             "incoming", "loadvm", "snapshot", "readconfig", "vga"};
     return std::find(std::begin(kOptions), std::end(kOptions), option) != std::end(kOptions);
+}
+
+// The model of a -device whose state is not in a checkpoint: a device of this host, or a graphics card.
+bool is_beyond_us(std::string_view device)
+{
+    if (device.starts_with("driver=")) device.remove_prefix(7);
+    device = device.substr(0, device.find(','));
+    constexpr std::string_view kBeginnings[] = {"usb-host", "vfio", "xen-pci-passthrough", "VGA", "cirrus-vga", "qxl", "virtio-vga", "virtio-gpu",
+                                                "bochs-display", "secondary-vga", "vmware-svga"};
+    return std::any_of(std::begin(kBeginnings), std::end(kBeginnings), [&](std::string_view one) { return device.starts_with(one); });
 }
 
 // Why a domain with this setting cannot be protected; empty: it can.
@@ -93,9 +103,11 @@ std::string objection(std::string_view key, std::string_view value)
     if (key == "vga" && word != "none")
         return "has a graphics card: what is on its way to it is not in a checkpoint. Set vga = \"none\", and use the serial line";
     if (!key.starts_with("device_model_args")) return {};
-    const auto bad = std::find_if(strings.begin(), strings.end(), goes_around);
+    auto bad = std::find_if(strings.begin(), strings.end(), goes_around);
+    for (auto one = strings.begin(); bad == strings.end() && one != strings.end(); ++one)
+        if ((*one == "-device" || *one == "--device") && one + 1 != strings.end() && is_beyond_us(*(one + 1))) bad = one + 1;
     if (bad == strings.end()) return {};
-    return fmt::format("gives the device model {}, which adds a network card, a disk or a state that is not compared or not copied. Take it out; an "
+    return fmt::format("gives the device model {}, which adds a network card, a disk, a device or a state that is not compared or not copied. Take it out; an "
                        "interface is described in a [[nic]] section",
                        *bad);
 }

@@ -140,7 +140,9 @@ void DomainWatch::do_destroy()
     if (!destroy_failed_ || (info && !info->paused)) (void)options_.control->pause();
     auto r = options_.toolstack->destroy(domain, now() + kDestroy);
     const auto left = options_.control->info();
-    if (left ? left->dying : left.error().code == Errc::guest_died) r = {};   // what counts is that it is gone
+    // What counts is that it is gone, whatever the toolstack says.
+    if (left ? left->dying : left.error().code == Errc::guest_died) r = {};
+    else if (r && left) r = make_error(Errc::failed, "the command for it ([guest] xl_destroy) succeeded, and the domain is still there");
     if (r) destroy_wanted_ = false;
     else count_try(destroy_again_);
     if (!r && !std::exchange(destroy_failed_, true)) spdlog::error("domain {} cannot be destroyed, which is tried again: {}", domain, r.error().text);

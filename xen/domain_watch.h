@@ -47,7 +47,7 @@ public:
 
     // Any thread; none of these blocks.
     void probe();                                // asks the device model something, so that progress_us moves
-    void destroy();                              // the domain, until it is gone, of which an event tells
+    void destroy();                              // the domain, until it is gone (an event tells) or this object is
     void rename(const std::string& name);        // tried until it succeeds: the name may be another domain's for now
     // How often another tool was seen to take the domain (GuestEventKind::seized_outside), or to have let it go.
     std::uint32_t seizures() const { return seizures_; }

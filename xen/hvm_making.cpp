@@ -304,6 +304,7 @@ Result<void> HvmGuest::renew(bool run, Deadline deadline)
         if (!live_) return make_error(Errc::invalid, "a copy starts again with the next checkpoint");
     }
     renewing_ = true;
+    if (control_) (void)control_->pause();   // one that cannot be destroyed has nobody who looks after it
     detach();
     Result<void> done = clear_away(deadline);
     if (done) done = make(StartMode::boot, deadline);

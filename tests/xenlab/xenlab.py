@@ -74,7 +74,7 @@ def run_one(name, what):
     except LabError as error:
         print(error, file=sys.stderr)
         of_dom0, of_domains = place.signs_of_lost_state() if booted else ("", "")
-        if of_domains and machine.Machine.copies_loaded and not of_dom0:
+        if of_domains and machine.Machine.copies_loaded:
             say(f"{name}: a domain lost state, of which a torn checkpoint may be the cause. Its signs:\n{of_domains}")
             return FAILED
         if of_dom0 or of_domains:

@@ -282,6 +282,15 @@ TEST(NodeHealth, NoCheckpointIsMadeOfAGuestThatAnotherToolWorksOn)
     desk.a.node->guest_event({Kind::resumed_outside, "xl"}, desk.now);
     desk.run();
     EXPECT_GT(desk.a.status().epoch, epoch);
+    // One that ends meanwhile is nobody's any more.
+    desk.a.node->guest_event({Kind::seized_outside, "xl save"}, desk.now);
+    const auto before = desk.a.status().epoch;
+    desk.a.node->guest_event({Kind::power_off, "guest-shutdown"}, desk.now);
+    desk.advance(1000 * kMs);
+    EXPECT_GT(desk.a.status().epoch, before);
+    EXPECT_EQ(desk.b.status().power, replication::PowerState::powered_off);
+    desk.a.node->guest_event({Kind::reset, "guest-reset"}, desk.now);
+    desk.advance(1000 * kMs);
     // And one that is destroyed in the end is lost like any other.
     desk.a.node->guest_event({Kind::seized_outside, "xl save"}, desk.now);
     desk.a.node->guest_event({Kind::device_model_died, "destroyed"}, desk.now);

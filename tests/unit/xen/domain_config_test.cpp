@@ -84,6 +84,9 @@ TEST(DomainConfig, WhatNoCheckpointHasIsRefused)
              {"device_model_args = ['-netdev', 'user,id=x', '-device', 'e1000,netdev=x']", "-netdev"},
              {"device_model_args_hvm = [\"--drive\", \"file=/a\"]", "--drive"},
              {"device_model_args_pv = [\"-virtfs\", \"x\"]", "-virtfs"},
+             {"device_model_args = ['-device', 'usb-host,hostbus=1']", "usb-host"},
+             {"device_model_args = ['--device', 'driver=vfio-pci,host=1']", "vfio-pci"},
+             {"device_model_args = ['-readconfig', '/etc/x']", "-readconfig"},
              {"device_model_args += [ '-hda',\n 'x' ]", "-hda"}})
         EXPECT_THAT(error_of(text), HasSubstr(reason)) << text;
     for (const char* good : {"nestedhvm = 0", "nestedhvm = \"0\"", "usbdev = []", "usbdevice = 'tablet'", "vga = 'none'", "disk = []",

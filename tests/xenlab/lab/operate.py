@@ -69,7 +69,7 @@ def stopped_xenstored(machine, a, load):
     say(f"xenstored stood still for {STOPPED_SECONDS} s: {load.check()}")
 
 
-def saved(machine, a, load):
+def saved(machine, a, b, load):
     """`xl save -c`: the guest stands still meanwhile and goes on; at most a full copy is the price."""
     machine.run(f"xl save -c {DOMAIN} /root/saved", timeout=300)
     machine.run("rm /root/saved")
@@ -120,7 +120,7 @@ def operate(machine):
     a, b, load = protect.begin(machine)
     pauses(machine, a, b, load)
     other_name(machine, a, load)
-    saved(machine, a, load)
+    saved(machine, a, b, load)
     stopped_xenstored(machine, a, load)
     destroyed_copy(machine, a, b, load)
     no_memory(machine, a, b, load)
