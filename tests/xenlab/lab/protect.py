@@ -164,7 +164,8 @@ class Load:
         bad = {key: value for key, value in sums.items() if ("lost" in key or "wrong" in key) and value}
         if bad:
             told = self.machine.out("grep -v progress /run/load.out | tail -n 5")
-            raise LabError(f"the clients were harmed: {bad}\n{told}\n{sums}")
+            logs = self.machine.out("tail -n 60 /run/[ab]/colod.log 2>/dev/null || true")
+            raise LabError(f"the clients were harmed: {bad}\n{told}\n{sums}\n{logs}")
         return sums
 
     def wait_more(self, seconds=90):
