@@ -60,7 +60,8 @@ inline constexpr std::string_view kUnixScheme = "unix:";
 
 struct SocketOptions {
     int buffer_bytes = 4 << 20;        // send and receive, where privileges allow; else the kernel tunes
-    Duration user_timeout{5'000'000};  // TCP_USER_TIMEOUT: unacknowledged data
+    // TCP_USER_TIMEOUT: data that is not acknowledged, or that the peer leaves unread in a full window, although it lives.
+    Duration user_timeout{5'000'000};
     Duration keepalive{1'000'000};     // idle before the first probe, and between probes
 };
 

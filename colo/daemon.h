@@ -175,6 +175,7 @@ private:
 
     // ---- sessions (daemon_session.cpp)
     void check_arbiter(const std::string& uri, SessionId session);
+    Duration longest_epoch() const;
     void dial(const std::string& uri, SessionId session);
     void dialled(Result<SessionChannels> channels, SessionId session);
     void open_link(SessionId session);

@@ -113,7 +113,7 @@ void Daemon::migrate_incoming(const std::string& uri, std::optional<SessionKind>
     auto listener = SessionListener::open(uri, [this](SessionChannels channels) {
         auto shared = std::make_shared<SessionChannels>(std::move(channels));
         post([this, shared] { arrived(std::move(*shared)); });
-    });
+    }, session_sockets(longest_epoch()));
     if (!listener) return done(listener.error());
     listener_ = std::move(*listener);
     incoming_failed_ = false;

@@ -69,11 +69,18 @@ void Daemon::check_arbiter(const std::string& uri, SessionId session)
     });
 }
 
+// How long the other side may be busy with an epoch, and read nothing meanwhile.
+Duration Daemon::longest_epoch() const
+{
+    const auto& r = config_.replication;
+    return std::chrono::milliseconds(std::max({r.transfer_deadline_ms, r.staged_deadline_ms, r.apply_deadline_ms}));
+}
+
 void Daemon::dial(const std::string& uri, SessionId session)
 {
     const std::uint8_t count = page_channels_;
     dial_worker_->post([this, uri, session, count] {
-        auto channels = std::make_shared<Result<SessionChannels>>(dial_session(uri, session, count, now() + kDial));
+        auto channels = std::make_shared<Result<SessionChannels>>(dial_session(uri, session, count, now() + kDial, session_sockets(longest_epoch())));
         post([this, channels, session] { dialled(std::move(*channels), session); });
     });
 }

@@ -18,9 +18,9 @@ constexpr std::size_t kPendingMax = 4;          // half-made sessions; the oldes
 constexpr Duration kHelloWait{1'000'000};       // a stranger may keep the listener busy this long
 constexpr Duration kAcceptWait{200'000};
 
-Result<Fd> dial(const std::string& uri, SessionId session, ChannelKind kind, std::uint8_t index, Deadline deadline)
+Result<Fd> dial(const std::string& uri, SessionId session, ChannelKind kind, std::uint8_t index, Deadline deadline, const SocketOptions& sockets)
 {
-    auto fd = connect_session(uri, deadline);
+    auto fd = connect_session(uri, deadline, sockets);
     if (!fd) return fd.error();
     replication::FrameWriter writer(kind, session);
     Bytes hello;
@@ -45,28 +45,37 @@ Result<replication::ChannelHello> read_channel_hello(int fd, Deadline deadline)
 
 }  // namespace
 
-Result<SessionChannels> dial_session(const std::string& uri, SessionId session, std::uint8_t page_channels, Deadline deadline)
+SocketOptions session_sockets(Duration busy)
+{
+    SocketOptions out;
+    out.user_timeout += busy;
+    return out;
+}
+
+Result<SessionChannels> dial_session(const std::string& uri, SessionId session, std::uint8_t page_channels, Deadline deadline,
+                                     const SocketOptions& sockets)
 {
     SessionChannels channels;
     channels.session = session;
     channels.peer = uri;
-    auto control = dial(uri, session, ChannelKind::control, 0, deadline);
+    auto control = dial(uri, session, ChannelKind::control, 0, deadline, sockets);
     if (!control) return control.error();
     channels.control = std::move(*control);
     for (std::uint8_t i = 0; i < page_channels; ++i) {
-        auto page = dial(uri, session, ChannelKind::page, i, deadline);
+        auto page = dial(uri, session, ChannelKind::page, i, deadline, sockets);
         if (!page) return page.error();
         channels.pages.push_back(std::move(*page));
     }
-    auto proxy = dial(uri, session, ChannelKind::proxy, 0, deadline);
+    auto proxy = dial(uri, session, ChannelKind::proxy, 0, deadline, sockets);
     if (!proxy) return proxy.error();
     channels.proxy = std::move(*proxy);
     return channels;
 }
 
-Result<std::unique_ptr<SessionListener>> SessionListener::open(const std::string& uri, std::function<void(SessionChannels)> arrived)
+Result<std::unique_ptr<SessionListener>> SessionListener::open(const std::string& uri, std::function<void(SessionChannels)> arrived,
+                                                               const SocketOptions& sockets)
 {
-    auto listener = Listener::open(uri);
+    auto listener = Listener::open(uri, sockets);
     if (!listener) return listener.error();
     return std::unique_ptr<SessionListener>(new SessionListener(std::move(*listener), std::move(arrived)));
 }

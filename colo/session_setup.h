@@ -26,13 +26,19 @@ struct SessionChannels {
     std::vector<Fd> pages;
 };
 
+// Sockets of a session whose peer may leave a channel unread for `busy`, because it works on an epoch. Whether it lives the
+// heartbeat knows earlier, and better than TCP.
+SocketOptions session_sockets(Duration busy);
+
 // Blocking, for a worker thread.
-Result<SessionChannels> dial_session(const std::string& uri, SessionId session, std::uint8_t page_channels, Deadline deadline);
+Result<SessionChannels> dial_session(const std::string& uri, SessionId session, std::uint8_t page_channels, Deadline deadline,
+                                     const SocketOptions& sockets = {});
 
 class SessionListener {
 public:
     // `arrived` is called from the listener's thread. `uri` may have port 0: see uri().
-    static Result<std::unique_ptr<SessionListener>> open(const std::string& uri, std::function<void(SessionChannels)> arrived);
+    static Result<std::unique_ptr<SessionListener>> open(const std::string& uri, std::function<void(SessionChannels)> arrived,
+                                                         const SocketOptions& sockets = {});
     ~SessionListener();
     const std::string& uri() const { return listener_.uri(); }
 

@@ -85,6 +85,15 @@ protected:
     SessionChannels ours, theirs;
 };
 
+// TCP takes a full window for a dead peer after a while, and a peer that works on an epoch reads nothing.
+TEST(SessionSetup, SocketsOutliveWhatAnEpochMayTake)
+{
+    for (const Duration busy : {Duration{0}, Duration{5'000'000}, Duration{600'000'000}}) {
+        EXPECT_GT(session_sockets(busy).user_timeout, busy);
+        EXPECT_EQ(session_sockets(busy).keepalive, SocketOptions{}.keepalive);
+    }
+}
+
 TEST_F(SessionTest, AllConnectionsOfASessionArriveTogether)
 {
     connect(3);
