@@ -179,7 +179,7 @@ void Daemon::adopt_channels(SessionChannels channels)
         post([this, e] { feed([&](Node& node) { node.channel_lost(e.text, now()); }); });
     };
     if (node_->status().role == Role::primary) {
-        page_sender_ = std::make_shared<PageSender>(std::move(pages), session, kPageQueueBytes, kPageStall);
+        page_sender_ = std::make_shared<PageSender>(std::move(pages), session, kPageQueueBytes, kPageStall + longest_epoch());
         page_sender_->set_bandwidth(bandwidth_);
         primary_->open(capture_options(), page_sender_);
         if (auto r = runtime_->begin_session(session, std::move(proxy), now() + kRuntimeCall); !r) fail(with_context("proxy", r.error()));

@@ -81,7 +81,8 @@ public:
     Result<void> pause() override { return done("pause", xc_domain_pause(xch_, id_)); }
     Result<void> unpause() override { return done("unpause", xc_domain_unpause(xch_, id_)); }
     // The way of a guest that knows of the suspension: nothing of it is touched. One without PV drivers does not look.
-    Result<void> revive() override { return done("let it go on after its end", xc_domain_resume(xch_, id_, 1)); }
+    // Not the "fast" way: that is for a guest that helped with its own suspension, and refuses every other end.
+    Result<void> revive() override { return done("let it go on after its end", xc_domain_resume(xch_, id_, 0)); }
     Result<InFlight> in_flight() override;
     Result<void> enable_log() override { return shadow("switch the dirty log on", XEN_DOMCTL_SHADOW_OP_ENABLE_LOGDIRTY); }
     Result<void> disable_log() override { return shadow("switch the dirty log off", XEN_DOMCTL_SHADOW_OP_OFF); }
