@@ -92,16 +92,29 @@ def saved_away(machine, a, b, load):
 
 
 def destroyed_copy(machine, a, b, load):
-    machine.run(f"xl destroy {COPY}")
-    a.wait(lambda s: s["state"] == "unprotected", "the primary goes on alone", 60)
+    """Another one is made: in the middle of a checkpoint of what the secondary holds, else for the next session."""
+    lost = guests.domid(machine, COPY)
+    machine.run(f"xl destroy {lost}")
+    deadline = time.monotonic() + 120
+    while machine.run(f"xl domid {COPY}", check=False)[1].strip() in ("", str(lost)):
+        if time.monotonic() > deadline:
+            raise LabError(f"no other copy is made:\n{machine.out('xl list')}\n{b.words()}")
+        time.sleep(0.5)
+    b.wait(lambda s: s["state"] == "protected" or "waits for a primary" in s["reason"], "the secondary has another copy", 120)
+    if a.status()["state"] == "unprotected":
+        protect.protect_by(a)
+    goes_on(a, "with another copy")
     load.wait_more()
-    protect.no_remains(machine, [DOMAIN])
-    b.kill()
-    say("the copy was destroyed, and nothing of it is left")
+    protect.no_remains(machine, [DOMAIN, COPY])
+    protect.compare_frames(machine, a, b)
+    say(f"the copy was destroyed, and another one follows: {load.check()}")
 
 
 def no_memory(machine, a, b, load):
     """A copy for which there is no memory: refused with the reason, and nothing is left of the attempt."""
+    b.kill()
+    machine.run(f"xl destroy {COPY}")
+    a.wait(lambda s: s["state"] == "unprotected", "the primary goes on alone", 60)
     free = int(machine.out("xl info free_memory"))
     file = guests.write_config(machine, "hog", memory=free - 64)
     machine.run(f"xl create -p -q {file}", timeout=300)
