@@ -7,6 +7,7 @@
 #include <fmt/format.h>
 
 #include <csignal>
+#include <fstream>
 #include <map>
 #include <mutex>
 #include <sstream>
@@ -28,6 +29,22 @@ std::vector<std::string> words_of(const std::string& command, const Values& valu
         if (!word.empty()) words.push_back(std::move(word));
     }
     return words;
+}
+
+constexpr std::size_t kMaxWords = 300;
+
+// What a command said of its failure: its errors from the first one on, which is the cause of the others; or else its last words.
+std::string words_of_failure(const std::string& log_file)
+{
+    std::ifstream in(log_file);
+    std::string out;
+    for (std::string line; out.size() < kMaxWords && std::getline(in, line);)
+        if (line.find("error") != std::string::npos || line.find("ERROR") != std::string::npos) out += (out.empty() ? "" : "; ") + line;
+    if (out.empty()) return qemu::last_words(log_file);
+    if (out.size() > kMaxWords) out = out.substr(0, kMaxWords) + "...";
+    // What xl says if the host has no memory does not name it.
+    if (out.find("populate") != std::string::npos) out += " (is there memory left? xl info free_memory)";
+    return out;
 }
 
 class Commands final : public Toolstack {
@@ -73,7 +90,7 @@ Result<void> Commands::run(const std::string& command, const Values& values, Dea
     }
     const std::string end = (*process)->how_ended();
     if (end == "exited with status 0") return {};
-    const std::string words = qemu::last_words(log_file_);
+    const std::string words = words_of_failure(log_file_);
     return make_error(Errc::failed, fmt::format("{}: {}{}{}", what, end, words.empty() ? "" : ": ", words));
 }
 

@@ -70,6 +70,20 @@ TEST_F(ToolstackTest, WordsBecomeArguments)
     EXPECT_EQ(arguments(), "<rename>\n<17>\n<web;$(reboot)>\n");   // no shell
 }
 
+// Of five errors the first one is the cause, and what an earlier command said is no word of this one's.
+TEST_F(ToolstackTest, FirstErrorOfTheCommandIsWhatCounts)
+{
+    const auto tools = toolstack(program("echo \"$1 begins\"; echo \"xc: error: Failed to populate physmap\"\n"
+                                         "for i in 1 2 3 4 5 6 7 8 9; do echo \"libxl: error: $1 and so on, and so on, and so on $i\"; done; exit 1\n"));
+    for (int round = 0; round < 2; ++round) {
+        const auto r = tools->create("/c.cfg", true, soon());
+        ASSERT_FALSE(r);
+        EXPECT_THAT(r.error().text, HasSubstr("status 1: xc: error: Failed to populate physmap; libxl: error: create and"));
+        EXPECT_THAT(r.error().text, HasSubstr("xl info free_memory"));
+        EXPECT_FALSE(tools->destroy(3, soon()));
+    }
+}
+
 TEST_F(ToolstackTest, PartsOfWordsAndSeveralInOneWord)
 {
     auto tools = make_toolstack({writer() + " --from={config} {pause}", "x {domain}", writer() + " {domain}:{name}:{domain}"}, directory + "/log");

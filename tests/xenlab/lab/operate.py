@@ -119,7 +119,7 @@ def no_memory(machine, a, b, load):
     file = guests.write_config(machine, "hog", memory=free - 64)
     machine.run(f"xl create -p -q {file}", timeout=300)
     b.start("secondary")
-    status = b.wait(lambda s: "memory" in s["reason"], "the secondary says that there is no memory", 120)
+    status = b.wait(lambda s: "is there memory left?" in s["reason"], "the secondary says that there is no memory", 120)
     say(f"without memory: {status['state']}: {status['reason'][:300]}")
     protect.no_remains(machine, [DOMAIN, "hog"])
     load.wait_more()
