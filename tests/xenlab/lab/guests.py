@@ -47,6 +47,16 @@ def domid(machine, name):
     return int(machine.out(f"xl domid '{name}'"))
 
 
+def another(machine, name, old, seconds):
+    """Waits until a domain with this name is there that is not `old`; False: there was none in that time."""
+    deadline = time.monotonic() + seconds
+    while machine.run(f"xl domid {name}", check=False)[1].strip() in ("", str(old)):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.5)
+    return True
+
+
 def serial(machine, name):
     return machine.run(f"tail -c 20000 /tmp/{name}.serial 2>/dev/null", check=False)[1]
 

@@ -95,11 +95,8 @@ def destroyed_copy(machine, a, b, load):
     """Another one is made: in the middle of a checkpoint of what the secondary holds, else for the next session."""
     lost = guests.domid(machine, COPY)
     machine.run(f"xl destroy {lost}")
-    deadline = time.monotonic() + 120
-    while machine.run(f"xl domid {COPY}", check=False)[1].strip() in ("", str(lost)):
-        if time.monotonic() > deadline:
-            raise LabError(f"no other copy is made:\n{machine.out('xl list')}\n{b.words()}")
-        time.sleep(0.5)
+    if not guests.another(machine, COPY, lost, 120):
+        raise LabError(f"no other copy is made:\n{machine.out('xl list')}\n{b.words()}")
     b.wait(lambda s: s["state"] == "protected" or "waits for a primary" in s["reason"], "the secondary has another copy", 120)
     if a.status()["state"] == "unprotected":
         protect.protect_by(a)

@@ -258,11 +258,8 @@ def fail_over(machine, a, b, load):
 def took_over(machine, side, load, old):
     """The copy is the domain now: by its role, by its name, and for its clients."""
     side.wait(lambda s: s["role"] == "primary", "the secondary takes over", 60)
-    deadline = time.monotonic() + 30
-    while machine.run(f"xl domid {side.domain}", check=False)[1].strip() in ("", str(old)):
-        if time.monotonic() > deadline:
-            raise LabError(f"the copy did not get the name:\n{machine.out('xl list')}\n{side.words()}")
-        time.sleep(0.5)
+    if not guests.another(machine, side.domain, old, 30):
+        raise LabError(f"the copy did not get the name:\n{machine.out('xl list')}\n{side.words()}")
     load.wait_more()
     smoke.check_runs(machine, side.domain, guests.domid(machine, side.domain))
     say(f"after the failover: {load.check()}\n{machine.out('xl list')}")
@@ -407,11 +404,8 @@ def power(machine):
     load.end()
     before = guests.domid(machine, DOMAIN)
     tell_guest(machine, "reboot")
-    deadline = time.monotonic() + 60
-    while machine.run(f"xl domid {DOMAIN}", check=False)[1].strip() in ("", str(before)):
-        if time.monotonic() > deadline:
-            raise LabError(f"the domain did not start again:\n{machine.out('xl list')}\n{a.words()}")
-        time.sleep(0.5)
+    if not guests.another(machine, DOMAIN, before, 60):
+        raise LabError(f"the domain did not start again:\n{machine.out('xl list')}\n{a.words()}")
     stays_protected(machine, a, b, "rebooted by itself")
 
     tell_guest(machine, "poweroff")
