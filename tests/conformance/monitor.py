@@ -13,6 +13,7 @@ import tempfile
 import time
 
 WAIT_S = 60
+LAST_WORDS_BYTES = 16 << 10  # a sanitizer's report fits
 # When a guest resets itself on its way up is its own affair.
 OWN_AFFAIRS = [{"event": "RESET", "data": {"guest": True, "reason": "guest-reset"}}]
 NAME, UUID = "web1", "01234567-89ab-cdef-0123-456789abcdef"
@@ -129,8 +130,10 @@ class Server:
         self.orderly = orderly
         self.folder = tempfile.mkdtemp(prefix="colo-conformance-")
         self.paths = [os.path.join(self.folder, f"{which}.sock") for which in ("first", "second")]
-        self.process = subprocess.Popen(command(*self.paths), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                                        stderr=subprocess.DEVNULL, preexec_fn=end_with_us)
+        self.errors = os.path.join(self.folder, "errors")
+        with open(self.errors, "ab") as errors:
+            self.process = subprocess.Popen(command(*self.paths), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                            stderr=errors, preexec_fn=end_with_us)
 
     def monitor(self, second=False):
         until = time.monotonic() + WAIT_S
@@ -158,10 +161,19 @@ class Server:
     def standard_streams(self):
         return StandardStreams(self.process)
 
+    def last_words(self):
+        """How it ended, if it did, and the end of what it wrote on standard error."""
+        with open(self.errors, "rb") as errors:
+            text = errors.read()[-LAST_WORDS_BYTES:].decode("utf-8", "replace")
+        ended = "it runs" if self.process.poll() is None else f"exit status {self.process.returncode}"
+        return f"{self.name}: {ended}; its last words:\n{text}"
+
     def __enter__(self):
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, failure=None, *_):
+        if failure is not None:
+            print(self.last_words(), flush=True)
         if self.orderly:
             self.process.terminate()  # colod takes its device model along
             try:
@@ -228,8 +240,8 @@ def daemon(binary, guest, role):
     server.paths[1] = server.paths[0]
     try:
         server.wait_for("inmigrate" if role == "secondary" else "running")
-    except BaseException:
-        server.__exit__()
+    except BaseException as failure:
+        server.__exit__(type(failure))
         raise
     return server
 

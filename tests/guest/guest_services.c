@@ -16,6 +16,7 @@
 struct service {
     int port;
     void (*serve)(int connection);
+    int listener;
 };
 struct job {
     int connection;
@@ -222,17 +223,13 @@ static void *connection_thread(void *argument)
 static void *accept_thread(void *argument)
 {
     const struct service *service = argument;
-    const int s = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), one = 1;
-    const struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons((uint16_t)service->port)};
     pthread_attr_t small;
     pthread_attr_init(&small);
     pthread_attr_setstacksize(&small, 64 * 1024);
-    setsockopt(s, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
-    if (bind(s, (const struct sockaddr *)&address, sizeof address) != 0 || listen(s, 128) != 0) perror("listen");
     for (;;) {
         struct job *job = malloc(sizeof *job);
         pthread_t thread;
-        const int c = accept4(s, NULL, NULL, SOCK_CLOEXEC);
+        const int c = accept4(service->listener, NULL, NULL, SOCK_CLOEXEC);
         if (c < 0 || job == NULL) {
             free(job);
             continue;
@@ -249,15 +246,12 @@ static void *accept_thread(void *argument)
 }
 
 // "<n> <payload>", n counted per peer address and port.
-static void *udp_thread(void *unused)
+static void *udp_thread(void *argument)
 {
-    (void)unused;
     static struct {
         uint64_t peer, count;
     } peers[1024];
-    const int s = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-    const struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(7)};
-    if (bind(s, (const struct sockaddr *)&address, sizeof address) != 0) perror("udp");
+    const int s = *(const int *)argument;
     for (;;) {
         char data[2048], answer[2100];
         struct sockaddr_in from;
@@ -275,14 +269,30 @@ static void *udp_thread(void *unused)
     return NULL;
 }
 
+static int bound_socket(int type, int port)
+{
+    const int s = socket(AF_INET, type | SOCK_CLOEXEC, 0), one = 1;
+    const struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port)};
+    setsockopt(s, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
+    if (bind(s, (const struct sockaddr *)&address, sizeof address) != 0) perror("bind");
+    return s;
+}
+
+// Every port is open when it returns: a guest that calls itself ready refuses nobody.
 void start_services(void)
 {
     static struct service services[] = {
-        {7, serve_echo}, {9, serve_sink}, {13, serve_different}, {19, serve_source}, {2000, serve_control},
+        {7, serve_echo, -1}, {9, serve_sink, -1}, {13, serve_different, -1}, {19, serve_source, -1}, {2000, serve_control, -1},
     };
+    static int udp;
     pthread_t thread;
     make_crc_table();
+    for (size_t i = 0; i < sizeof services / sizeof *services; ++i) {
+        services[i].listener = bound_socket(SOCK_STREAM, services[i].port);
+        if (listen(services[i].listener, 128) != 0) perror("listen");
+    }
+    udp = bound_socket(SOCK_DGRAM, 7);
     for (size_t i = 0; i < sizeof services / sizeof *services; ++i)
         if (pthread_create(&thread, NULL, accept_thread, &services[i]) == 0) pthread_detach(thread);
-    if (pthread_create(&thread, NULL, udp_thread, NULL) == 0) pthread_detach(thread);
+    if (pthread_create(&thread, NULL, udp_thread, &udp) == 0) pthread_detach(thread);
 }

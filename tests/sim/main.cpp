@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // colo_sim --seeds N [--first F] [--jobs J] [--breakage NAME]     runs seeds F..F+N-1, prints the coverage
+//          [--cells TEXT]                                         only those whose cell's name has this in it
 // colo_sim --seed N [--trace]                                     one run again, with everything that happened
 // colo_sim --replay N                                             runs a seed twice and compares the traces
 //
@@ -8,9 +9,11 @@
 #include "core/breakage.h"
 #include "world.h"
 
+#include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
@@ -28,6 +31,7 @@ struct Arguments {
     int jobs = 2;
     bool trace = false;
     Breakage breakage = Breakage::none;
+    std::string cells;
 };
 
 struct Totals {
@@ -62,6 +66,7 @@ Arguments parse(int argc, char** argv)
         else if (option == "--replay") a.replay = std::stoull(value());
         else if (option == "--jobs") a.jobs = std::stoi(value());
         else if (option == "--trace") a.trace = true;
+        else if (option == "--cells") a.cells = value();
         else if (option == "--breakage") a.breakage = breakage_named(value());
         else {
             std::fprintf(stderr, "unknown option %s\n", option.c_str());
@@ -77,11 +82,25 @@ Outcome run(std::uint64_t seed, bool trace)
     return world.run();
 }
 
+// Shared by the workers: with a breakage the first violation ends the search of all of them.
+std::atomic<bool>* shared_flag()
+{
+    void* const memory = ::mmap(nullptr, sizeof(std::atomic<bool>), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (memory == MAP_FAILED) {
+        std::perror("mmap");
+        std::exit(2);
+    }
+    static_assert(std::atomic<bool>::is_always_lock_free);
+    return new (memory) std::atomic<bool>(false);
+}
+
 // One worker: every `jobs`-th seed; one line per run into the pipe.
-void work(const Arguments& a, int worker, int fd)
+void work(const Arguments& a, int worker, int fd, std::atomic<bool>& caught)
 {
     std::FILE* out = ::fdopen(fd, "w");
-    for (std::uint64_t seed = a.first + static_cast<std::uint64_t>(worker); seed < a.first + a.seeds; seed += static_cast<std::uint64_t>(a.jobs)) {
+    for (std::uint64_t seed = a.first + static_cast<std::uint64_t>(worker); seed < a.first + a.seeds && !caught;
+         seed += static_cast<std::uint64_t>(a.jobs)) {
+        if (all_cells()[seed % all_cells().size()].name().find(a.cells) == std::string::npos) continue;
         std::fprintf(out, "begin %llu\n", static_cast<unsigned long long>(seed));
         std::fflush(out);
         const Outcome o = run(seed, false);
@@ -91,7 +110,7 @@ void work(const Arguments& a, int worker, int fd)
                      static_cast<unsigned long long>(o.faults), static_cast<unsigned long long>(o.takeovers),
                      static_cast<unsigned long long>(o.migrations), o.violations.empty() ? "ok" : o.violations[0].c_str());
         std::fflush(out);
-        if (a.breakage != Breakage::none && !o.violations.empty()) break;   // caught
+        if (a.breakage != Breakage::none && !o.violations.empty()) caught = true;
     }
     std::fclose(out);
 }
@@ -184,6 +203,7 @@ Collector run_all(const Arguments& a)
 {
     Collector collector;
     std::vector<std::pair<std::FILE*, pid_t>> workers;
+    std::atomic<bool>& caught = *shared_flag();
     std::fflush(stdout);
     for (int w = 0; w < a.jobs; ++w) {
         int ends[2];
@@ -191,7 +211,7 @@ Collector run_all(const Arguments& a)
         const pid_t pid = ::fork();
         if (pid == 0) {
             ::close(ends[0]);
-            work(a, w, ends[1]);
+            work(a, w, ends[1], caught);
             std::exit(0);
         }
         ::close(ends[1]);
@@ -216,8 +236,12 @@ int run_seeds(const Arguments& a)
         std::printf("%s: %s\n", to_string(a.breakage), t.violations != 0 ? "caught" : "NOT CAUGHT");
         return t.violations != 0 ? 0 : 1;
     }
+    if (t.runs == 0) {
+        std::printf("no cell of these seeds has \"%s\" in its name\n", a.cells.c_str());
+        return 2;
+    }
     std::size_t empty = 0;
-    if (a.seeds >= 2 * all_cells().size()) {
+    if (a.seeds >= 2 * all_cells().size() && a.cells.empty()) {
         empty = print_coverage(c);
         std::printf("cells: %zu, empty: %zu\n", all_cells().size(), empty);
     }

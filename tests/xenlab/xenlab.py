@@ -12,7 +12,7 @@ from lab.common import LabError, path, say  # noqa: E402
 
 TESTS = {"smoke": smoke.smoke, "two-domains": two_domains.two_domains, "probe": probe.probe, "refusals": probe.refusals,
          "loopback": loopback.loopback, "protect": protect.protect, "failures": protect.failures, "power": protect.power,
-         "operator": operate.operate, "half-made": protect.half_made, "daemons": protect.daemons}
+         "operator": operate.operate, "maintenance": operate.maintenance, "half-made": protect.half_made, "daemons": protect.daemons}
 # Those that need two lab hosts.
 OF_PAIRS = {"hosts-lock": hosts.lock, "hosts-command": hosts.command, "manual": manual.manual}
 

@@ -91,12 +91,10 @@ def saved_away(machine, a, b, load):
     say(f"after an xl save the copy goes on: {load.check()}")
 
 
-def destroyed_copy(machine, a, b, load):
-    """Another one is made: in the middle of a checkpoint of what the secondary holds, else for the next session."""
-    lost = guests.domid(machine, COPY)
-    machine.run(f"xl destroy {lost}")
+def another_copy(machine, a, b, load, lost, what):
+    """One is made: in the middle of a checkpoint of what the secondary holds, else for the next session."""
     if not guests.another(machine, COPY, lost, 120):
-        raise LabError(f"no other copy is made:\n{machine.out('xl list')}\n{b.words()}")
+        raise LabError(f"{what}, and no other copy is made:\n{machine.out('xl list')}\n{b.words()}")
     b.wait(lambda s: s["state"] == "protected" or "waits for a primary" in s["reason"], "the secondary has another copy", 120)
     if a.status()["state"] == "unprotected":
         protect.protect_by(a)
@@ -104,7 +102,13 @@ def destroyed_copy(machine, a, b, load):
     load.wait_more()
     protect.no_remains(machine, [DOMAIN, COPY])
     protect.compare_frames(machine, a, b)
-    say(f"the copy was destroyed, and another one follows: {load.check()}")
+    say(f"{what}, and another one follows: {load.check()}")
+
+
+def destroyed_copy(machine, a, b, load):
+    lost = guests.domid(machine, COPY)
+    machine.run(f"xl destroy {lost}")
+    another_copy(machine, a, b, load, lost, "the copy was destroyed")
 
 
 def no_memory(machine, a, b, load):
@@ -138,3 +142,42 @@ def operate(machine):
     load.wait_more()
     protect.compare_frames(machine, a, b)
     saved_away(machine, a, b, load)
+
+
+def has_ended(side, what):
+    """After SIGTERM. With status 0: systemd would call anything else a failure."""
+    machine = side.machine
+    machine.run(f"kill $(cat {side.files}/pid)")
+    machine.run(f"until grep -q 'colod ended with status' {side.files}/out; do sleep 0.2; done", timeout=90)
+    if "colod ended with status 0" not in machine.out(f"tail -n 1 {side.files}/out"):
+        raise LabError(f"{what}:\n{side.words()}")
+
+
+def maintenance(machine):
+    """The host of the primary is to be worked on: the service moves in order, and nobody notices. And a copy without its device model."""
+    a, b, load = protect.begin(machine)
+    lost = guests.domid(machine, COPY)
+    machine.run(f"kill -9 $(xenstore-read /local/domain/{lost}/image/device-model-pid)")
+    another_copy(machine, a, b, load, lost, "the device model of the copy was killed")
+
+    before = guests.domid(machine, DOMAIN)
+    b.ctl(f"failover {DOMAIN}")
+    protect.took_over(machine, b, load, before)
+    a.wait(lambda s: s["outdated"], "the side that handed over knows it", 60)
+    protect.no_remains(machine, [DOMAIN])
+    has_ended(a, "a daemon that handed over is stopped")
+    protect.stand_by(a)
+    protect.protect_by(b)
+    load.wait_more()
+    protect.compare_frames(machine, b, a)
+    say(f"the service moved to the other side, and is protected there: {load.check()}")
+
+    before = guests.domid(machine, DOMAIN)
+    has_ended(b, "the primary's daemon is stopped")
+    protect.took_over(machine, a, load, before)
+    protect.no_remains(machine, [DOMAIN])
+    say(f"the primary's daemon was stopped, and the copy went on first: {load.check()}")
+
+    load.end()
+    has_ended(a, "the daemon of an unprotected domain is stopped")
+    protect.no_remains(machine, [])
