@@ -153,7 +153,7 @@ void visit_replication(Visitor& v, Target& replication)
     v.number(
         NumberSpec{"pause_limit_ms", 5, 60'000, "A cut that holds the guest longer is aborted and the guest resumed. Below `heartbeat.progress_timeout_ms`."},
         replication.pause_limit_ms);
-    v.number(NumberSpec{"transfer_deadline_ms", 100, 600'000, "From the cut until every byte was sent."},
+    v.number(NumberSpec{"transfer_deadline_ms", 100, 600'000, "From the cut until every byte was sent. What goes ahead of it may take longer, as long as it moves."},
              replication.transfer_deadline_ms);
     v.number(
         NumberSpec{"staged_deadline_ms", 100, 600'000, "From the last byte sent until the secondary has verified it."},

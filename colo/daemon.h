@@ -204,6 +204,7 @@ private:
     void answer_operator(const Result<void>& result);
     void note_failover(Generation generation);
     void carry_out_reset();
+    void give_up_checkpoints(const Error& why);
     void renew_guest(std::function<Result<void>(replication::Guest&, Deadline)> renew, Done done);
     Duration boot_time() const { return std::chrono::milliseconds(config_.guest.start_timeout_ms); }   // also of one made anew
     Result<void> decides_about_guest() const;
@@ -273,6 +274,7 @@ private:
     std::string protection_reason_;
     int renewing_ = 0;   // how many jobs of renew_guest() are under way
     std::string held_;   // by whom the guest is kept from running; empty: by nobody
+    bool seized_ = false;   // by a tool that works on it: no checkpoint is made
     std::vector<std::string> warnings_;
     std::string mode_reason_;
     Time session_begun_{}, setup_done_{}, session_ended_{}, loss_noticed_{};

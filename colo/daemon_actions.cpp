@@ -231,8 +231,7 @@ void Daemon::on(const action::CloseSession& a)
     drop_channels(kCloseFlush);
     runtime_->end_session();
     if (primary_) primary_->close();
-    for (auto& [epoch, done] : checkpoint_waiting_) done(make_error(Errc::closed, "the session ended: " + a.why));
-    checkpoint_waiting_.clear();
+    give_up_checkpoints(make_error(Errc::closed, "the session ended: " + a.why));
     post([this, last_answer] {
         feed([&](Node& node) { node.session_closed(last_answer, now()); });
         if (ending_) finish();

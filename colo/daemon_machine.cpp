@@ -34,18 +34,22 @@ void Daemon::guest_event(const replication::GuestEvent& event)
         if (guest_running_ && control_) control_->observer().guest_stopped();
         guest_running_ = false;
         held_.clear();
+        seized_ = false;
         break;
     case Kind::gone: return guest_worker_->post([this] { guest_->let_go(); });
     case Kind::paused_outside:
     case Kind::seized_outside:
         held_ = event.detail;
+        seized_ = event.kind == Kind::seized_outside;
+        if (seized_) give_up_checkpoints(make_error(Errc::refused, held_));
         spdlog::warn("the guest is held: {}", held_);
         break;
     case Kind::resumed_outside:
         held_.clear();
+        seized_ = false;
         break;
     case Kind::reset:
-        suspended_ = false;
+        suspended_ = seized_ = false;
         if (!primary) break;
         powered_off_ = false;
         reset_while_stopped_ = !guest_running_;
@@ -56,10 +60,12 @@ void Daemon::guest_event(const replication::GuestEvent& event)
         });
         break;
     case Kind::power_off:
+        seized_ = false;
         powered_off_ = powered_off_ || primary;
         tell([](ServiceObserver& o) { o.shutdown(true, schema::ShutdownCause::guest_shutdown); });
         break;
     case Kind::panicked:   // stopped, not off: no SHUTDOWN
+        seized_ = false;
         tell([](ServiceObserver& o) { o.panicked(); });
         break;
     }

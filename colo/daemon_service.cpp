@@ -265,9 +265,15 @@ void Daemon::do_checkpoint(Done done)
 {
     const NodeStatus status = node_->status();
     if (status.role != Role::primary || status.protection != Protection::in_sync) return done({});
+    if (seized_) return done(make_error(Errc::refused, held_));   // until that is over none is made
     if (checkpoint_waiting_.size() >= kWaitingMax) return done(make_error(Errc::limit, "too many checkpoints are waited for"));
     checkpoint_waiting_.emplace_back(std::max(status.epoch, status.staged) + 1, std::move(done));
     feed([](Node& node) { node.trigger(replication::TriggerReason::operator_request, now()); });
+}
+
+void Daemon::give_up_checkpoints(const Error& why)
+{
+    for (auto& [epoch, done] : std::exchange(checkpoint_waiting_, {})) done(why);
 }
 
 void Daemon::save_device_state(const std::string& file, bool live, Done done)

@@ -17,6 +17,7 @@ namespace {
 constexpr Duration kDial{5'000'000};
 constexpr Duration kRuntimeCall{300'000};
 constexpr Duration kPageStall{5'000'000};
+constexpr Duration kCutProgress{25'000};   // transfer_deadline_ms may be 100
 constexpr Duration kPortOrModel{500'000};  // after it, a device model that died has been noticed
 constexpr std::uint64_t kPageQueueBytes = 8u << 20;
 
@@ -250,6 +251,12 @@ PrimaryWorker::Callbacks Daemon::primary_callbacks()
     PrimaryWorker::Callbacks callbacks;
     callbacks.initial_copy_converged = [this](Epoch epoch) {
         post([this, epoch] { feed([&](Node& node) { node.initial_copy_converged(epoch, now()); }); });
+    };
+    // Everything may have to be sent again, and there are thousands of slices in that.
+    callbacks.cut_progress = [this, next = Time{}](Epoch epoch) mutable {
+        if (now() < next) return;
+        next = now() + kCutProgress;
+        post([this, epoch] { feed([&](Node& node) { node.cut_progress(epoch, now()); }); });
     };
     callbacks.cut_begun = [this](Epoch epoch) {
         post([this, epoch] { feed([&](Node& node) { node.cut_begun(epoch, now()); }); });

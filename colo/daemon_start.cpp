@@ -168,7 +168,10 @@ Result<void> Daemon::make_guest()
         if (auto r = runtime_->attach_guest(deadline); !r) return r;
         ++attached_;
         post([this] {
-            if (!guest_->held()) held_.clear();   // whoever held it held the one before
+            if (!guest_->held()) {   // whoever held it held the one before
+                held_.clear();
+                seized_ = false;
+            }
             if (!std::exchange(frame_fault_, "").empty()) tell_ports();
         });
         return {};

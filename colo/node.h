@@ -246,6 +246,8 @@ public:
     virtual void trigger(replication::TriggerReason reason, Time now) = 0;
     // The pages ahead of the cut are sent, which may take as long as the link likes; `stop` is about to be written.
     virtual void cut_begun(Epoch epoch, Time now) = 0;
+    // Pages ahead of the cut go on being sent: told again and again, it keeps transfer_deadline from passing.
+    virtual void cut_progress(Epoch epoch, Time now) = 0;
     virtual void cut_done(Epoch epoch, Result<void> result, Time now) = 0;
     virtual void transfer_done(Epoch epoch, Result<replication::Manifest> manifest, Time now) = 0;
     virtual void set_checkpoint_interval(Duration interval, Time now) = 0;   // takes effect at once

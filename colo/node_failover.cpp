@@ -156,7 +156,7 @@ void NodeImpl::grant_result(Generation generation, GrantOutcome outcome, const s
     case GrantOutcome::granted: return grant(generation, now);
     case GrantOutcome::refused:
         if (broken(Breakage::outdated_side_runs)) return grant(generation, now);
-        m_.taken = true;   // nobody but the other side of the session asks
+        m_.refused = m_.on;
         return become_outdated("generation " + std::to_string(generation) + " was refused: " + detail, now);
     case GrantOutcome::unknown:
         // Only a primary in its session asks for this generation besides us, and this one has given its word on disk. A
@@ -291,7 +291,8 @@ void NodeImpl::generation_conflict(Generation generation, Time now)
 void NodeImpl::become_outdated(const std::string& cause, Time)
 {
     migrated_ = m_.on && role_ == Role::primary && m_.taken;
-    const std::string why = (migrated_ ? "migrated to the destination: " : "") + cause;
+    const bool open = m_.refused && role_ == Role::primary && !migrated_;
+    const std::string why = (migrated_ ? "migrated to the destination: " : open ? "the destination has the grant, and is not heard to run yet: " : "") + cause;
     if (role_ == Role::primary) {
         set_output(static_cast<std::uint8_t>(Output::frozen));
         if (guest_present_) act(action::StopGuest{why});
@@ -302,13 +303,13 @@ void NodeImpl::become_outdated(const std::string& cause, Time)
     }
     if (session_open()) close_session(why);
     if (migrated_) end_migration({});
-    if (session_ != 0) leave_colo(ColoExitReason::error, why);
+    if (session_ != 0 && !open) leave_colo(ColoExitReason::error, why);
     state_.outdated = true;
     d_.why.clear();
     state_.eligible = state_.in_session = false;
     state_.reason = why;
     finish_operator(make_error(Errc::refused, why));
-    dead(migrated_ ? Protection::abdicated : Protection::outdated, why);
+    dead(migrated_ || open ? Protection::abdicated : Protection::outdated, why);
     persist_outdated(why);
 }
 

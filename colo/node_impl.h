@@ -48,6 +48,7 @@ public:
     void guest_halted(Time now) override;
     void trigger(replication::TriggerReason reason, Time now) override;
     void cut_begun(Epoch epoch, Time now) override;
+    void cut_progress(Epoch epoch, Time now) override;
     void cut_done(Epoch epoch, Result<void> result, Time now) override;
     void transfer_done(Epoch epoch, Result<replication::Manifest> manifest, Time now) override;
     void set_checkpoint_interval(Duration interval, Time now) override;
@@ -176,7 +177,7 @@ private:
 
     // ---- node_migration.cpp
     void copy_converged(Time now);
-    void begin_switch_over(Time now);
+    void first_cut(Time now);
     void switch_over_failed(const Error& error, Time now);
     void give_away(Time now);
     void end_migration(const Result<void>& result);
@@ -242,6 +243,8 @@ private:
         replication::PowerState cut_power = replication::PowerState::running;
         bool cut_stops = false;          // the cut has done with the network and stops the guest
         bool cut_late = false;           // a cut was under way when its session ended
+        bool first_cut_waits = false;    // until nobody has the guest in hand
+        std::string abort_cause;         // of the last cut that was aborted
         replication::Manifest manifest;  // waits for in_session to be on disk
     } p_;
     ModePolicy mode_policy_;
@@ -285,6 +288,7 @@ private:
         bool power_event = false;   // P: the guest went off or was reset after the cut had been begun
         bool heard = false;         // P: the destination said that it takes over
         bool taken = false;         // P: and it has the guest: nobody else may run it
+        bool refused = false;       // the lock gave it to the other side, which need not have come to run it
         std::string why;            // P: the session ended behind END; what that comes to is not known yet
     } m_;
     bool migrated_ = false;         // P: until the next start

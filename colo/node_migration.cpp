@@ -16,7 +16,7 @@ constexpr Duration kLastWord{300'000};
 // The first copy has come as far as it gets while the guest runs.
 void NodeImpl::copy_converged(Time now)
 {
-    if (!m_.on || !m_.pauses) return start_cut(replication::TriggerReason::first, now);
+    if (!m_.on || !m_.pauses) return first_cut(now);
     m_.holds_guest = true;
     act(action::StopGuest{"the migration waits before the switch-over", true});
     enter(Step::pre_switchover);   // as long as the operator likes; the heartbeat watches the other side
@@ -33,7 +33,7 @@ void NodeImpl::switch_over(Time now)
 {
     if (step_ != Step::pre_switchover || !m_.halted) return;
     act(action::SwitchOver{false});
-    start_cut(replication::TriggerReason::first, now);
+    first_cut(now);
 }
 
 // There is no next checkpoint that could do better.

@@ -94,6 +94,15 @@ CheckpointPacer::Due NodeImpl::next_cut() const
     return due;
 }
 
+void NodeImpl::first_cut(Time now)
+{
+    if (renewing_ || seized_) {
+        p_.first_cut_waits = true;
+        return;
+    }
+    start_cut(TriggerReason::first, now);
+}
+
 void NodeImpl::maybe_cut(Time now)
 {
     if (step_ != Step::steady || renewing_ || seized_) return;
@@ -131,6 +140,12 @@ void NodeImpl::start_cut(TriggerReason reason, Time now)
     act(action::StartCut{p_.epoch, p_.base, reason, p_.cut_mode, answer, answer, left});
 }
 
+void NodeImpl::cut_progress(Epoch epoch, Time now)
+{
+    if (step_ != Step::cutting || epoch != p_.epoch || p_.cut_stops || deadline_ == kNever) return;
+    deadline_ = now + with_limit(config_.transfer_deadline);
+}
+
 void NodeImpl::cut_begun(Epoch epoch, Time now)
 {
     if (step_ != Step::cutting || epoch != p_.epoch) return;
@@ -153,6 +168,8 @@ void NodeImpl::cut_done(Epoch epoch, Result<void> result, Time now)
     if (step_ != Step::cutting || epoch != p_.epoch) return;
     if (died) return guest_does_not_answer(result.error().text, now);
     if (!result) return m_.on ? switch_over_failed(result.error(), now) : abort_cut(result.error(), now);
+    // The guest thread has gone on to make the guest anew, and what is to be sent would wait behind that.
+    if (renewing_ && !m_.on) return abort_cut(make_error(Errc::failed, "the guest was reset at the same time"), now);
     p_.running = epoch;
     pacer_.cut_succeeded();
     send(replication::Cut{epoch, p_.cut_reason});
@@ -162,9 +179,10 @@ void NodeImpl::cut_done(Epoch epoch, Result<void> result, Time now)
 
 // ---- abort (R7) -------------------------------------------------------------------------------------------------------
 
-void NodeImpl::abort_cut(const Error&, Time now)
+void NodeImpl::abort_cut(const Error& error, Time now)
 {
     ++aborts_;
+    p_.abort_cause = error.text;
     pacer_.cut_aborted();
     if (p_.cut_reason != TriggerReason::period && p_.cut_reason != TriggerReason::first) pacer_.trigger(p_.cut_reason);
     act(action::AbortEpoch{p_.epoch});
@@ -177,8 +195,7 @@ void NodeImpl::on_abort_ok(const replication::AbortOk& message, Time now)
 {
     if (step_ != Step::aborting || message.epoch != p_.epoch) return violation("abort-ok out of order", now);
     const bool too_often = pacer_.aborts_in_row() >= config_.abort_limit;
-    const std::string why = std::to_string(pacer_.aborts_in_row()) + " checkpoints in a row exceeded the pause limit of " +
-                            std::to_string(config_.pause_bound.count() / 1000) + " ms";
+    const std::string why = std::to_string(pacer_.aborts_in_row()) + " checkpoints in a row had to be given up, the last one for: " + p_.abort_cause;
     if (p_.base == 0 && too_often) {
         send(replication::Close{why});
         return lost(why, now);
@@ -324,7 +341,9 @@ void NodeImpl::hold_cuts(bool renewing, bool seized, Time now)
     if (before == held) return;
     // One that waits for the guest thread, which makes the guest anew, is not late.
     if (step_ == Step::cutting && !p_.cut_stops) deadline_ = held ? kNever : now + with_limit(config_.transfer_deadline);
-    if (!held && primary_session()) maybe_cut(now);
+    if (held || !primary_session()) return;
+    if (std::exchange(p_.first_cut_waits, false)) return start_cut(TriggerReason::first, now);
+    maybe_cut(now);
 }
 
 void NodeImpl::resume_guest()

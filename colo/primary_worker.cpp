@@ -246,6 +246,7 @@ Result<std::uint64_t> PrimaryWorker::shrink_residue()
             const auto some = precapture(kShrinkSlicePages);
             if (!some) return some.error();
             pages += *some;
+            callbacks_.cut_progress(epoch_);
             // A slow link: what is left is cheaper to copy inside the pause than to wait for.
             if (now() > until && migrates_ && first_) return pages + engine_->backlog();
             if (now() > until && engine_->backlog() <= kPausePages) return pages;

@@ -37,6 +37,7 @@ class PrimaryWorker {
 public:
     struct Callbacks {   // called on the guest thread
         std::function<void(Epoch)> initial_copy_converged;
+        std::function<void(Epoch)> cut_progress;   // once for each slice of what is sent ahead of the cut
         std::function<void(Epoch)> cut_begun;
         std::function<void(Epoch, Result<void>)> cut_done;
         std::function<void(Epoch, Result<replication::Manifest>)> transfer_done;

@@ -84,6 +84,16 @@ Result<bool> DomainCut::stands_still()
     return info->paused;
 }
 
+// What a toolstack suspended is in the middle of being saved: its state need not load anywhere, and its device model is not ours
+// to let run.
+Result<void> DomainCut::nobody_elses()
+{
+    const auto info = control_.info();
+    if (!info) return info.error();
+    if (info->suspended()) return make_error(Errc::failed, "another tool has the domain suspended (xl save, xl migrate?)");
+    return {};
+}
+
 Result<void> DomainCut::pause(Deadline deadline)
 {
     if (paused_) {
@@ -124,6 +134,7 @@ void DomainCut::hurry()
 Result<void> DomainCut::begin(Deadline deadline)
 {
     give_save_up(deadline);
+    if (auto r = nobody_elses(); !r) return with_context("cut", r.error());
     hurry();
     times_ = {};
     times_.stop_sent = now();
@@ -151,6 +162,7 @@ Result<DeviceState> DomainCut::save(Deadline deadline)
     const auto still = stands_still();
     if (!still) return with_context("save", still.error());
     if (!*still) return make_error(Errc::failed, "save: another tool let the domain go (xl unpause?) in the middle of a checkpoint");
+    if (auto r = nobody_elses(); !r) return with_context("save", r.error());
     times_.saved = now();
     return DeviceState{std::move(*devices), std::move(*context)};
 }
@@ -167,11 +179,13 @@ Result<void> DomainCut::resume(Deadline deadline)
 
 Result<void> DomainCut::go_on(Deadline deadline)
 {
-    if (stopped_)
+    // Suspended since the cut began: whoever did it lets the device model go on when the domain does.
+    const auto info = control_.info();
+    if (stopped_ && !(info && info->suspended()))
         if (auto r = model_.cont(deadline); !r) {
             // Off by itself just before the stop: that is a state, not a failure (R9), in which a device model does not go on.
-            const auto info = control_.info();
-            return info && info->ended() ? Result<void>{} : with_context("resume", r.error());
+            const auto after = control_.info();
+            return after && after->ended() ? Result<void>{} : with_context("resume", r.error());
         }
     stopped_ = false;
     if (paused_)

@@ -61,7 +61,8 @@ public:
     // where that is permitted: dom0 has few processors, and many device models want them.
     void hurry_model(int pid) { model_pid_ = pid; }
 
-    // On return no vCPU runs and the device model writes nothing but its save.
+    // On return no vCPU runs and the device model writes nothing but its save. Refused, as save() is, while a toolstack has the
+    // domain suspended.
     Result<void> begin(Deadline deadline);
     Result<replication::DeviceState> save(Deadline deadline);   // after begin()
     Result<void> resume(Deadline deadline);
@@ -77,6 +78,7 @@ public:
 private:
     Result<void> pause(Deadline deadline);
     Result<bool> stands_still();
+    Result<void> nobody_elses();
     void meant_to_run(bool run)
     {
         if (intent_ != nullptr) intent_->set(run);

@@ -196,8 +196,7 @@ bool DomainWatch::look_at_domain()
     const auto meant = options_.intent != nullptr ? options_.intent->while_meant_to_run(ask) : std::nullopt;
     const auto info = meant ? *meant : ask();
     holder_.reset();
-    if (meant && info && !info->ended() && !info->dying)
-        holder_ = info->suspended() ? Holder::suspend : info->paused ? Holder::pause : Holder::nobody;
+    if (info && !info->ended() && !info->dying) holder_ = who_holds(*info, meant.has_value());
     // A hypervisor that is busy now will answer the next time.
     if (!info && info.error().code != Errc::guest_died) return true;
     if (!info || info->dying) {
@@ -218,6 +217,14 @@ bool DomainWatch::look_at_domain()
     return true;
 }
 
+// A pause may be ours unless the domain is meant to run; a suspension never is.
+std::optional<DomainWatch::Holder> DomainWatch::who_holds(const DomainInfo& info, bool meant_to_run) const
+{
+    if (info.suspended()) return Holder::suspend;
+    if (meant_to_run) return info.paused ? Holder::pause : Holder::nobody;
+    return told_ == Holder::suspend ? std::optional(Holder::nobody) : std::nullopt;
+}
+
 // What is dying waits for those who map its memory, and that may be us.
 void DomainWatch::look_whether_gone()
 {
@@ -228,7 +235,7 @@ void DomainWatch::look_whether_gone()
     report(GuestEventKind::gone, fmt::format("domain {} is gone", options_.control->domain()));
 }
 
-// By the last look at the domain, if that was at a moment in which nothing of ours paused it.
+// By the last look at the domain, if that could tell.
 void DomainWatch::look_at_pauses()
 {
     if (!holder_) return;
@@ -243,7 +250,9 @@ void DomainWatch::look_at_pauses()
         break;
     case Holder::suspend:
         report(GuestEventKind::seized_outside,
-               fmt::format("another tool suspended domain {} (xl save, xl migrate?); if that destroys it, its copy goes on, where there is one", domain));
+               fmt::format("another tool suspended domain {0} (xl save, xl migrate?); if that destroys it, its copy goes on, where there is one. A tool that is gone "
+                           "without letting it go leaves: coloctl failover, or xl destroy {0}",
+                           domain));
         break;
     case Holder::nobody: report(GuestEventKind::resumed_outside, fmt::format("nobody else holds domain {} any more", domain)); break;
     }

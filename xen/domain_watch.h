@@ -69,6 +69,7 @@ private:
     void run();
     bool look_at_model();
     bool look_at_domain();
+    std::optional<Holder> who_holds(const DomainInfo& info, bool meant_to_run) const;
     void look_whether_gone();
     void look_at_pauses();
     bool do_errands();

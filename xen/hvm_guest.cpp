@@ -45,6 +45,12 @@ void HvmGuest::settle_log()
     if (own_log_ != nullptr) own_log_->settle();
 }
 
+Result<void> HvmGuest::trusted_log() const
+{
+    if (own_log_ == nullptr || !own_log_->doubtful()) return {};
+    return make_error(Errc::failed, "another tool (xl save, xl migrate) was at the dirty log a moment ago; no checkpoint is made until it is known to be complete");
+}
+
 Result<void> HvmGuest::usable() const
 {
     if (!cut_) return make_error(Errc::guest_died, "there is no domain");
@@ -66,6 +72,7 @@ Result<void> HvmGuest::note_running()
 Result<void> HvmGuest::cut_begin(Deadline deadline)
 {
     if (auto r = usable(); !r) return r;
+    if (auto r = trusted_log(); !r) return r;
     auto begun = cut_->begin(deadline);
     if (!cut_->running()) running_ = false;
     if (!begun) return begun;
@@ -79,6 +86,7 @@ Result<DeviceState> HvmGuest::cut_save(Deadline deadline)
     if (auto r = usable(); !r) return r.error();
     auto saved = cut_->save(deadline);
     settle_log();
+    if (auto r = trusted_log(); !r) return r.error();
     return saved;
 }
 

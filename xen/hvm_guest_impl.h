@@ -56,6 +56,7 @@ public:
 
 private:
     Result<void> start(replication::StartMode mode, Deadline deadline);
+    Result<void> open_store(Deadline deadline);
     Result<void> renew(bool run, Deadline deadline);
     Result<void> clear_away(Deadline deadline);
     Result<void> make(replication::StartMode mode, Deadline deadline);
@@ -74,6 +75,7 @@ private:
     Result<void> may_log();
     void detach();
     void settle_log();
+    Result<void> trusted_log() const;
     Result<void> usable() const;
 
     const HvmGuestOptions options_;

@@ -22,6 +22,7 @@ using replication::StartMode;
 namespace {
 
 constexpr Duration kUndo = std::chrono::seconds(10);
+constexpr Duration kStoreAgain = std::chrono::milliseconds(500);
 
 }  // namespace
 
@@ -35,9 +36,7 @@ Result<void> HvmGuest::create(StartMode mode, Deadline deadline)
 Result<void> HvmGuest::start(StartMode mode, Deadline deadline)
 {
     if (control_) return make_error(Errc::invalid, "the guest exists already");
-    auto store = ports_.open_store();
-    if (!store) return store.error();
-    store_ = std::move(*store);
+    if (auto r = open_store(deadline); !r) return r;
     if (auto r = shell_.configure(); !r) return r;
     {
         const std::lock_guard lock(watch_mutex_);
@@ -60,6 +59,18 @@ Result<void> HvmGuest::start(StartMode mode, Deadline deadline)
     if (*copy)
         if (auto r = shell_.destroy(**copy, deadline); !r) return with_context("copy of an earlier run", r.error());
     return make(mode, deadline);
+}
+
+// On a host that has just booted xenstored may be late, and nobody would begin again.
+Result<void> HvmGuest::open_store(Deadline deadline)
+{
+    for (;;) {
+        auto store = ports_.open_store();
+        if (store) store_ = std::move(*store);
+        if (store) return {};
+        if (store.error().code != Errc::timed_out || now() + kStoreAgain >= deadline) return store.error();
+        std::this_thread::sleep_for(std::chrono::microseconds(kStoreAgain.count()));
+    }
 }
 
 Result<void> HvmGuest::make(StartMode mode, Deadline deadline)

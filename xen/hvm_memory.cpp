@@ -15,9 +15,10 @@ Result<void> HvmDirtyLog::start()
 {
     if (auto r = options_.may_start(); !r) return r;
     if (auto r = model_.set_dirty_log(true, now() + kLogSwitch); !r) return with_context("dirty log of the device model", r.error());
-    off_is_owed_ = silent_ = false;
+    off_is_owed_ = silent_ = doubtful_ = false;
     second_look_ = kNever;
-    others_ = log_->interferences() + options_.seizures();
+    readers_ = log_->interferences();
+    takers_ = options_.seizures();
     auto started = log_->start();
     if (!started) stop();
     return started;
@@ -27,11 +28,16 @@ Result<void> HvmDirtyLog::fetch_and_clear(replication::PageSet& into, bool final
 {
     auto fetched = log_->fetch_and_clear(into, final);
     const Time at = now();
-    if (const std::uint32_t others = log_->interferences() + options_.seizures(); others != std::exchange(others_, others)) {
+    const auto changed = [](std::uint32_t& before, std::uint32_t is) { return std::exchange(before, is) != is; };
+    const bool taken = changed(takers_, options_.seizures()), read = changed(readers_, log_->interferences());
+    if (taken || read) {
         silent_ = true;
+        // Of a domain that is suspended no checkpoint is made, and when it is let go both halves are off already.
+        doubtful_ = !taken;
         second_look_ = at + options_.second_look;
     } else if (at >= second_look_) {
         silent_ = true;
+        doubtful_ = false;
         second_look_ = kNever;
     }
     if (!silent_) return fetched;

@@ -78,6 +78,9 @@ public:
     // Errc::limit also as long as the device model may be silent: in the middle of a save it cannot be told.
     Result<void> fetch_and_clear(replication::PageSet& into, bool final) override;
     Result<void> peek(replication::PageSet& into) override { return log_->peek(into); }
+    // Another tool was at it a moment ago, and may tell the device model to be silent behind our back: what a checkpoint has now may
+    // be without what that wrote. Over with the first fetch after the second look.
+    bool doubtful() const { return doubtful_; }
     // In the middle of a save the device model takes no other command: its half is off as soon as settle() can.
     void stop() override;
     // To be called where a save may have ended.
@@ -90,7 +93,8 @@ private:
     const HvmLogOptions options_;
     bool off_is_owed_ = false;   // by the device model
     bool silent_ = false;        // it may be
-    std::uint32_t others_ = 0;   // what others were found to have done
+    bool doubtful_ = false;
+    std::uint32_t readers_ = 0, takers_ = 0;   // what others were found to have done: to the log, to the domain
     Time second_look_ = kNever;
 };
 

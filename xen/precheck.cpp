@@ -85,6 +85,7 @@ Precheck::Answer Precheck::state()
     auto info = control_.info();
     if (!info) return info.error();
     if (info->dying) return no("the domain is being destroyed");
+    if (info->suspended()) return no("another tool has it suspended (xl save, xl migrate?); try again when that has ended");
     if (info->shut_down)
         return no(fmt::format("the domain is shut down (reason {}); start it again first", info->shutdown_reason));
     return fmt::format("exists, {}, {} vCPUs", info->paused ? "paused" : "not paused", info->vcpus);

@@ -151,6 +151,84 @@ TEST(NodeReset, NothingIsCutWhileTheGuestIsMadeAnew)
     EXPECT_EQ(desk.a.status().protection, Protection::in_sync);
 }
 
+// The guest thread goes from the cut straight on to making the guest anew: what the cut has to send would wait behind that.
+TEST(NodeReset, Inv13_AResetBehindACutGivesThatCheckpointUp)
+{
+    Desk desk;
+    desk.protect();
+    desk.a.hold("cut");
+    desk.checkpoint();
+    const auto epoch = desk.a.status().epoch + 1;   // the one that is cut
+    ASSERT_TRUE(desk.a.did("cut " + std::to_string(epoch)));
+    desk.a.node->guest_renewing(true, desk.now);
+    desk.a.release("cut");
+    desk.run();
+    EXPECT_TRUE(desk.a.did("abort " + std::to_string(epoch)));
+    EXPECT_FALSE(desk.a.did("transfer " + std::to_string(epoch)));
+    desk.advance(Duration{60'000'000});
+    EXPECT_EQ(desk.a.status().protection, Protection::in_sync);
+    EXPECT_EQ(desk.b.status().protection, Protection::in_sync);
+    const auto checkpoints = desk.a.status().checkpoints;
+    desk.a.node->guest_renewing(false, desk.now);
+    desk.run();
+    EXPECT_GT(desk.a.status().checkpoints, checkpoints);
+    EXPECT_EQ(desk.a.status().protection, Protection::in_sync);
+}
+
+TEST(NodeReset, TheFirstCutWaitsUntilTheGuestIsMade)
+{
+    Desk desk;
+    desk.a.hold("copy");
+    desk.start();
+    desk.connect(7);
+    desk.a.node->guest_renewing(true, desk.now);
+    desk.a.release("copy");
+    desk.advance(Duration{60'000'000});
+    EXPECT_EQ(desk.a.status().protection, Protection::syncing);
+    EXPECT_FALSE(desk.a.did("cut 1"));
+    desk.a.node->guest_renewing(false, desk.now);
+    desk.run();
+    EXPECT_EQ(desk.a.status().protection, Protection::in_sync);
+}
+
+// Everything may have to be sent again (another tool was at the dirty log): how long that takes is the link's affair.
+TEST(NodeCut, WhatGoesAheadOfItIsNotLateAsLongAsItMoves)
+{
+    const NodeConfig config = small_config();
+    Desk desk(config);
+    desk.protect();
+    desk.a.hold("cut-begun");
+    desk.a.hold("cut");
+    desk.checkpoint();
+    const auto epoch = desk.a.status().epoch + 1;   // the one that is cut
+    ASSERT_TRUE(desk.a.did("cut " + std::to_string(epoch)));
+    for (int i = 0; i < 20; ++i) {
+        desk.advance(config.transfer_deadline - Duration{1000});
+        desk.a.node->cut_progress(epoch, desk.now);
+        desk.a.node->cut_progress(epoch + 1, desk.now);
+    }
+    EXPECT_EQ(desk.a.status().protection, Protection::in_sync);
+    desk.a.node->cut_progress(epoch - 1, desk.now);   // of another one
+    desk.advance(config.transfer_deadline - Duration{1000});
+    desk.a.node->cut_progress(epoch - 1, desk.now);
+    desk.advance(Duration{2000});
+    EXPECT_NE(desk.a.status().protection, Protection::in_sync) << "it stands still";
+}
+
+TEST(NodeReset, AMigrationsCutWaitsForTheToolThatHasTheGuest)
+{
+    Desk desk;
+    desk.a.hold("copy");
+    desk.migrate();
+    desk.a.node->guest_event({replication::GuestEventKind::seized_outside, "xl save"}, desk.now);
+    desk.a.release("copy");
+    desk.advance(Duration{60'000'000});
+    EXPECT_FALSE(desk.a.did("cut 1"));
+    desk.a.node->guest_event({replication::GuestEventKind::resumed_outside, "xl save"}, desk.now);
+    desk.run();
+    EXPECT_TRUE(desk.a.status().migrated);
+}
+
 TEST(NodeMigration, SwitchOverOutsideOfTheWaitDoesNothing)
 {
     Desk desk;
@@ -332,7 +410,7 @@ TEST(NodeMigration, TheLinkIsLostBehindEndAndOneSideGoesOn)
     EXPECT_EQ(desk.a.did("migrated"), desk.b.guest_runs);
 }
 
-// The arbiter says who has it, before any beat does.
+// The arbiter says who has it, its beats that it runs.
 TEST(NodeMigration, TheLinkIsLostBehindEndAndTheDestinationIsFaster)
 {
     Desk desk;
@@ -345,6 +423,9 @@ TEST(NodeMigration, TheLinkIsLostBehindEndAndTheDestinationIsFaster)
     ASSERT_TRUE(desk.b.guest_runs);
     EXPECT_FALSE(desk.a.did("failed") || desk.a.did("migrated"));
     desk.a.release("closed");
+    EXPECT_FALSE(desk.a.did("failed") || desk.a.did("migrated"));
+    desk.a.node->higher_generation(2, desk.now);
+    desk.a.pump();
     EXPECT_TRUE(desk.a.status().migrated);
     EXPECT_TRUE(desk.a.did("migrated"));
     EXPECT_FALSE(desk.a.did("failed") || desk.a.guest_runs);
@@ -454,9 +535,16 @@ TEST(NodeMigration, AnUnconfirmedHandOverIsTakenBackFromALock)
             EXPECT_EQ(desk.a.status().generation, 2u);
             continue;
         }
-        EXPECT_TRUE(desk.a.did("migrated"));
-        EXPECT_FALSE(desk.a.guest_runs || desk.a.did("failed"));
+        // Who has the grant may have died with it: nobody knows until it is heard.
+        EXPECT_FALSE(desk.a.guest_runs || desk.a.did("failed") || desk.a.did("migrated"));
         EXPECT_TRUE(desk.a.stored.outdated);
+        EXPECT_TRUE(desk.a.status().switching);
+        EXPECT_THAT(desk.a.status().reason, ::testing::HasSubstr("not heard to run yet"));
+        desk.a.node->higher_generation(2, desk.now);
+        desk.a.pump();
+        EXPECT_TRUE(desk.a.did("migrated"));
+        EXPECT_TRUE(desk.a.status().migrated);
+        EXPECT_FALSE(desk.a.status().switching);
     }
 }
 

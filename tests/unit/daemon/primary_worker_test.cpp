@@ -50,6 +50,7 @@ protected:
         callbacks.progress = [](const CopyProgress&) {};
         callbacks.failed = [this](const Error&) { failed_ = true; };
         callbacks.initial_copy_converged = [this](Epoch) { converged_ = true; };
+        callbacks.cut_progress = [](Epoch) {};
         callbacks.cut_begun = [](Epoch) {};
         callbacks.cut_done = [this](Epoch, const Result<void>& result) {
             cut_failed_ = !result;

@@ -241,9 +241,8 @@ TEST_F(DomainCutTest, OneThatWentOffJustBeforeIsNotResumedAndNotLost)
     ASSERT_TRUE(cut.begin(soon()));
     ASSERT_TRUE(cut.save(soon()));
     model.fail_at = "model-cont";
-    control.described.shut_down = true;
-    control.described.shutdown_reason = 2;   // by a toolstack: that is no end
     EXPECT_EQ(cut.resume(soon()).error().code, Errc::closed);
+    control.described.shut_down = true;
     control.described.shutdown_reason = 0;
     EXPECT_TRUE(cut.resume(soon()));
     EXPECT_FALSE(cut.running());
@@ -312,6 +311,29 @@ TEST_F(DomainCutTest, CheckpointOfOneThatWasLetGoIsNone)
     EXPECT_EQ(control.pauses(), 0);
     ASSERT_TRUE(cut.begin(soon()));
     EXPECT_TRUE(cut.save(soon()));
+}
+
+// xl save, before the cut or in the middle of it. What is saved then need not load, and S would hold nothing else.
+TEST_F(DomainCutTest, Inv07_NoCheckpointIsMadeOfOneThatAToolstackSuspended)
+{
+    control.described.shut_down = true;
+    control.described.shutdown_reason = 2;
+    EXPECT_NE(cut.begin(soon()).error().text.find("xl save"), std::string::npos);
+    EXPECT_EQ(taken(), Trace{}) << "and its device model is left alone";
+    EXPECT_TRUE(cut.running());
+    control.described.shut_down = false;
+    ASSERT_TRUE(cut.begin(soon()));
+    control.described.shut_down = true;
+    EXPECT_NE(cut.save(soon()).error().text.find("xl save"), std::string::npos);
+    taken();
+    ASSERT_TRUE(cut.resume(soon()));
+    EXPECT_EQ(taken(), Trace{"unpause"}) << "xl lets the device model go on when it lets the domain go on";
+    EXPECT_TRUE(cut.running());
+    control.described.shut_down = false;
+    ASSERT_TRUE(cut.begin(soon()));
+    ASSERT_TRUE(cut.save(soon()));
+    ASSERT_TRUE(cut.resume(soon()));
+    EXPECT_EQ(control.pauses(), 0);
 }
 
 }  // namespace

@@ -362,6 +362,26 @@ TEST_F(DomainWatchTest, SuspendedByTheToolstackIsHeldAndNotOff)
     EXPECT_EQ(seen().back().kind, GuestEventKind::power_off);
 }
 
+// An operator's stop meanwhile, or a cut: a pause may be ours then, a suspension never is.
+TEST_F(DomainWatchTest, AToolIsSeenToTakeAndLeaveADomainThatIsStopped)
+{
+    start();
+    intent.set(false);
+    shut_down(2);
+    ASSERT_TRUE(eventually([this] { return seen().size() == 1; }));
+    EXPECT_EQ(seen().back().kind, GuestEventKind::seized_outside);
+    EXPECT_THAT(seen().back().detail, HasSubstr("coloctl failover")) << "a tool may die before it lets go";
+    host.with(domain, [](auto& d) {
+        d.control.described.shut_down = false;
+        d.control.described.paused = true;
+    });
+    ASSERT_TRUE(eventually([this] { return seen().size() == 2; }));
+    EXPECT_EQ(seen().back().kind, GuestEventKind::resumed_outside);
+    EXPECT_FALSE(held);
+    let_it_look();
+    EXPECT_EQ(seen().size(), 2u);
+}
+
 TEST_F(DomainWatchTest, OurOwnPausesAreNotThoseOfOthers)
 {
     const auto own = *host.ports().open_domain(domain);

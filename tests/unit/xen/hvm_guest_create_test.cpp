@@ -254,6 +254,23 @@ TEST_F(HvmGuestCreate, NothingIsMadeWhileNobodyKnowsWhetherTheNameIsFree)
     }
 }
 
+// As long as it does not answer, as on a host that has just booted, and not if it says no.
+TEST_F(HvmGuestCreate, AStoreThatIsLateIsAskedAgain)
+{
+    for (const Errc code : {Errc::timed_out, Errc::closed}) {
+        int asked = 0;
+        HvmPorts ports = host.ports();
+        ports.open_store = [&asked, code, open = ports.open_store]() -> Result<std::unique_ptr<Store>> {
+            if (++asked < 2) return make_error(code, "xenstored does not answer");
+            return open();
+        };
+        guest.reset();
+        guest = std::move(*make_hvm_guest(options, std::move(ports)));
+        EXPECT_EQ(guest->create(StartMode::boot, soon()).has_value(), code == Errc::timed_out);
+        EXPECT_EQ(asked, code == Errc::timed_out ? 2 : 1);
+    }
+}
+
 TEST_F(HvmGuestCreate, CopiesOfEarlierRunsAreDestroyed)
 {
     follow();

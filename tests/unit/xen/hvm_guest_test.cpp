@@ -259,6 +259,25 @@ TEST_F(HvmGuest, DirtyLogIsBothLogs)
     EXPECT_FALSE(model_log_is_on());
 }
 
+// What the device model wrote may be missing in it.
+TEST_F(HvmGuest, Inv08_NoCheckpointIsMadeWhileTheLogIsDoubtful)
+{
+    boot();
+    ASSERT_TRUE(guest->dirty_log().start());
+    replication::PageSet dirty;
+    ASSERT_TRUE(guest->dirty_log().fetch_and_clear(dirty, false));
+    ASSERT_TRUE(guest->cut_begin(soon()));
+    host.with(domain(), [](auto& d) { EXPECT_TRUE(d.control.disable_log()); });   // another tool
+    EXPECT_EQ(guest->dirty_log().fetch_and_clear(dirty, true).error().code, Errc::limit);
+    EXPECT_FALSE(guest->cut_save(soon()));
+    ASSERT_TRUE(guest->resume(soon()));
+    host.taken();
+    EXPECT_FALSE(guest->cut_begin(soon()));
+    EXPECT_EQ(host.taken(), Trace{}) << "and the guest does not stand still for it";
+    ASSERT_TRUE(guest->dirty_log().start());
+    EXPECT_TRUE(guest->cut_begin(soon()));
+}
+
 TEST_F(HvmGuest, DirtyLogOfADomainThatCannotBeProtectedIsRefused)
 {
     boot();

@@ -84,6 +84,23 @@ TEST_F(HvmDirtyLogTest, Inv08_ItIsToldOnceMoreALittleLater)
     EXPECT_TRUE(fetch());
 }
 
+// A tool that gave up before it took the domain: between the two looks nobody knows what the device model told.
+TEST_F(HvmDirtyLogTest, Inv08_IsDoubtfulUntilTheSecondLook)
+{
+    start(std::chrono::milliseconds(20));
+    EXPECT_FALSE(log->doubtful());
+    ASSERT_TRUE(control.disable_log());
+    EXPECT_TRUE(incomplete());
+    EXPECT_TRUE(log->doubtful());
+    EXPECT_TRUE(test::eventually([this] { return incomplete(); }));
+    EXPECT_FALSE(log->doubtful());
+    // One that took it had done with both before it let go.
+    ASSERT_TRUE(control.disable_log());
+    ++seizures;
+    EXPECT_TRUE(incomplete());
+    EXPECT_FALSE(log->doubtful());
+}
+
 TEST_F(HvmDirtyLogTest, NothingIsCompleteUntilItCouldBeTold)
 {
     start();

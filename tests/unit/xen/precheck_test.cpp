@@ -93,6 +93,9 @@ TEST_F(PrecheckTest, Inv32_EachReasonIsNamedAlone)
     store.nodes["/local/domain/7/memory/target"] = "122880";
     control.described.shut_down = true;
     EXPECT_EQ(bad(), Names{"state"});
+    EXPECT_NE(text("state").find("start it again"), std::string::npos);
+    control.described.shutdown_reason = 2;
+    EXPECT_NE(text("state").find("xl save"), std::string::npos) << "it is only being saved";
     control.described.shut_down = false;
     EXPECT_EQ(bad(), Names());
 }
