@@ -162,10 +162,12 @@ def maintenance(machine):
 
     before = guests.domid(machine, DOMAIN)
     b.ctl(f"failover {DOMAIN}")
-    protect.took_over(machine, b, load, before)
     a.wait(lambda s: s["outdated"], "the side that handed over knows it", 60)
-    protect.no_remains(machine, [DOMAIN])
+    load.wait_more()
+    protect.no_remains(machine, [DOMAIN, COPY])   # the old one stays, stopped, and in one dom0 it has the name
     has_ended(a, "a daemon that handed over is stopped")
+    protect.took_over(machine, b, load, before)
+    protect.no_remains(machine, [DOMAIN])
     protect.stand_by(a)
     protect.protect_by(b)
     load.wait_more()
