@@ -41,6 +41,9 @@ void Daemon::guest_event(const replication::GuestEvent& event)
     case Kind::seized_outside:
         held_ = event.detail;
         seized_ = event.kind == Kind::seized_outside;
+        // Here the word failover would mean that the copy goes.
+        if (seized_ && primary && node_->status().protection == Protection::in_sync)
+            held_ += "; should that tool be gone without letting it go, run on the OTHER host: coloctl failover " + config_.domain.name;
         if (seized_) give_up_checkpoints(make_error(Errc::refused, held_));
         spdlog::warn("the guest is held: {}", held_);
         break;

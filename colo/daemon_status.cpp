@@ -76,7 +76,11 @@ std::optional<std::string> advice_for(const NodeStatus& status, const std::strin
     case Protection::outdated:
         return "restart this daemon as secondary and protect the other side again; only if the other side is gone for good: coloctl "
                "failover " + domain + " --accept-data-loss";
-    case Protection::abdicated: return "the other side serves now; restart this daemon as secondary to protect it";
+    case Protection::abdicated:
+        if (status.switching)
+            return "find out whether the other side runs the guest. If it does not, and never will: coloctl failover " + domain +
+                   " --accept-data-loss; only if it does, restart this daemon as secondary to protect it";
+        return "the other side serves now; restart this daemon as secondary to protect it";
     case Protection::failed: return "restart this daemon; the guest will boot anew";
     case Protection::deciding:
         if (arbiter == "manual") return "make sure that the other host is dead, then run: coloctl failover " + domain;

@@ -283,7 +283,10 @@ void NodeImpl::step_expired(Time now)
     switch (step_) {
     case Step::hello: return lost("the peer did not answer the hello in time", now);
     case Step::first_copy:
-        return lost("the first copy did not converge in time; give it more bandwidth or a quieter guest", now);
+        return lost(p_.first_cut_waits || p_.first_epoch_waits
+                        ? "another tool, or a reset, had the guest for as long as a first copy may take"
+                        : "the first copy did not converge in time; give it more bandwidth or a quieter guest",
+                    now);
     case Step::cutting:
         // A slow link is no reason to give up a guest that runs.
         if (!p_.cut_stops)

@@ -292,7 +292,7 @@ void NodeImpl::become_outdated(const std::string& cause, Time)
 {
     migrated_ = m_.on && role_ == Role::primary && m_.taken;
     const bool open = m_.refused && role_ == Role::primary && !migrated_;
-    const std::string why = (migrated_ ? "migrated to the destination: " : open ? "the destination has the grant, and is not heard to run yet: " : "") + cause;
+    const std::string why = (migrated_ ? "migrated to the destination: " : open ? "the destination has the grant, and is not heard to run the guest, which is kept here: " : "") + cause;
     if (role_ == Role::primary) {
         set_output(static_cast<std::uint8_t>(Output::frozen));
         if (guest_present_) act(action::StopGuest{why});

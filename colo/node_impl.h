@@ -243,7 +243,8 @@ private:
         replication::PowerState cut_power = replication::PowerState::running;
         bool cut_stops = false;          // the cut has done with the network and stops the guest
         bool cut_late = false;           // a cut was under way when its session ended
-        bool first_cut_waits = false;    // until nobody has the guest in hand
+        bool first_cut_waits = false, first_epoch_waits = false;   // until nobody has the guest in hand
+        std::string pressure;            // why the peer was asked to resign, if that was for too many aborts
         std::string abort_cause;         // of the last cut that was aborted
         replication::Manifest manifest;  // waits for in_session to be on disk
     } p_;

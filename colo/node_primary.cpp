@@ -200,13 +200,16 @@ void NodeImpl::on_abort_ok(const replication::AbortOk& message, Time now)
         send(replication::Close{why});
         return lost(why, now);
     }
+    if (p_.base == 0) {
+        enter(Step::first_copy, m_.on ? kNever : now + config_.first_copy_deadline);
+        p_.first_epoch_waits = renewing_ || seized_;   // its dirty log does not come on meanwhile
+        return p_.first_epoch_waits ? void() : begin_epoch(now);
+    }
     begin_epoch(now);
-    if (p_.base == 0) return enter(Step::first_copy, now + config_.first_copy_deadline);
     enter(Step::steady);
-    if (too_often && o_.ask == Ask::none)
-        (void)negotiate(Ask::pressure, now);
-    else
-        maybe_cut(now);
+    if (!too_often || o_.ask != Ask::none) return maybe_cut(now);
+    p_.pressure = why;
+    (void)negotiate(Ask::pressure, now);
 }
 
 // ---- transfer, STAGED, APPLIED ----------------------------------------------------------------------------------------
@@ -292,7 +295,7 @@ void NodeImpl::on_resign(const replication::Resign& message, Time now)
 {
     if (step_ == Step::hello) return violation("resign before hello", now);
     const bool asked = o_.ask == Ask::failover || o_.ask == Ask::unprotect;
-    const std::string why = "the secondary resigned: " + message.cause;
+    const std::string why = (p_.pressure.empty() ? "" : p_.pressure + "; ") + "the secondary resigned: " + message.cause;
     close_session(why);
     p_.peer_eligible = false;
     leave_colo(asked ? ColoExitReason::request : ColoExitReason::error, why);
@@ -342,8 +345,11 @@ void NodeImpl::hold_cuts(bool renewing, bool seized, Time now)
     // One that waits for the guest thread, which makes the guest anew, is not late.
     if (step_ == Step::cutting && !p_.cut_stops) deadline_ = held ? kNever : now + with_limit(config_.transfer_deadline);
     if (held || !primary_session()) return;
-    if (std::exchange(p_.first_cut_waits, false)) return start_cut(TriggerReason::first, now);
-    maybe_cut(now);
+    if (std::exchange(p_.first_epoch_waits, false)) return begin_epoch(now);
+    if (!std::exchange(p_.first_cut_waits, false)) return maybe_cut(now);
+    // All of it is dirty now: a migration sends that in rounds, while the guest runs, and not in its last cut.
+    if (m_.on && step_ == Step::first_copy) return abort_cut(make_error(Errc::failed, "another tool, or a reset, had the guest"), now);
+    start_cut(TriggerReason::first, now);
 }
 
 void NodeImpl::resume_guest()

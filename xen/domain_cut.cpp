@@ -9,6 +9,7 @@
 
 #include <chrono>
 #include <thread>
+#include <utility>
 
 namespace colo::xen {
 
@@ -86,11 +87,9 @@ Result<bool> DomainCut::stands_still()
 
 // What a toolstack suspended is in the middle of being saved: its state need not load anywhere, and its device model is not ours
 // to let run.
-Result<void> DomainCut::nobody_elses()
+Result<void> DomainCut::nobody_elses(const DomainInfo& info)
 {
-    const auto info = control_.info();
-    if (!info) return info.error();
-    if (info->suspended()) return make_error(Errc::failed, "another tool has the domain suspended (xl save, xl migrate?)");
+    if (info.suspended()) return make_error(Errc::failed, "another tool has the domain suspended (xl save, xl migrate?)");
     return {};
 }
 
@@ -134,7 +133,10 @@ void DomainCut::hurry()
 Result<void> DomainCut::begin(Deadline deadline)
 {
     give_save_up(deadline);
-    if (auto r = nobody_elses(); !r) return with_context("cut", r.error());
+    const auto info = control_.info();
+    if (!info) return with_context("cut", info.error());
+    if (auto r = nobody_elses(*info); !r) return with_context("cut", r.error());
+    if (std::exchange(cont_is_owed_, false)) (void)model_.cont(deadline);
     hurry();
     times_ = {};
     times_.stop_sent = now();
@@ -159,10 +161,10 @@ Result<DeviceState> DomainCut::save(Deadline deadline)
     auto devices = model_.finish_save(deadline);
     if (!devices) return with_context("save", devices.error());
     if (!context) return with_context("save", context.error());
-    const auto still = stands_still();
-    if (!still) return with_context("save", still.error());
-    if (!*still) return make_error(Errc::failed, "save: another tool let the domain go (xl unpause?) in the middle of a checkpoint");
-    if (auto r = nobody_elses(); !r) return with_context("save", r.error());
+    const auto info = control_.info();
+    if (!info) return with_context("save", info.error());
+    if (!info->paused) return make_error(Errc::failed, "save: another tool let the domain go (xl unpause?) in the middle of a checkpoint");
+    if (auto r = nobody_elses(*info); !r) return with_context("save", r.error());
     times_.saved = now();
     return DeviceState{std::move(*devices), std::move(*context)};
 }
@@ -179,9 +181,11 @@ Result<void> DomainCut::resume(Deadline deadline)
 
 Result<void> DomainCut::go_on(Deadline deadline)
 {
-    // Suspended since the cut began: whoever did it lets the device model go on when the domain does.
+    // Suspended since the cut began: whoever did it lets the device model go on when the domain does. If that crossed our stop, the
+    // next cut makes up for it.
     const auto info = control_.info();
-    if (stopped_ && !(info && info->suspended()))
+    cont_is_owed_ = stopped_ && info && info->suspended();
+    if (stopped_ && !cont_is_owed_)
         if (auto r = model_.cont(deadline); !r) {
             // Off by itself just before the stop: that is a state, not a failure (R9), in which a device model does not go on.
             const auto after = control_.info();

@@ -78,7 +78,7 @@ public:
 private:
     Result<void> pause(Deadline deadline);
     Result<bool> stands_still();
-    Result<void> nobody_elses();
+    static Result<void> nobody_elses(const DomainInfo& info);
     void meant_to_run(bool run)
     {
         if (intent_ != nullptr) intent_->set(run);
@@ -94,6 +94,7 @@ private:
     bool undone_ = false;    // another tool undid that since
     bool stopped_ = false;   // the device model
     bool saving_ = false;
+    bool cont_is_owed_ = false;
     int pauses_repeated_ = 0;
     int model_pid_ = 0;
     qemu::CutPriority priority_;

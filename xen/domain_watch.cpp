@@ -250,9 +250,7 @@ void DomainWatch::look_at_pauses()
         break;
     case Holder::suspend:
         report(GuestEventKind::seized_outside,
-               fmt::format("another tool suspended domain {0} (xl save, xl migrate?); if that destroys it, its copy goes on, where there is one. A tool that is gone "
-                           "without letting it go leaves: coloctl failover, or xl destroy {0}",
-                           domain));
+               fmt::format("another tool suspended domain {} (xl save, xl migrate?); if that destroys it, its copy goes on, where there is one", domain));
         break;
     case Holder::nobody: report(GuestEventKind::resumed_outside, fmt::format("nobody else holds domain {} any more", domain)); break;
     }

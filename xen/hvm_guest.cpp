@@ -86,6 +86,7 @@ Result<DeviceState> HvmGuest::cut_save(Deadline deadline)
     if (auto r = usable(); !r) return r.error();
     auto saved = cut_->save(deadline);
     settle_log();
+    if (!saved) return saved;
     if (auto r = trusted_log(); !r) return r.error();
     return saved;
 }

@@ -36,13 +36,13 @@ Result<void> HvmGuest::create(StartMode mode, Deadline deadline)
 Result<void> HvmGuest::start(StartMode mode, Deadline deadline)
 {
     if (control_) return make_error(Errc::invalid, "the guest exists already");
-    if (auto r = open_store(deadline); !r) return r;
-    if (auto r = shell_.configure(); !r) return r;
     {
         const std::lock_guard lock(watch_mutex_);
         killed_ = false;
         live_ = mode == StartMode::boot;
     }
+    if (auto r = open_store(deadline); !r) return r;
+    if (auto r = shell_.configure(); !r) return r;
     const auto left = shell_.ours(*store_);
     if (!left) return left.error();
     if (mode == StartMode::boot && *left && (*left)->live && !(*left)->dying) return adopt((*left)->domain, deadline);
@@ -61,15 +61,21 @@ Result<void> HvmGuest::start(StartMode mode, Deadline deadline)
     return make(mode, deadline);
 }
 
-// On a host that has just booted xenstored may be late, and nobody would begin again.
+// On a host that has just booted xenstored may be late, and nobody would begin again. Whether it is there shows with the first answer.
 Result<void> HvmGuest::open_store(Deadline deadline)
 {
     for (;;) {
         auto store = ports_.open_store();
-        if (store) store_ = std::move(*store);
-        if (store) return {};
-        if (store.error().code != Errc::timed_out || now() + kStoreAgain >= deadline) return store.error();
+        const auto answer = store ? (*store)->read("/local/domain/0/name") : store.error();
+        const bool late = !answer && answer.error().code == Errc::timed_out;
+        if (store && !late) {
+            store_ = std::move(*store);
+            return {};
+        }
+        if (!late || now() + kStoreAgain >= deadline) return answer.error();
         std::this_thread::sleep_for(std::chrono::microseconds(kStoreAgain.count()));
+        const std::lock_guard lock(watch_mutex_);
+        if (killed_) return make_error(Errc::closed, "the guest was given up while it was made");
     }
 }
 

@@ -15,8 +15,7 @@ Result<void> HvmDirtyLog::start()
 {
     if (auto r = options_.may_start(); !r) return r;
     if (auto r = model_.set_dirty_log(true, now() + kLogSwitch); !r) return with_context("dirty log of the device model", r.error());
-    off_is_owed_ = silent_ = doubtful_ = false;
-    second_look_ = kNever;
+    off_is_owed_ = silent_ = false;   // what a second look is still to come for stays in doubt
     readers_ = log_->interferences();
     takers_ = options_.seizures();
     auto started = log_->start();

@@ -444,7 +444,7 @@ TEST(NodeMigration, AnUnconfirmedHandOverIsTakenBackFromALock)
         EXPECT_FALSE(desk.a.guest_runs || desk.a.did("failed") || desk.a.did("migrated"));
         EXPECT_TRUE(desk.a.stored.outdated);
         EXPECT_TRUE(desk.a.status().switching);
-        EXPECT_THAT(desk.a.status().reason, ::testing::HasSubstr("not heard to run yet"));
+        EXPECT_THAT(desk.a.status().reason, ::testing::HasSubstr("not heard to run the guest, which is kept here"));
         desk.a.node->higher_generation(2, desk.now);
         desk.a.pump();
         EXPECT_TRUE(desk.a.did("migrated"));

@@ -99,7 +99,45 @@ TEST(NodeReset, AMigrationsCutWaitsForTheToolThatHasTheGuest)
     EXPECT_FALSE(desk.a.did("cut 1"));
     desk.a.node->guest_event({replication::GuestEventKind::resumed_outside, "xl save"}, desk.now);
     desk.run();
+    // Everything is dirty by then: in rounds, and not while the guest stands still.
+    EXPECT_TRUE(desk.a.did("abort 1"));
+    EXPECT_TRUE(desk.a.did("epoch 2 on 0"));
+    EXPECT_FALSE(desk.a.did("cut 1"));
     EXPECT_TRUE(desk.a.status().migrated);
+}
+
+// The dirty log does not come on while a toolstack has the domain.
+TEST(NodeReset, AnotherFirstCopyWaitsForTheToolThatHasTheGuest)
+{
+    Desk desk;
+    desk.start();
+    desk.a.hold("cut");
+    desk.a.fail("cut", make_error(Errc::failed, "another tool has it"));
+    desk.connect(7);
+    ASSERT_TRUE(desk.a.did("cut 1"));
+    desk.a.node->guest_event({replication::GuestEventKind::seized_outside, "xl save"}, desk.now);
+    desk.a.release("cut");
+    desk.advance(Duration{60'000'000});
+    EXPECT_TRUE(desk.a.did("abort 1"));
+    EXPECT_FALSE(desk.a.did("epoch 2 on 0"));
+    EXPECT_EQ(desk.a.status().protection, Protection::syncing);
+    desk.a.node->guest_event({replication::GuestEventKind::resumed_outside, "xl save"}, desk.now);
+    desk.run();
+    EXPECT_EQ(desk.a.status().protection, Protection::in_sync);
+}
+
+// Whoever has it may keep it.
+TEST(NodeReset, AFirstCopyThatWaitsTooLongSaysForWhom)
+{
+    NodeConfig config = small_config();
+    config.first_copy_deadline = Duration{30'000'000};
+    Desk desk(config);
+    desk.start();
+    desk.a.node->guest_event({replication::GuestEventKind::seized_outside, "xl save"}, desk.now);
+    desk.connect(7);
+    desk.advance(Duration{40'000'000});
+    EXPECT_EQ(desk.a.status().protection, Protection::unprotected);
+    EXPECT_NE((desk.a.failed_session + desk.b.failed_session).find("another tool"), std::string::npos) << desk.a.failed_session << "; " << desk.b.failed_session;
 }
 
 }  // namespace

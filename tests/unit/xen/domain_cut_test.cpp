@@ -331,6 +331,7 @@ TEST_F(DomainCutTest, Inv07_NoCheckpointIsMadeOfOneThatAToolstackSuspended)
     EXPECT_TRUE(cut.running());
     control.described.shut_down = false;
     ASSERT_TRUE(cut.begin(soon()));
+    EXPECT_EQ(taken().front(), "model-cont") << "should xl have been faster than our stop";
     ASSERT_TRUE(cut.save(soon()));
     ASSERT_TRUE(cut.resume(soon()));
     EXPECT_EQ(control.pauses(), 0);

@@ -370,7 +370,6 @@ TEST_F(DomainWatchTest, AToolIsSeenToTakeAndLeaveADomainThatIsStopped)
     shut_down(2);
     ASSERT_TRUE(eventually([this] { return seen().size() == 1; }));
     EXPECT_EQ(seen().back().kind, GuestEventKind::seized_outside);
-    EXPECT_THAT(seen().back().detail, HasSubstr("coloctl failover")) << "a tool may die before it lets go";
     host.with(domain, [](auto& d) {
         d.control.described.shut_down = false;
         d.control.described.paused = true;

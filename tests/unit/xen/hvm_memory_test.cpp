@@ -92,8 +92,13 @@ TEST_F(HvmDirtyLogTest, Inv08_IsDoubtfulUntilTheSecondLook)
     ASSERT_TRUE(control.disable_log());
     EXPECT_TRUE(incomplete());
     EXPECT_TRUE(log->doubtful());
+    log->stop();
+    ASSERT_TRUE(log->start());
+    EXPECT_TRUE(log->doubtful());
+    model.log_on = false;
     EXPECT_TRUE(test::eventually([this] { return incomplete(); }));
     EXPECT_FALSE(log->doubtful());
+    EXPECT_TRUE(model.log_on);
     // One that took it had done with both before it let go.
     ASSERT_TRUE(control.disable_log());
     ++seizures;
