@@ -273,7 +273,7 @@ TEST_F(HvmGuestCreate, AStoreThatIsLateIsAskedAgain)
             return open();
         };
         guest.reset();
-        guest = std::move(*make_hvm_guest(options, std::move(ports)));
+        guest = *make_hvm_guest(options, std::move(ports));
         EXPECT_EQ(guest->create(StartMode::boot, soon()).has_value(), code == Errc::timed_out);
         EXPECT_EQ(asked, code == Errc::timed_out ? 2 : 1);
     }
