@@ -64,6 +64,7 @@ def run_one(name, what):
     """Boots what the test needs, runs it, stops that. AGAIN: it failed, and so did the emulated CPU below it."""
     place = hosts.Pair() if name in OF_PAIRS else machine.Machine("test")
     machine.Machine.copies_loaded = False
+    machine.Machine.genuine_console = None
     booted = False
     try:
         seconds = place.boot()
@@ -73,7 +74,10 @@ def run_one(name, what):
         return PASSED
     except LabError as error:
         print(error, file=sys.stderr)
-        of_dom0, of_domains = place.signs_of_lost_state() if booted else ("", "")
+        of_dom0, of_domains, of_genuine = place.signs_of_lost_state() if booted else ("", "", "")
+        if of_genuine:
+            say(f"{name}: the emulated CPU lost state of a domain into which nothing was ever loaded. Its signs:\n{of_genuine}")
+            return AGAIN
         if of_domains and machine.Machine.copies_loaded:
             say(f"{name}: a domain lost state, of which a torn checkpoint may be the cause. Its signs:\n{of_domains}")
             return FAILED

@@ -66,7 +66,7 @@ class Pair:
 
     def signs_of_lost_state(self):
         signs = [machine.signs_of_lost_state() for machine in self.machines if machine.pid()]
-        return tuple("\n".join(filter(None, (one[kind] for one in signs))) for kind in (0, 1))
+        return tuple("\n".join(filter(None, (one[kind] for one in signs))) for kind in range(3))
 
     def sides(self, arbiter):
         addresses = [f"192.168.77.{machine.number}" for machine in self.machines]

@@ -66,6 +66,7 @@ def qemu_command(machine, port, cables):
 class Machine:
     """Boot it, run scripts in its dom0, stop it. Its files lie in run/NAME; `share` is /share in dom0."""
     copies_loaded = False   # of all: the test that runs has put memory and CPUs into a domain
+    genuine_console = None  # of all: file with what domains said into which nothing was ever loaded; None: not known, or none
 
     def __init__(self, name="one", number=1, shares=None):
         self.name = name
@@ -201,11 +202,14 @@ class Machine:
         return self.run(script, timeout)[1].strip()
 
     def signs_of_lost_state(self):
-        """Lines that only a broken processor writes, of dom0 and of the domains' kernels; "" if there are none."""
+        """Lines that only a broken processor writes, of dom0, of the domains' kernels, and of those alone that only ever ran; "" if
+        there are none."""
+        oops = "grep -hE 'BUG: |Oops: |general protection'"
         return tuple(self.run(script + "; true", check=False)[1].strip()[-1500:]
                      # Not of what is tested: a fault of that is its own.
                      for script in ("dmesg | grep -E 'general protection|traps: ' | grep -vE 'colo|xen_'",
-                                    "xl dmesg | grep -E 'Triple fault|triple fault'; grep -hE 'BUG: |Oops: |general protection' /tmp/*.serial"))
+                                    f"xl dmesg | grep -E 'Triple fault|triple fault'; {oops} /tmp/*.serial",
+                                    f"{oops} {self.genuine_console}" if self.genuine_console else "true"))
 
     def put(self, source, target):
         """Copies a file of the host into dom0."""

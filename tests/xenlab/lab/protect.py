@@ -39,7 +39,7 @@ name = "demo"
 uuid = "6b1f8a52-3c1e-4f0e-9d57-0a5d3b9c7e11"
 [guest]
 type = "xen"
-xl_config = "/share/demo.cfg"
+xl_config = "/share/demo-{side}.cfg"
 xl_create = "xl restore -e {{pause}} {{config}} /cache/booted.save"
 xl_warm_up_ms = 0
 start_timeout_ms = 240000
@@ -183,7 +183,9 @@ def install(machine):
         if not os.path.exists(program):
             raise LabError(f"there is no {program}; build it: ninja -C {BUILD} xenlab_programs")
         machine.put(program, "/root/" + name)
-    write_text(machine.file("share", "demo.cfg"), guests.config(DOMAIN, device_model_args_hvm=None))
+    for side in "ab":   # one console each
+        config = guests.config(DOMAIN, device_model_args_hvm=None, serial=f"file:/tmp/{side}.serial")
+        write_text(machine.file("share", f"demo-{side}.cfg"), config)
 
 
 def begin(machine):
@@ -197,6 +199,7 @@ def begin(machine):
 def begin_pair(a, b):
     """The client is where b is."""
     stand_by(b)
+    keep_console(a)
     a.start("primary")
     a.wait(lambda s: s["state"] == "unprotected", "the primary serves", 300)
     protect_by(a)
@@ -205,7 +208,16 @@ def begin_pair(a, b):
     return load
 
 
+def keep_console(side):
+    """What the domains of a side say, one after the other, until something is loaded into one of them."""
+    kept = f"/tmp/{side.side}.console"
+    side.machine.run(f"tail -n +1 -F /tmp/{side.side}.serial </dev/null >{kept} 2>/dev/null & sleep 0.1")
+    type(side.machine).genuine_console = kept
+
+
 def stand_by(side):
+    if type(side.machine).genuine_console == f"/tmp/{side.side}.console":
+        type(side.machine).genuine_console = None
     side.start("secondary")
     side.wait(lambda s: s["state"] == "waiting" and "waits for a primary" in s["reason"], "secondary ready", 300)
 
