@@ -208,7 +208,7 @@ class Machine:
         return tuple(self.run(script + "; true", check=False)[1].strip()[-1500:]
                      # Not of what is tested: a fault of that is its own.
                      for script in ("dmesg | grep -E 'general protection|traps: ' | grep -vE 'colo|xen_'",
-                                    f"xl dmesg | grep -E 'Triple fault|triple fault'; {oops} /tmp/*.serial",
+                                    f"xl dmesg | grep -E 'Triple fault|triple fault'; {oops} -s /tmp/*.serial /run/*/console/*",
                                     f"{oops} {self.genuine_console}" if self.genuine_console else "true"))
 
     def put(self, source, target):

@@ -39,7 +39,7 @@ name = "demo"
 uuid = "6b1f8a52-3c1e-4f0e-9d57-0a5d3b9c7e11"
 [guest]
 type = "xen"
-xl_config = "/share/demo-{side}.cfg"
+xl_config = "/share/demo.cfg"
 xl_create = "xl restore -e {{pause}} {{config}} /cache/booted.save"
 xl_warm_up_ms = 0
 start_timeout_ms = 240000
@@ -92,13 +92,14 @@ class Side:
     def __init__(self, machine, side, arbiter=LOCK, addresses=("127.0.0.1", "127.0.0.1")):
         self.machine, self.side = machine, side
         self.domain, self.files = DOMAIN, f"/run/{side}"
-        self.program = f"/root/colod --config /share/{side}.toml"
+        # Both have the same configuration of the domain, as they must, and a console each.
+        self.program = f"unshare --mount --propagation private sh -c 'mount --bind {self.files}/console /run/console && exec \"$0\" \"$@\"' /root/colod --config /share/{side}.toml"
         first = side == "a"
         text = CONFIG.format(side=side, mac=guests.MAC, arbiter=arbiter, address=addresses[0], peer_address=addresses[1],
                              port=9000 if first else 9001, peer_port=9001 if first else 9000,
                              beat=9100 if first else 9101, peer_beat=9101 if first else 9100)
         write_text(machine.file("share", f"{side}.toml"), text)
-        machine.run(f"mkdir -p {self.files}/state")
+        machine.run(f"mkdir -p {self.files}/state {self.files}/console /run/console")
 
     def start(self, role):
         out, pid = f"{self.files}/out", f"{self.files}/pid"
@@ -183,9 +184,8 @@ def install(machine):
         if not os.path.exists(program):
             raise LabError(f"there is no {program}; build it: ninja -C {BUILD} xenlab_programs")
         machine.put(program, "/root/" + name)
-    for side in "ab":   # one console each
-        config = guests.config(DOMAIN, device_model_args_hvm=None, serial=f"file:/tmp/{side}.serial")
-        write_text(machine.file("share", f"demo-{side}.cfg"), config)
+    config = guests.config(DOMAIN, device_model_args_hvm=None, serial="file:/run/console/serial")
+    write_text(machine.file("share", "demo.cfg"), config)
 
 
 def begin(machine):
@@ -210,13 +210,13 @@ def begin_pair(a, b):
 
 def keep_console(side):
     """What the domains of a side say, one after the other, until something is loaded into one of them."""
-    kept = f"/tmp/{side.side}.console"
-    side.machine.run(f"tail -n +1 -F /tmp/{side.side}.serial </dev/null >{kept} 2>/dev/null & sleep 0.1")
+    kept = f"{side.files}/console/kept"
+    side.machine.run(f"tail -n +1 -F {side.files}/console/serial </dev/null >{kept} 2>/dev/null & sleep 0.1")
     type(side.machine).genuine_console = kept
 
 
 def stand_by(side):
-    if type(side.machine).genuine_console == f"/tmp/{side.side}.console":
+    if type(side.machine).genuine_console == f"{side.files}/console/kept":
         type(side.machine).genuine_console = None
     side.start("secondary")
     side.wait(lambda s: s["state"] == "waiting" and "waits for a primary" in s["reason"], "secondary ready", 300)
